@@ -1,0 +1,94 @@
+"""DecoyMNIST: digits with a grey square in a corner that gives the class away.
+
+The square is 4x4 pixels in one of the four corners, drawn at random.  In the
+training data its grey value is ``255 - 25 * label``; elsewhere the value is
+drawn without regard to the label.  Source: Ross, Hughes and Doshi-Velez,
+"Right for the right reasons", IJCAI 2017, and their repository dtak/rrr.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lvlmva_lite.datasets.mnist import load_mnist
+from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
+
+SQUARE = 4
+"""Side of the square in pixels."""
+
+N_VALIDATION = 10_000
+"""The last so many of the 60 000 training digits are the validation split."""
+
+CLASS_NAMES = tuple(str(digit) for digit in range(10))
+GROUP_NAMES = tuple(f"{digit}, {kind}" for digit in CLASS_NAMES for kind in ("conflicting", "aligned"))
+
+_SHADES = {"train": "label", "validation": "random", "test": "random"}
+
+
+def load_decoy_mnist(split: str, *, shade: str | None = None, random_state: int = 0) -> ShortcutDataset:
+    """Build one split of DecoyMNIST from the MNIST that ships with the package.
+
+    Parameters
+    ----------
+    split : "train" (50 000 digits), "validation" (10 000) or "test" (10 000)
+        Training and validation digits come from MNIST's training files, test
+        digits from its test files.
+    shade : "label", "random", "none" or None
+        "label": grey value 255 - 25 * label, the shortcut; "random": the
+        label in that formula is replaced by a uniform draw from 0 .. 9, so
+        that one image in ten agrees with its class by chance; "none": no
+        square at all (clean MNIST).  None takes "label" for training and
+        "random" elsewhere.
+    random_state : int
+        Draws the corners and the random shades.
+
+    Returns
+    -------
+    ShortcutDataset
+        images (N, 1, 28, 28) in [0, 1]; masks cover the image's own square;
+        groups are class x {conflicting, aligned}, all conflicting when there
+        is no square.
+
+    Raises
+    ------
+    ValueError : unknown ``split`` or ``shade``
+    """
+    if split not in _SHADES:
+        raise ValueError(f"split must be one of {sorted(_SHADES)}, got {split!r}")
+    shade = _SHADES[split] if shade is None else shade
+    if shade not in ("label", "random", "none"):
+        raise ValueError(f"shade must be 'label', 'random' or 'none', got {shade!r}")
+
+    images, labels = load_mnist("test" if split == "test" else "train")
+    if split != "test":
+        part = slice(None, -N_VALIDATION) if split == "train" else slice(-N_VALIDATION, None)
+        images, labels = images[part], labels[part]
+    images, labels = images.copy(), labels.astype(np.int64)
+
+    rng = np.random.default_rng([random_state, sorted(_SHADES).index(split)])
+    n, height, width = images.shape
+    corners = rng.integers(0, 4, n)
+    shade_class = labels if shade == "label" else rng.integers(0, 10, n)
+    masks = np.zeros(images.shape, bool)
+    if shade != "none":
+        rows = np.where(corners // 2 == 0, 0, height - SQUARE)
+        columns = np.where(corners % 2 == 0, 0, width - SQUARE)
+        inside = np.arange(SQUARE)
+        masks[
+            np.arange(n)[:, None, None],
+            (rows[:, None] + inside)[:, :, None],
+            (columns[:, None] + inside)[:, None, :],
+        ] = True
+        images = np.where(masks, (255 - 25 * shade_class).astype(np.uint8)[:, None, None], images)
+    aligned = (shade_class == labels) & (shade != "none")
+
+    return ShortcutDataset(
+        images=torch.from_numpy(images).float().div_(255).unsqueeze(1),
+        labels=torch.from_numpy(labels),
+        groups=torch.from_numpy(2 * labels + aligned),
+        spurious_masks=torch.from_numpy(masks),
+        class_names=CLASS_NAMES,
+        group_names=GROUP_NAMES,
+        name="decoy-mnist",
+    )
