@@ -1,0 +1,141 @@
+"""Steps 5 and 6: verdicts become masks, masks steer the fine-tuning.
+
+The loss is that of "Right for the right reasons" (Ross, Hughes and
+Doshi-Velez, IJCAI 2017): cross-entropy plus a penalty on the input gradient of
+the summed log-probabilities inside a mask.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+def correction_masks(labels: Tensor, spurious: Tensor) -> Tensor:
+    """A = sum_j R_j 1[C = j]: the union of the segments judged spurious.
+
+    Parameters
+    ----------
+    labels : (n, H, W) int64, segment of each pixel, -1 for none
+    spurious : (n, J) bool, the verdicts R
+
+    Returns
+    -------
+    Tensor, (n, H, W), bool
+    """
+    n, height, width = labels.shape
+    judged = torch.cat([spurious, torch.zeros(n, 1, dtype=torch.bool)], 1)
+    # Index -1 finds the appended column, which is never spurious.
+    return judged.gather(1, labels.reshape(n, -1) % judged.shape[1]).view(n, height, width)
+
+
+def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
+    """sum_n sum_i (A_ni d/dx_ni sum_k log yhat_nk)^2, differentiable in the weights.
+
+    The log-probabilities are summed over *all* classes: that gradient does
+    not die when the network is sure of its answer, as the true class's does.
+
+    Parameters
+    ----------
+    model : maps (n, C, H, W) to logits, without coupling between samples
+        (keep BatchNorm in eval mode)
+    images : (n, C, H, W) float
+    masks : (n, H, W) bool or float, broadcast over channels
+    reduction : "sum" (the formula) or "mean" over samples and pixels (n H W).
+        With the mean, the matching lambda depends neither on the batch size
+        nor on the resolution; it still depends on the scale of the inputs,
+        whose gradient is 255 times smaller for 0-255 pixels than for 0-1.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    Raises
+    ------
+    ValueError : masks do not fit the images, or unknown ``reduction``
+    """
+    if masks.shape != images.shape[:1] + images.shape[2:]:
+        raise ValueError(
+            f"masks must be (n, H, W) = {(len(images), *images.shape[2:])}, got {tuple(masks.shape)}"
+        )
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
+    images = images.detach().requires_grad_()
+    log_probabilities = model(images).log_softmax(1)
+    (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
+    total = (masks.unsqueeze(1) * gradient).square().sum()
+    return total if reduction == "sum" else total / masks.numel()
+
+
+def align(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    align_images: Tensor,
+    align_labels: Tensor,
+    masks: Tensor,
+    *,
+    penalty_weight: float,
+    epochs: int = 5,
+    batch_size: int = 256,
+    align_fraction: float = 0.5,
+    learning_rate: float = 1e-3,
+    random_state: int = 0,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Fine-tune ``model`` in place so that it stops looking where the masks are.
+
+    Each batch holds ``align_fraction`` samples of the alignment set
+    (repeated when there are few), the rest plain training samples, so that
+    what the model knows is not forgotten.  The loss is the mean cross-entropy
+    of the batch plus ``penalty_weight`` times the RRR penalty of its alignment
+    samples, averaged over samples and pixels.
+
+    Parameters
+    ----------
+    model : left in eval mode; in eval mode during the work too
+    images, labels : (N, C, H, W) float32 and (N,) int64, the training data
+    align_images, align_labels, masks : (n, C, H, W), (n,), (n, H, W) bool
+    penalty_weight : lambda >= 0
+    epochs : passes over the plain training samples
+    batch_size, align_fraction, learning_rate : see above
+    random_state : int, draws the batches
+
+    Returns
+    -------
+    list of dict
+        per epoch: "cross_entropy" and "penalty", both means over batches
+
+    Raises
+    ------
+    ValueError : negative ``penalty_weight``, empty alignment set, or
+        ``align_fraction`` not strictly between 0 and 1
+    """
+    if penalty_weight < 0:
+        raise ValueError(f"penalty_weight (lambda) must not be negative, got {penalty_weight}")
+    if not 0 < align_fraction < 1:
+        raise ValueError(f"align_fraction must lie strictly between 0 and 1, got {align_fraction}")
+    if not len(align_images):
+        raise ValueError("the alignment set is empty; nothing can be learnt from it")
+    n_align = max(1, round(align_fraction * batch_size))
+    generator = torch.Generator().manual_seed(random_state)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    history = []
+    model.eval()
+    for _ in tqdm(range(epochs), desc="aligning", unit="epoch", disable=not progress):
+        totals = torch.zeros(2)
+        batches = torch.randperm(len(images), generator=generator).split(batch_size - n_align)
+        for batch in batches:
+            chosen = torch.randint(len(align_images), (n_align,), generator=generator)
+            batch_images = torch.cat([images[batch], align_images[chosen]])
+            batch_labels = torch.cat([labels[batch], align_labels[chosen]])
+            cross_entropy = nn.functional.cross_entropy(model(batch_images), batch_labels)
+            penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
+            optimizer.zero_grad()
+            (cross_entropy + penalty_weight * penalty).backward()
+            optimizer.step()
+            totals += torch.stack([cross_entropy.detach(), penalty.detach()])
+        cross_entropy, penalty = (totals / len(batches)).tolist()
+        history.append({"cross_entropy": cross_entropy, "penalty": penalty})
+    return history
