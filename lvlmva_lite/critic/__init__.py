@@ -1,0 +1,45 @@
+"""Step 4: the critic puts segments into words, the judge puts words into verdicts.
+
+Critics and judges see what a vision-language model would see and never the
+ground-truth mask.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from lvlmva_lite.critic.lexicon import LexiconCritic
+from lvlmva_lite.critic.text_judge import TextJudge
+from lvlmva_lite.critic.types import Case, Critic, Critique, Judge, Verdict, segment_names
+
+CRITICS = {"lexicon": LexiconCritic}
+"""Critics by the name that the command line and the configuration use."""
+
+
+def class_description(dataset: str) -> str:
+    """The expert's class description that ships for ``dataset`` ("decoy-mnist").
+
+    Raises
+    ------
+    ValueError : no description ships for this data set
+    """
+    file = resources.files("lvlmva_lite.critic").joinpath(
+        "descriptions", f"{dataset.replace('-', '_')}.txt"
+    )
+    if not file.is_file():
+        raise ValueError(f"no class description ships for data set {dataset!r}; pass one")
+    return " ".join(file.read_text("utf-8").split())
+
+
+__all__ = [
+    "CRITICS",
+    "Case",
+    "Critic",
+    "Critique",
+    "Judge",
+    "LexiconCritic",
+    "TextJudge",
+    "Verdict",
+    "class_description",
+    "segment_names",
+]

@@ -1,0 +1,84 @@
+"""What goes into a critic, what comes out, and what a judge makes of it."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+def segment_names(n_segments: int) -> tuple[str, ...]:
+    """How words refer to segments 0, 1, ...: "A", "B", ... "Z", "AA", "AB", ..."""
+    names = list(string.ascii_uppercase[:n_segments])
+    while len(names) < n_segments:
+        first, second = divmod(len(names) - 26, 26)
+        names.append(string.ascii_uppercase[first] + string.ascii_uppercase[second])
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image put before the critic: exactly what a vision-language model would see.
+
+    The ground-truth mask is not among the fields, on purpose.
+
+    Attributes
+    ----------
+    case_id : str, unique within a run
+    image : Tensor, (C, H, W), float32 in [0, 1]
+    segment_labels : Tensor, (H, W), int64, -1 for none
+    n_segments : int
+    class_name : str, the true class
+    description : str, the expert's words about the class
+    """
+
+    case_id: str
+    image: Tensor
+    segment_labels: Tensor
+    n_segments: int
+    class_name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Critique:
+    """A critic's free text about the segments of one case."""
+
+    case_id: str
+    critic: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's reading of one critique.
+
+    Attributes
+    ----------
+    case_id : str
+    judge : str
+    spurious : tuple of bool or None, one for each segment
+        None: the critique does not settle it (undecided).
+    """
+
+    case_id: str
+    judge: str
+    spurious: tuple[bool | None, ...]
+
+
+class Critic(Protocol):
+    """Step 4a, model g: looks at a case and argues in words."""
+
+    name: str
+
+    def criticise(self, case: Case) -> Critique: ...
+
+
+class Judge(Protocol):
+    """Step 4b, model h: reads a critique, and nothing else, and rules on each segment."""
+
+    name: str
+
+    def judge(self, critique: Critique, n_segments: int) -> Verdict: ...
