@@ -1,0 +1,197 @@
+"""The command ``lvlmva``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvlmva_lite import __version__
+
+app = typer.Typer(
+    name="lvlmva",
+    help="Teach small vision models right from wrong with words (LVLM-VA, arXiv 2512.21985).",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _fail(message: object, status: int) -> typer.Exit:
+    typer.echo(f"lvlmva: {message}", err=True)
+    return typer.Exit(status)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    dataset: Annotated[str, typer.Argument(help="The data set: decoy-mnist.", metavar="DATASET")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
+    ],
+    critic: Annotated[str, typer.Option(help="Who judges the segments: lexicon.")] = "lexicon",
+    description: Annotated[
+        str,
+        typer.Option(
+            help="The expert's words, or a text file that holds them; default: those that ship.",
+            metavar="TEXT|FILE",
+        ),
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Draws decoys, weights, batches and baselines.")] = 0,
+    n_align: Annotated[int, typer.Option(help="N, size of the alignment set.", metavar="N")] = 1000,
+    n_segments: Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")] = 6,
+    penalty_weight: Annotated[
+        float,
+        typer.Option(
+            "--lambda",
+            metavar="X",
+            help="Weight of the penalty on the input gradient (mean over samples and pixels, inputs in 0-1).",
+        ),
+    ] = 2.0,
+    sampling: Annotated[str, typer.Option(help="Alignment samples by entropy: low, random, high.")] = "low",
+    balanced: Annotated[bool, typer.Option(help="Equally many alignment samples of each class.")] = True,
+    explain: Annotated[
+        str, typer.Option(help="contrast: the class against its runner-up; logit: the class alone.")
+    ] = "contrast",
+    keep_unjudged: Annotated[
+        bool, typer.Option(help="Keep samples in which nothing was judged spurious.")
+    ] = False,
+    train_epochs: Annotated[int, typer.Option(help="Epochs before alignment, on decoys.")] = 5,
+    align_epochs: Annotated[int, typer.Option(help="Epochs of alignment.")] = 5,
+    evaluate_on: Annotated[
+        str, typer.Option(help="test, or validation when settings are being chosen.")
+    ] = "test",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Train on a shortcut, let the critic find it, unlearn it, and measure.
+
+    Writes results.json, masks.npz, critiques.jsonl, verdicts.jsonl and
+    aligned.safetensors to the folder --out.  Example:
+
+    lvlmva run decoy-mnist --seed 1 --out results/seed-1
+    """
+    # Late, so that `lvlmva --help` answers at once.
+    from lvlmva_lite import pipeline
+    from lvlmva_lite.datasets.mnist import DataFileError
+    from lvlmva_lite.run_folder import RunFolder
+
+    try:
+        config = pipeline.Config(
+            dataset=dataset,
+            critic=critic,
+            description=_text_or_file(description),
+            seed=seed,
+            n_align=n_align,
+            n_segments=n_segments,
+            penalty_weight=penalty_weight,
+            sampling=sampling,
+            balanced=balanced,
+            explain=explain,
+            keep_unjudged=keep_unjudged,
+            train_epochs=train_epochs,
+            align_epochs=align_epochs,
+            evaluate_on=evaluate_on,
+        )
+        folder = RunFolder(out, config)
+    except pipeline.ConfigError as error:
+        raise _fail(error, 2) from None
+    try:
+        result = pipeline.run(
+            config,
+            known_critiques=folder.known_critiques(),
+            on_critique=folder.add_critique,
+            progress=not quiet,
+        )
+    except DataFileError as error:
+        raise _fail(error, 1) from None
+    folder.finish(result)
+    typer.echo(pipeline.format_table(result.scores))
+    typer.echo(f"results: {out / 'results.json'}")
+
+
+def _text_or_file(description: str) -> str:
+    """The text itself, or the contents of the file that it names."""
+    from lvlmva_lite.pipeline import ConfigError
+
+    path = Path(description)
+    looks_like_a_file = description and " " not in description.strip() and path.suffix
+    try:
+        if looks_like_a_file or (description and len(description) < 256 and path.is_file()):
+            return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the description file {description} ({error}); give a text file"
+        ) from error
+    return description
+
+
+@app.command()
+def chapter(
+    notebook: Annotated[Path, typer.Argument(help="A chapter, notebooks/NN_name.ipynb.")],
+    out: Annotated[Path, typer.Option(help="Folder for the executed notebook, its numbers and figures.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter; may be repeated."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Execute a chapter with papermill and check its claims.
+
+    With parameters set, the claims (which are about the defaults) are not
+    checked.  Example:
+
+    lvlmva chapter notebooks/00_lvlm_va_in_ten_minutes.ipynb -p seed=3 --out results/seed-3
+    """
+    import yaml
+
+    from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
+    from lvlmva_lite.experiments.claims import contradicted, load_claims
+
+    parameters = {}
+    for setting in parameter or ():
+        name, given, value = setting.partition("=")
+        if not given:
+            raise _fail(f"-p takes NAME=VALUE, got {setting!r}", 2)
+        parameters[name] = yaml.safe_load(value)
+    try:
+        values = run_chapter(notebook, parameters, out, progress=not quiet)
+    except ChapterError as error:
+        raise _fail(error, 1) from None
+    if "table" in values:
+        typer.echo(values["table"])
+    typer.echo(f"executed notebook: {out / notebook.name}")
+    typer.echo(f"numbers: {out / notebook.with_suffix('.json').name}; figures: {out / 'figures'}")
+    if not parameters and (lines := contradicted(load_claims(), notebook.stem, values)):
+        raise _fail("\n".join(["claims that no longer hold:", *lines]), 1)
+
+
+def main() -> None:
+    """Entry point: bad usage is answered in one line, with exit status 2."""
+    try:
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.Abort:
+        typer.echo("lvlmva: interrupted; the same command takes it up again", err=True)
+        sys.exit(130)
+    except Exception as error:
+        # typer carries its own copy of click, so its usage errors are told by their shape.
+        if not hasattr(error, "format_message"):
+            raise
+        typer.echo(f"lvlmva: {error.format_message()} (`lvlmva --help` explains)", err=True)
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(status or 0)

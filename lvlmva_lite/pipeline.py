@@ -1,0 +1,363 @@
+"""The whole method, start to end, every intermediate result kept."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lvlmva_lite import metrics
+from lvlmva_lite.alignment import align, correction_masks
+from lvlmva_lite.attribution import deeplift_shap, runner_up
+from lvlmva_lite.critic import CRITICS, Case, Critique, TextJudge, Verdict, class_description
+from lvlmva_lite.critic.lexicon import read_description
+from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
+from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
+from lvlmva_lite.models import fit, mlp, predict, predict_proba
+from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
+from lvlmva_lite.segmentation import Segments, ppeps_wgm
+
+DATASETS = ("decoy-mnist",)
+N_TRAIN = 60_000 - N_VALIDATION
+N_TEST = 10_000
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a run.  Checked when made, before any work.
+
+    Attributes
+    ----------
+    dataset : one of ``DATASETS``
+    critic : one of ``critic.CRITICS``
+    description : the expert's words; empty: those that ship for the data set
+    seed : int >= 0, draws decoys, weights, batches and baselines
+    n_align : N, size of the alignment set, 1 .. 50 000
+    n_segments : J, segments of an image, 1 .. 50
+    penalty_weight : lambda >= 0, for the mean over samples and pixels of the
+        squared input gradient, inputs in [0, 1]
+    sampling : "low" (the method), "random" or "high" entropy
+    balanced : take equally many alignment samples from each class
+    explain : "contrast": the logit of the class minus that of its runner-up,
+        why this class rather than the next?; "logit": that of the class alone
+    keep_unjudged : keep alignment samples in which nothing was judged spurious;
+        their empty masks say "all is well here", which is not known
+    train_epochs, align_epochs : passes over the 50 000 training images
+    align_learning_rate, align_fraction : of the fine-tuning; the share of a
+        batch that comes from the alignment set
+    n_baselines : training images that DeepLIFT-SHAP compares with, >= 2
+    n_explained : test images on which mu_Align is measured, 1 .. 10 000
+    evaluate_on : "test", or "validation" when settings are being chosen
+    """
+
+    dataset: str = "decoy-mnist"
+    critic: str = "lexicon"
+    description: str = ""
+    seed: int = 0
+    n_align: int = 1000
+    n_segments: int = 6
+    penalty_weight: float = 2.0
+    sampling: str = "low"
+    balanced: bool = True
+    explain: str = "contrast"
+    keep_unjudged: bool = False
+    train_epochs: int = 5
+    align_epochs: int = 5
+    align_learning_rate: float = 3e-3
+    align_fraction: float = 0.5
+    n_baselines: int = 50
+    n_explained: int = 2000
+    evaluate_on: str = "test"
+
+    def __post_init__(self) -> None:
+        for value, name, known in (
+            (self.dataset, "dataset", DATASETS),
+            (self.critic, "critic", tuple(CRITICS)),
+            (self.sampling, "sampling", STRATEGIES),
+            (self.explain, "explain", ("contrast", "logit")),
+            (self.evaluate_on, "evaluate_on", ("test", "validation")),
+        ):
+            if value not in known:
+                raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
+        for value, name, low, high, unit in (
+            (self.seed, "seed", 0, 2**32 - 1, ""),
+            (self.n_align, "n_align (N)", 1, N_TRAIN, ", the training images there are"),
+            (self.n_segments, "n_segments (J)", 1, 50, ""),
+            (self.train_epochs, "train_epochs", 1, 1000, ""),
+            (self.align_epochs, "align_epochs", 1, 1000, ""),
+            (self.n_baselines, "n_baselines", 2, N_TRAIN, ", the training images there are"),
+            (self.n_explained, "n_explained", 1, N_TEST, ", the test images there are"),
+        ):
+            if not low <= value <= high:
+                raise ConfigError(f"{name} must lie between {low} and {high}{unit}; got {value}")
+        if not 0 <= self.penalty_weight < float("inf"):
+            raise ConfigError(f"lambda must be a number of at least 0; got {self.penalty_weight}")
+        if not 0 < self.align_learning_rate < float("inf"):
+            raise ConfigError(f"align_learning_rate must be above 0; got {self.align_learning_rate}")
+        if not 0 < self.align_fraction < 1:
+            raise ConfigError(
+                f"align_fraction must lie strictly between 0 and 1; got {self.align_fraction}"
+            )
+        if self.critic == "lexicon" and not read_description(self.expert_description):
+            raise ConfigError(
+                f"the lexicon critic knows no word of the description {self.expert_description!r}; "
+                "name things such as a square, a stroke, a corner or an edge"
+            )
+
+    @property
+    def expert_description(self) -> str:
+        """The description in force."""
+        return self.description.strip() or class_description(self.dataset)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of the result table.
+
+    Attributes
+    ----------
+    accuracy : on the decoy test set, in [0, 1]
+    accuracy_clean : on MNIST's test digits without any square
+    mu_align : share of attribution outside the square, test set
+    verdict_accuracy, verdict_balanced_accuracy : of critic and judge, None
+        where nobody judged
+    seconds : wall time of what this row needed beyond the row before it
+    """
+
+    accuracy: float
+    accuracy_clean: float
+    mu_align: float
+    seconds: float
+    verdict_accuracy: float | None = None
+    verdict_balanced_accuracy: float | None = None
+
+
+ROWS = {
+    "before": "before",
+    "lvlm_va": "LVLM-VA",
+    "ground_truth_masks": "ground-truth masks",
+    "never_saw_decoys": "never saw decoys",
+}
+"""Rows of the result table: key in ``Result.scores`` -> what people read."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a run made.
+
+    Attributes
+    ----------
+    config : Config
+    indices : Tensor, (N,), int64, the alignment set within the training data
+    attributions : Tensor, (N, H, W), of the model before alignment
+    segments : Segments
+    critiques, verdicts : lists of N
+    spurious : Tensor, (N, J), float: 1 spurious, 0 not, nan undecided
+    masks : Tensor, (N, H, W), bool, what the verdicts amount to
+    models : dict of nn.Module, by the keys of ``ROWS``
+    scores : dict of Score, by the keys of ``ROWS``
+    """
+
+    config: Config
+    indices: Tensor
+    attributions: Tensor
+    segments: Segments
+    critiques: list[Critique]
+    verdicts: list[Verdict]
+    spurious: Tensor
+    masks: Tensor
+    models: dict[str, nn.Module]
+    scores: dict[str, Score]
+
+    def summary(self) -> dict:
+        """The numbers of a run as plain values, ready for JSON."""
+        before, after, bound = (self.scores[row] for row in ("before", "lvlm_va", "ground_truth_masks"))
+        return {
+            "accuracy_before": before.accuracy,
+            "accuracy_after": after.accuracy,
+            "accuracy_ground_truth_masks": bound.accuracy,
+            "mu_align_before": before.mu_align,
+            "mu_align_after": after.mu_align,
+            "mu_align_ground_truth_masks": bound.mu_align,
+            "verdict_accuracy": after.verdict_accuracy,
+            "n_cases": len(self.indices),
+            "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
+            "seed": self.config.seed,
+            "seconds": sum(score.seconds for score in self.scores.values()),
+            "scores": {row: asdict(score) for row, score in self.scores.items()},
+            "config": asdict(self.config) | {"description": self.config.expert_description},
+        }
+
+
+def make_cases(
+    dataset: ShortcutDataset, indices: Tensor, segments: Segments, description: str
+) -> list[Case]:
+    """The cases of an alignment set: image, segments, label and words, and nothing else."""
+    return [
+        Case(
+            case_id=f"{dataset.name}-{index}",
+            image=dataset.images[index],
+            segment_labels=segments.labels[i],
+            n_segments=segments.n_segments,
+            class_name=dataset.class_names[dataset.labels[index]],
+            description=description,
+        )
+        for i, index in enumerate(indices.tolist())
+    ]
+
+
+def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
+    """Verdicts as a tensor (n, J), float: 1 spurious, 0 not, nan undecided."""
+    return torch.tensor(
+        [[float("nan") if ruled is None else float(ruled) for ruled in v.spurious] for v in verdicts]
+    )
+
+
+def run(
+    config: Config,
+    *,
+    known_critiques: Mapping[str, Critique] | None = None,
+    on_critique: Callable[[Critique], None] | None = None,
+    progress: bool = False,
+) -> Result:
+    """Train on decoys, find the shortcut, have it judged, unlearn it, and measure.
+
+    Parameters
+    ----------
+    config : Config
+    known_critiques : critiques of an earlier, interrupted run with this
+        config, by case id; they are not asked for again
+    on_critique : called with each new critique as soon as it is there
+    progress : show progress bars
+
+    Returns
+    -------
+    Result
+    """
+    seed = config.seed
+    clock = _Clock()
+    train = load_decoy_mnist("train", random_state=seed)
+    test = load_decoy_mnist(config.evaluate_on, random_state=seed)
+    clean_train = load_decoy_mnist("train", shade="none")
+    clean_test = load_decoy_mnist(config.evaluate_on, shade="none")
+    baselines = train.images[
+        torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: config.n_baselines]
+    ]
+
+    def trained_on(dataset: ShortcutDataset) -> nn.Module:
+        model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=seed)
+        fit(
+            model, dataset.images, dataset.labels,
+            epochs=config.train_epochs, random_state=seed, progress=progress,
+        )  # fmt: skip
+        return model
+
+    def scored(model: nn.Module, **verdicts: float) -> Score:
+        seconds = clock.lap()
+        some = slice(config.n_explained)
+        maps = deeplift_shap(model, test.images[some], test.labels[some], baselines)
+        score = Score(
+            accuracy=metrics.accuracy(predict(model, test.images), test.labels),
+            accuracy_clean=metrics.accuracy(predict(model, clean_test.images), clean_test.labels),
+            mu_align=metrics.mu_align(maps, test.spurious_masks[some]),
+            seconds=seconds,
+            **verdicts,
+        )
+        clock.lap()  # measuring is not part of any method's time
+        return score
+
+    model = trained_on(train)
+    models, scores = {"before": model}, {"before": scored(model)}
+
+    probabilities = predict_proba(model, train.images)
+    indices = sample_alignment_set(
+        probabilities, train.labels, config.n_align,
+        strategy=config.sampling, balanced=config.balanced, random_state=seed,
+    )  # fmt: skip
+    chosen = train.subset(indices)
+    rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
+    attributions = deeplift_shap(
+        model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
+    )
+    segments = ppeps_wgm(attributions, config.n_segments, random_state=seed, progress=progress)
+
+    critic, judge = CRITICS[config.critic](), TextJudge()
+    critiques = []
+    cases = make_cases(train, indices, segments, config.expert_description)
+    for case in tqdm(cases, desc="criticising", unit="case", disable=not progress):
+        critique = (known_critiques or {}).get(case.case_id)
+        if critique is None:
+            critique = critic.criticise(case)
+            if on_critique is not None:
+                on_critique(critique)
+        critiques.append(critique)
+    verdicts = [judge.judge(critique, config.n_segments) for critique in critiques]
+    spurious = verdict_matrix(verdicts)
+    masks = correction_masks(segments.labels, spurious == 1)
+
+    def aligned_by(masks: Tensor, keep: Tensor) -> nn.Module:
+        student = copy.deepcopy(model)
+        align(
+            student, train.images, train.labels, chosen.images[keep], chosen.labels[keep], masks[keep],
+            penalty_weight=config.penalty_weight, epochs=config.align_epochs,
+            learning_rate=config.align_learning_rate, align_fraction=config.align_fraction,
+            random_state=seed, progress=progress,
+        )  # fmt: skip
+        return student
+
+    judged = masks.flatten(1).any(1)
+    everything = torch.ones(len(masks), dtype=torch.bool)
+    # With nothing judged spurious there is nothing to unlearn: all samples
+    # then take part with their empty masks, which is plain fine-tuning.
+    keep = everything if config.keep_unjudged or not judged.any() else judged
+    models["lvlm_va"] = aligned_by(masks, keep)
+    truth = metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks)
+    ruled = metrics.verdict_accuracy(spurious, truth, segments.labels)
+    scores["lvlm_va"] = scored(
+        models["lvlm_va"],
+        verdict_accuracy=ruled["accuracy"],
+        verdict_balanced_accuracy=ruled["balanced_accuracy"],
+    )
+
+    # The bound: the same samples and budget, with the square's own pixels for masks.
+    models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, everything)
+    scores["ground_truth_masks"] = scored(models["ground_truth_masks"])
+    models["never_saw_decoys"] = trained_on(clean_train)
+    scores["never_saw_decoys"] = scored(models["never_saw_decoys"])
+
+    return Result(
+        config, indices, attributions, segments, critiques, verdicts, spurious, masks, models, scores
+    )
+
+
+class _Clock:
+    """Seconds since the last lap."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+def format_table(scores: Mapping[str, Score]) -> str:
+    """The result table as text, one row per model."""
+    lines = [f"{'':<20}{'decoy test':>11}{'clean MNIST':>13}{'mu_Align':>10}{'verdicts':>10}{'seconds':>9}"]
+    for row, score in scores.items():
+        verdicts = "-" if score.verdict_accuracy is None else f"{score.verdict_accuracy:.3f}"
+        lines.append(
+            f"{ROWS[row]:<20}{score.accuracy:>11.3f}{score.accuracy_clean:>13.3f}"
+            f"{score.mu_align:>10.3f}{verdicts:>10}{score.seconds:>9.1f}"
+        )
+    return "\n".join(lines)

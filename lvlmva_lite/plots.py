@@ -1,0 +1,87 @@
+"""Figures: one theme, colour-blind-safe colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, TwoSlopeNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lvlmva_lite.critic.types import segment_names
+
+SPURIOUS = "#d55e00"
+"""Vermilion of the Okabe-Ito palette: what is judged spurious, wherever it is drawn."""
+
+
+def set_theme() -> None:
+    """The book's look: call once at the top of a notebook."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind")
+    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "image.interpolation": "nearest"})
+
+
+def image_grid(n_rows: int, n_columns: int, size: float = 1.15) -> tuple[Figure, np.ndarray]:
+    """A figure and its (n_rows, n_columns) array of bare axes, ``size`` inches each."""
+    figure, axes = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=(size * n_columns, size * n_rows * 1.12),
+        squeeze=False,
+        layout="compressed",
+    )
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    return figure, axes
+
+
+def show_image(axis: Axes, image: Tensor) -> None:
+    """Draw an image (C, H, W) in [0, 1], grey-scale or RGB."""
+    pixels = image.permute(1, 2, 0).numpy()
+    axis.imshow(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+
+
+def show_attribution(axis: Axes, attribution: Tensor, limit: float | None = None) -> None:
+    """Draw a map (H, W): red for, blue against the class; colours end at +-``limit``."""
+    limit = float(attribution.abs().max()) if limit is None else limit
+    axis.imshow(
+        attribution.numpy(), cmap="RdBu_r", norm=TwoSlopeNorm(0, -max(limit, 1e-12), max(limit, 1e-12))
+    )
+
+
+def show_segments(axis: Axes, image: Tensor, labels: Tensor, spurious: Sequence[bool] = ()) -> None:
+    """Draw segments over a dimmed image, each with its letter; spurious ones in vermilion.
+
+    Parameters
+    ----------
+    image : (C, H, W) in [0, 1]
+    labels : (H, W) int64, -1 for none
+    spurious : verdict of each segment; empty: colour each segment differently
+    """
+    show_image(axis, image * 0.45)
+    n_segments = int(labels.max()) + 1
+    if len(spurious):
+        colours = [SPURIOUS if ruled else "#999999" for ruled in spurious]
+    else:
+        # Without vermilion and grey, which stand for verdicts.
+        palette = sns.color_palette("colorblind", 10)
+        colours = [palette[i] for i in (0, 1, 2, 4, 8, 9, 5, 6)] * 8
+    marked = np.ma.masked_less(labels.numpy(), 0)
+    axis.imshow(marked, cmap=ListedColormap(colours[: max(n_segments, 1)]), vmin=-0.5,
+                vmax=max(n_segments, 1) - 0.5, alpha=0.75)  # fmt: skip
+    for name, j in zip(segment_names(n_segments), range(n_segments), strict=True):
+        pixels = np.argwhere(labels.numpy() == j)
+        if len(pixels):
+            # The pixel nearest to the segment's middle, so that the letter lies on it.
+            row, column = pixels[((pixels - pixels.mean(0)) ** 2).sum(1).argmin()]
+            axis.text(column, row, name, color="white", fontsize=8, weight="bold", ha="center", va="center",
+                      bbox={"boxstyle": "circle,pad=0.12", "fc": "black", "ec": "none", "alpha": 0.65})  # fmt: skip
+
+
+def show_mask(axis: Axes, image: Tensor, mask: Tensor) -> None:
+    """Draw a mask (H, W) bool in vermilion over a dimmed image (C, H, W)."""
+    show_image(axis, image * 0.45)
+    axis.imshow(np.ma.masked_equal(mask.numpy(), False), cmap=ListedColormap([SPURIOUS]))
