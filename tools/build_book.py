@@ -1,0 +1,218 @@
+"""Run the chapters and render the book into ``_build/html``.
+
+``python tools/build_book.py [--profile quick|paper] [--jobs N]`` stages the book in
+``_build/work/src``, runs every chapter of ``_toc.yml`` into it (only those whose code,
+parameters, package or constraints have changed since) and renders it with every warning
+an error.  Then it checks the links of the HTML.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import yaml
+from vendor_javascript import SPHINX_CONFIG, vendor
+
+from notebooks import ROOT, repository, write_full
+
+# The first page lies deeper: this leads to it, without scripts, too.
+INDEX = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}</title>
+<meta http-equiv="refresh" content="0; url={first}">
+</head>
+<body><a href="{first}">{name}</a></body>
+</html>
+"""
+
+
+def documents(toc: dict | list) -> list[str]:
+    """Return the documents that a ``_toc.yml`` lists, in order."""
+    if isinstance(toc, list):
+        return [name for entry in toc for name in documents(entry)]
+    here = [toc[key] for key in ("root", "file") if key in toc]
+    return here + [
+        name for key in ("parts", "chapters", "sections", "entries") for name in documents(toc.get(key, []))
+    ]
+
+
+def package_hash(root: Path) -> str:
+    """Return a hash of all that the chapters import: the package with its data, and the constraints."""
+    files = [
+        path
+        for path in (root / "lvlmva_lite").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    constraints = root / "constraints.txt"
+    digest = hashlib.sha256()
+    for path in sorted(files) + ([constraints] if constraints.exists() else []):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def run(notebook: Path, parameters: dict, cache: Path, package: str) -> Path:
+    """Run one notebook into ``cache/<stem>`` unless the same code ran there before; return the result.
+
+    Prose is no part of the key: to change it costs no run.
+    """
+    code = [
+        (cell.id, cell.source, "parameters" in cell.metadata.get("tags", []))
+        for cell in nbformat.read(notebook, 4).cells
+        if cell.cell_type == "code"
+    ]
+    key = hashlib.sha256(json.dumps([code, parameters, package], sort_keys=True).encode()).hexdigest()
+    folder = cache / notebook.stem
+    result, stamp = folder / notebook.name, folder / "key.txt"
+    if not (result.exists() and stamp.exists() and stamp.read_text() == key):
+        from lvlmva_lite.experiments.chapters import run_chapter
+
+        print("running", notebook.stem, flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        run_chapter(notebook, parameters, folder, progress=False)
+        stamp.write_text(key)
+    return result
+
+
+def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return ``notebook`` with the outputs, widget states and injected parameters of its executed copy."""
+    ran = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
+    injected = [cell for cell in ran.values() if "injected-parameters" in cell.metadata.get("tags", [])]
+    cells = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = ran[cell.id].outputs, ran[cell.id].execution_count
+        cells.append(cell)
+        if "parameters" in cell.metadata.get("tags", []):
+            for extra in injected:
+                extra.metadata = nbformat.from_dict({"tags": ["injected-parameters", "hide-cell"]})
+            cells += injected
+    notebook.cells = cells
+    if "widgets" in executed.metadata:
+        notebook.metadata.widgets = executed.metadata.widgets
+    return notebook
+
+
+def configuration(root: Path, vendored: bool) -> dict:
+    """Return ``_config.yml`` with the repository's address and tag, and where the JavaScript lies."""
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    address, tag = repository(root)
+    config["repository"] = {"url": address, "branch": tag, "path_to_book": ""}
+    config.setdefault("html", {})["use_repository_button"] = True
+    if vendored:
+        config["sphinx"]["config"] |= SPHINX_CONFIG
+    return config
+
+
+class Links(HTMLParser):
+    """Collects the identifiers of a page and the addresses it links to or loads."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.addresses: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the tag's identifiers and addresses."""
+        for key, value in attrs:
+            if key == "id" or (key == "name" and tag == "a"):
+                self.names.add(value or "")
+            elif key in ("href", "src") and value is not None:
+                self.addresses.add(value)
+
+
+def broken_links(html: Path) -> list[str]:
+    """Return one line for every address within the book that leads nowhere."""
+    pages = {
+        page: Links(page)
+        for page in sorted(html.rglob("*.html"))
+        if "_static" not in page.relative_to(html).parts
+    }
+    found = []
+    for page, links in pages.items():
+        for address in sorted(links.addresses):
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            missing = not target.exists()
+            if target in pages and parts.fragment:
+                missing = unquote(parts.fragment) not in pages[target].names
+            if missing:
+                found.append(f"{page.relative_to(html)}: {address} leads nowhere")
+    return found
+
+
+def build(root: Path, profile: str, jobs: int) -> Path:
+    """Build the book; return its first page.  Raises or exits on the first fault."""
+    build_folder = root / "_build"
+    work, html = build_folder / "work", build_folder / "html"
+    stage = work / "src"
+    vendored = vendor(root)
+    shutil.rmtree(stage, ignore_errors=True)
+    shutil.copytree(root / "book", stage / "book")
+    shutil.copy2(root / "_toc.yml", stage)
+    config = configuration(root, vendored)
+    (stage / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    listed = documents(yaml.safe_load((root / "_toc.yml").read_text()))
+    chapters = {name.removeprefix("notebooks/") for name in listed if name.startswith("notebooks/")}
+    written = write_full(stage / "notebooks", root, only=chapters)
+    if missing := chapters - {path.stem for path in written}:
+        raise SystemExit(f"_toc.yml lists chapters that are not there: {', '.join(sorted(missing))}")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums, and as many chapters at once as cores
+    one = partial(
+        run, parameters={"profile": profile}, cache=work / "runs" / profile, package=package_hash(root)
+    )
+    with ProcessPoolExecutor(max_workers=jobs) as pool:
+        for path, result in zip(written, pool.map(one, written), strict=True):
+            nbformat.write(with_outputs(nbformat.read(path, 4), nbformat.read(result, 4)), path)
+
+    shutil.rmtree(html, ignore_errors=True)
+    command = Path(sys.executable).parent / "jupyter-book"
+    options = ["--path-output", str(root), "--all", "-W", "-n", "--keep-going", "-q"]
+    if subprocess.run([str(command), "build", str(stage), *options], cwd=stage).returncode:
+        raise SystemExit("jupyter-book failed; its messages stand above")
+    index, name = html / "index.html", escape(config["title"], quote=False)
+    if not index.exists() or name not in (html / f"{listed[0]}.html").read_text():
+        raise SystemExit(f"{index} is missing, or its book has no name")
+    index.write_text(INDEX.format(name=name, first=f"{listed[0]}.html"))
+    if found := broken_links(html):
+        raise SystemExit("\n".join(found))
+    (html / ".nojekyll").touch()
+    return index
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", choices=["quick", "paper"], default="quick")
+    parser.add_argument(
+        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters to run at once"
+    )
+    options = parser.parse_args(arguments)
+    print("the book is at", build(ROOT, options.profile, options.jobs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
