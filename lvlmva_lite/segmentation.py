@@ -87,7 +87,7 @@ def ppeps_wgm(
     n_segments: int,
     *,
     max_iter: int = 10_000,
-    tol: float = 2e-5,
+    tol: float = 5e-5,
     random_state: int = 0,
     batch_size: int = 128,
     progress: bool = False,
@@ -104,8 +104,9 @@ def ppeps_wgm(
     attributions : (n, H, W) float, any scale
     n_segments : J >= 1
     max_iter : most EM steps for a map
-    tol : a map is done when no mixture weight moved by more than this in a
-        step; since a step sets pi_j to S_j, this bounds their difference
+    tol : a map is done when no mixture weight and no mean (in [0, 1]) moved by
+        more than this in a step; a step sets pi_j to S_j, so their difference
+        is of this order
     random_state : int, draws the starting means (weighted k-means++); each map
         gets the same draws, so its result does not depend on its neighbours
     batch_size : maps fitted at once; the work is memory-bound and small
@@ -140,11 +141,12 @@ def ppeps_wgm(
     # Maps of like size share a batch, so that little is padded.
     order = n_positive.argsort(stable=True)
     order = order[n_positive[order] > 0]
-    for index in tqdm(order.split(batch_size), desc="segmenting", unit="batch", disable=not progress):
+    batches = order.split(batch_size) if len(order) else ()
+    for index in tqdm(batches, desc="segmenting", unit="batch", disable=not progress):
         weights, pixels = mass[index].topk(int(n_positive[index].max()))
         points = positions[pixels]
         start = _kmeans_plus_plus(points, weights, n_segments, random_state)
-        fitted = _expectation_maximisation(points, weights, start, pixel_covariance, max_iter, tol)
+        fitted = _expectation_maximisation(points, weights, *start, pixel_covariance, max_iter, tol)
 
         by_share = fitted[0].argsort(dim=1, descending=True, stable=True)
         take = torch.arange(len(index))[:, None]
@@ -157,27 +159,36 @@ def ppeps_wgm(
     return Segments(labels.view(n, height, width), shares, means, covariances, log_likelihood)
 
 
-def _kmeans_plus_plus(points: Tensor, weights: Tensor, n_segments: int, random_state: int) -> Tensor:
-    """Starting means (n, J, 2): weighted k-means++, then ten steps of weighted Lloyd."""
+def _kmeans_plus_plus(
+    points: Tensor, weights: Tensor, n_segments: int, random_state: int
+) -> tuple[Tensor, Tensor]:
+    """Starting shares (n, J) and means (n, J, 2): weighted k-means++, then ten steps of Lloyd.
+
+    Where a map has fewer pixels than segments, the surplus starts with share 0.
+    """
     generator = torch.Generator().manual_seed(random_state)
     draws = torch.rand(n_segments, generator=generator, dtype=torch.float64)
     batch = torch.arange(len(points))
     distance = torch.ones_like(weights)
-    chosen = []
+    chosen, found = [], []
     for draw in draws:
         cumulative = (weights * distance).cumsum(1)
-        # With all mass covered (fewer pixels than segments) this repeats a point.
         pick = (cumulative <= draw * cumulative[:, -1:]).sum(1).clamp_max(points.shape[1] - 1)
         chosen.append(points[batch, pick])
-        nearest = torch.cdist(points, torch.stack(chosen, 1)).amin(2)
-        distance = nearest.square()
-    means = torch.stack(chosen, 1)
+        found.append(cumulative[:, -1] > 0)
+        distance = _distances(points, torch.stack(chosen, 1)).amin(2).square()
+    means, exists = torch.stack(chosen, 1), torch.stack(found, 1).double()
     for _ in range(10):
-        assigned = torch.cdist(points, means).argmin(2)
+        assigned = _distances(points, means).argmin(2)
         one_hot = torch.nn.functional.one_hot(assigned, n_segments) * weights[..., None]
         total = one_hot.sum(1)[..., None]
         means = torch.where(total > 0, one_hot.transpose(1, 2) @ points / total.clamp_min(1e-300), means)
-    return means
+    return exists / exists.sum(1, keepdim=True), means
+
+
+def _distances(points: Tensor, means: Tensor) -> Tensor:
+    """Euclidean distances (n, P, J), exactly 0 between equal positions."""
+    return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _monomials(points: Tensor) -> Tensor:
@@ -210,17 +221,23 @@ def _log_joint(monomials: Tensor, shares: Tensor, means: Tensor, covariances: Te
 
 
 def _expectation_maximisation(
-    points: Tensor, weights: Tensor, means: Tensor, pixel_covariance: Tensor, max_iter: int, tol: float
+    points: Tensor,
+    weights: Tensor,
+    shares: Tensor,
+    means: Tensor,
+    pixel_covariance: Tensor,
+    max_iter: int,
+    tol: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shares, means and covariances of the maps of one batch."""
     n, n_segments = means.shape[:2]
-    # The first step starts from equal shares and the spread of the whole map.
+    # The first step starts from the spread of the whole map.
     centre = (weights[..., None] * points).sum(1)
     offset = points - centre[:, None]
     spread = (weights[..., None] * offset).transpose(1, 2) @ offset / n_segments + pixel_covariance
     result = (
-        torch.full((n, n_segments), 1 / n_segments, dtype=torch.float64),
-        means,
+        shares.clone(),
+        means.clone(),
         spread[:, None].expand(n, n_segments, 2, 2).clone(),
     )
     monomials = _monomials(points)
@@ -239,10 +256,12 @@ def _expectation_maximisation(
         scatter = torch.stack([y_y - y * y, y_x - y * x, y_x - y * x, x_x - x * x], -1)
         new_means = torch.stack([y, x], -1) + 0.5
         new_covariances = scatter.unflatten(-1, (2, 2)) + pixel_covariance
+        new_means = torch.where(kept[..., None], new_means, means)
         result[0][active] = new_shares / new_shares.sum(1, keepdim=True)
-        result[1][active] = torch.where(kept[..., None], new_means, means)
+        result[1][active] = new_means
         result[2][active] = torch.where(kept[..., None, None], new_covariances, covariances)
-        active = active[(new_shares - shares).abs().amax(1) > tol]
+        moved = torch.maximum((new_shares - shares).abs(), (new_means - means).abs().amax(2)).amax(1)
+        active = active[moved > tol]
         if not len(active):
             break
     return result

@@ -1,0 +1,206 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import multivariate_normal
+from sklearn.mixture import GaussianMixture
+
+from lvlmva_lite.segmentation import positive_effect, ppeps_wgm
+
+
+def pixel_centres(height, width):
+    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+
+
+def responsibilities(segments, i, height, width):
+    """Of every pixel for every segment of map i, and the mixture's density, by scipy."""
+    points = pixel_centres(height, width)
+    joint = np.stack(
+        [
+            share * multivariate_normal(mean, covariance).pdf(points).reshape(-1)
+            for share, mean, covariance in zip(
+                segments.shares[i].numpy(),
+                segments.means[i].numpy(),
+                segments.covariances[i].numpy(),
+                strict=True,
+            )
+        ],
+        1,
+    )
+    density = joint.sum(1)
+    return joint / np.maximum(density, 1e-300)[:, None], density
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """Twelve maps of smooth blobs with negative parts."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(12, 1, 20, 24, generator=generator)
+    return torch.nn.functional.avg_pool2d(noise, 5, 1, 2)[:, 0]
+
+
+map_stacks = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)),
+    elements=st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 3)),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(map_stacks, st.integers(1, 5))
+def test_any_map_gives_consistent_segments(stack, n_segments):
+    attributions = torch.from_numpy(stack)
+    segments = ppeps_wgm(attributions, n_segments)
+    n, height, width = attributions.shape
+    positive = attributions > 0
+    assert segments.labels.shape == (n, height, width)
+    assert torch.equal(segments.labels >= 0, positive)
+    assert segments.labels.max() < n_segments
+    some = positive.flatten(1).any(1)
+    torch.testing.assert_close(segments.shares.sum(1), some.double())
+    for field in (segments.shares, segments.means, segments.covariances, segments.log_likelihood):
+        assert field.isfinite().all()
+    assert ((segments.means >= 0) & (segments.means <= 1)).all()
+    # No segment is narrower than a pixel.
+    smallest = torch.linalg.eigvalsh(segments.covariances).amin()
+    assert smallest >= min(height**-2.0, width**-2.0) / 12 * (1 - 1e-6)
+    # No more segments than positive pixels hold effect.
+    assert ((segments.shares > 0).sum(1) <= positive.flatten(1).sum(1).clamp_min(0)).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(map_stacks, st.sampled_from([1e-30, 1e-3, 0.5, 2.0, 1e4, 1e30]))
+def test_scale_of_a_map_changes_nothing(stack, scale):
+    attributions = torch.from_numpy(stack)
+    one, other = ppeps_wgm(attributions, 3), ppeps_wgm(attributions * scale, 3)
+    torch.testing.assert_close(one.shares, other.shares, rtol=0, atol=1e-6)
+    torch.testing.assert_close(one.means, other.means, rtol=0, atol=1e-6)
+
+
+def test_mixture_weights_are_the_effect_shares(maps):
+    segments = ppeps_wgm(maps, 5)
+    mass = positive_effect(maps).flatten(1).numpy()
+    for i in range(len(maps)):
+        responsible, density = responsibilities(segments, i, 20, 24)
+        np.testing.assert_allclose(segments.shares[i], mass[i] @ responsible, atol=1e-4)
+        seen = mass[i] > 0
+        expected = 20 * 24 * (mass[i][seen] * np.log(density[seen])).sum()
+        np.testing.assert_allclose(segments.log_likelihood[i], expected, rtol=1e-9)
+        np.testing.assert_array_equal(segments.labels[i].flatten()[seen], responsible[seen].argmax(1))
+
+
+def test_weight_of_k_counts_as_k_pixels():
+    # scikit-learn has no sample weights: give it every pixel as often as its weight says.
+    # Where it starts from our solution it must find nothing left to do.
+    generator = torch.Generator().manual_seed(1)
+    side = 16
+    weights = torch.randint(0, 5, (1, side, side), generator=generator).double()
+    weights[:, 5:9] = 0
+    segments = ppeps_wgm(weights, 3, tol=1e-9)
+    points = np.repeat(pixel_centres(side, side), weights.flatten().long().numpy(), axis=0)
+    mixture = GaussianMixture(
+        3,
+        weights_init=segments.shares[0],
+        means_init=segments.means[0],
+        precisions_init=np.linalg.inv(segments.covariances[0]),
+        reg_covar=side**-2 / 12,
+        max_iter=1,
+    )
+    with pytest.warns(UserWarning, match="did not converge"):
+        mixture.fit(points)
+    np.testing.assert_allclose(mixture.weights_, segments.shares[0], atol=1e-5)
+    np.testing.assert_allclose(mixture.means_, segments.means[0], atol=1e-5)
+    np.testing.assert_allclose(mixture.covariances_, segments.covariances[0], atol=1e-5)
+    np.testing.assert_allclose(mixture.lower_bound_, segments.log_likelihood[0] / side**2, rtol=1e-6)
+
+
+def test_likelihood_is_near_that_of_sklearns_best_start(maps):
+    # Same maps as integer weights; scikit-learn gets ten starts, we have one.
+    ours, theirs = [], []
+    for one in maps[:6]:
+        weights = (one.clamp_min(0) / one.max() * 8).round()
+        points = np.repeat(pixel_centres(20, 24), weights.flatten().long().numpy(), axis=0)
+        best = GaussianMixture(4, n_init=10, reg_covar=1 / 12 / 22**2, random_state=0).fit(points)
+        theirs.append(best.score(points))
+        ours.append(float(ppeps_wgm(weights[None], 4).log_likelihood) / (20 * 24))
+    assert np.mean(ours) > np.mean(theirs) - 0.05
+
+
+def test_zero_and_negative_pixels_count_as_absent(maps):
+    one, other = ppeps_wgm(maps, 4), ppeps_wgm(torch.where(maps > 0, maps, -7.0), 4)
+    assert torch.equal(one.labels, other.labels)
+    assert torch.equal(one.shares, other.shares)
+
+
+def test_one_segment_has_the_moments_of_the_map(maps):
+    segments = ppeps_wgm(maps, 1)
+    points = torch.from_numpy(pixel_centres(20, 24))
+    for i, mass in enumerate(positive_effect(maps).flatten(1)):
+        mean = mass @ points
+        centred = points - mean
+        covariance = (centred * mass[:, None]).T @ centred + torch.diag(
+            torch.tensor([20.0, 24]) ** -2.0
+        ) / 12
+        torch.testing.assert_close(segments.means[i, 0], mean)
+        torch.testing.assert_close(segments.covariances[i, 0], covariance, check_dtype=False)
+
+
+def test_two_separate_blobs_are_two_segments():
+    blobs = torch.zeros(1, 28, 28)
+    blobs[0, :4, :4] = 3.0
+    blobs[0, 15:20, 15:25] = 1.0
+    segments = ppeps_wgm(blobs, 2)
+    torch.testing.assert_close(segments.shares[0], torch.tensor([50.0, 48.0], dtype=torch.float64) / 98)
+    assert (segments.labels[0, :4, :4] == 1).all()
+    assert (segments.labels[0, 15:20, 15:25] == 0).all()
+
+
+def test_a_map_does_not_depend_on_its_neighbours(maps):
+    together = ppeps_wgm(maps, 3, batch_size=5)
+    for i in range(len(maps)):
+        alone = ppeps_wgm(maps[i : i + 1], 3)
+        torch.testing.assert_close(together.shares[i], alone.shares[0])
+        assert torch.equal(together.labels[i], alone.labels[0])
+
+
+def test_map_without_positive_effect_has_no_segment():
+    segments = ppeps_wgm(torch.tensor([[[-1.0, 0.0]], [[1.0, 0.0]]]), 2)
+    assert (segments.labels[0] == -1).all()
+    assert (segments.shares[0] == 0).all()
+    assert segments.log_likelihood[0] == 0
+    assert segments.labels[1].tolist() == [[0, -1]]
+    assert segments.shares[1].tolist() == [1, 0]
+
+
+def test_one_pixel_image():
+    segments = ppeps_wgm(torch.ones(1, 1, 1), 3)
+    assert segments.labels.tolist() == [[[0]]]
+    assert segments.means[0, 0].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_map_that_is_not_finite_is_named(bad):
+    maps = torch.ones(4, 3, 3)
+    maps[2, 1, 1] = bad
+    with pytest.raises(ValueError, match="image 2 holds NaN or infinite values"):
+        ppeps_wgm(maps, 2)
+
+
+@pytest.mark.parametrize(
+    ("maps", "n_segments", "message"),
+    [(torch.ones(1, 3, 3), 0, "got 0"), (torch.ones(3, 3), 1, r"\(3, 3\)")],
+)
+def test_bad_arguments_are_named(maps, n_segments, message):
+    with pytest.raises(ValueError, match=message):
+        ppeps_wgm(maps, n_segments)
+
+
+def test_subset_keeps_maps_together(maps):
+    segments = ppeps_wgm(maps, 3)
+    some = segments.subset(torch.tensor([4, 1]))
+    assert len(some) == 2
+    assert torch.equal(some.labels[1], segments.labels[1])
+    assert torch.equal(some.shares[0], segments.shares[4])
