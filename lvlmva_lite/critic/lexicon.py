@@ -110,7 +110,7 @@ class Clause:
 def read_description(description: str) -> list[Clause]:
     """The clauses of a description that the lexicon understands; the rest is passed over."""
     clauses = []
-    for phrase in re.split(r"[.;!?\n]+|,? but ", description):
+    for phrase in re.split(r"[.;!?]+|\n\s*\n|\n\s*[-*] |,?\sbut\s", description):
         terms = tuple(t for t in _TERMS if re.search(rf"\b({t.words})\b", phrase, re.IGNORECASE))
         if terms:
             phrase = " ".join(phrase.split())
@@ -119,13 +119,13 @@ def read_description(description: str) -> list[Clause]:
 
 
 def _place(inside: np.ndarray) -> str:
-    """Where a segment (H, W) bool lies: "upper left", "centre", ..."""
+    """Where a segment (H, W) bool lies: "upper left", "middle right", "centre", ..."""
     row, column = (
         (np.mean(where) + 0.5) / side for where, side in zip(np.nonzero(inside), inside.shape, strict=True)
     )
-    vertical = "upper" if row < 1 / 3 else "lower" if row > 2 / 3 else ""
-    horizontal = "left" if column < 1 / 3 else "right" if column > 2 / 3 else ""
-    return f"{vertical} {horizontal}".strip() or "centre"
+    vertical = "upper" if row < 1 / 3 else "lower" if row > 2 / 3 else "middle"
+    horizontal = "left" if column < 1 / 3 else "right" if column > 2 / 3 else "middle"
+    return "centre" if vertical == horizontal else f"{vertical} {horizontal}"
 
 
 class LexiconCritic:
