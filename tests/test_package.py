@@ -1,0 +1,61 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
+
+# The order in which data flows; a module may use those before it, never those after.
+ORDER = (
+    "torchvision_compat", "datasets", "models", "sampling", "attribution", "segmentation", "critic",
+    "alignment", "metrics", "pipeline", "run_folder", "experiments", "plots", "widgets", "cli",
+)  # fmt: skip
+
+
+def test_importing_touches_neither_network_nor_disk_nor_random_state():
+    code = (
+        "import sys, random, socket, torch, numpy as np\n"
+        "import sklearn.linear_model  # draws from random by itself\n"
+        "state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()\n"
+        "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "import lvlmva_lite.pipeline, lvlmva_lite.cli, lvlmva_lite.plots, lvlmva_lite.run_folder\n"
+        "from lvlmva_lite.datasets import mnist\n"
+        "assert mnist._load.cache_info().currsize == 0\n"
+        "assert 'torchvision' not in sys.modules\n"
+        "assert torch.equal(state[0], torch.get_rng_state())\n"
+        "assert state[1] == np.random.get_state()[1].tolist() and state[2] == random.getstate()\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_upward(name):
+    import ast
+
+    source = PACKAGE / name
+    files = source.rglob("*.py") if source.is_dir() else [source.with_suffix(".py")]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lvlmva_lite"):
+                parts = node.module.split(".")
+                modules = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            for used in set(modules) - {"__version__", name}:
+                assert ORDER.index(used) < ORDER.index(name), f"{file.name} imports {used}"
+
+
+def test_every_module_stands_in_the_order():
+    modules = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert modules - {"__init__"} == set(ORDER)
+
+
+def test_torchvision_imports_without_its_compiled_operators():
+    code = (
+        "from lvlmva_lite.torchvision_compat import import_torchvision as f\n"
+        "assert f() is f()\n"
+        "import torch, torchvision\n"
+        "assert torchvision.models.resnet18()(torch.zeros(2, 3, 64, 64)).shape == (2, 1000)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
