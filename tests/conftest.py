@@ -1,0 +1,33 @@
+import socket
+
+import pytest
+import torch
+
+from lvlmva_lite.datasets import load_decoy_mnist
+from lvlmva_lite.models import fit, mlp
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """The default path fetches nothing: only this machine may be spoken to."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address[0]}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def decoys():
+    """2 000 training decoys, enough to learn the shortcut from."""
+    return load_decoy_mnist("train").subset(torch.arange(2000))
+
+
+@pytest.fixture(scope="session")
+def shortcut_model(decoys):
+    model = mlp((1, 28, 28), 10)
+    fit(model, decoys.images, decoys.labels, epochs=10)
+    return model

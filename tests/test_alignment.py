@@ -1,0 +1,128 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lvlmva_lite.alignment import align, correction_masks, rrr_penalty
+from lvlmva_lite.models import mlp
+
+
+def test_masks_are_the_union_of_spurious_segments():
+    labels = torch.tensor([[[0, 1], [2, -1]], [[0, 0], [-1, 1]]])
+    spurious = torch.tensor([[True, False, True], [False, True, False]])
+    expected = [[[True, False], [True, False]], [[False, False], [False, True]]]
+    assert correction_masks(labels, spurious).tolist() == expected
+
+
+def linear_softmax():
+    torch.manual_seed(0)
+    linear = nn.Linear(2 * 3 * 4, 5).double()
+    images = torch.rand(6, 2, 3, 4, dtype=torch.float64)
+    masks = torch.rand(6, 3, 4) > 0.5
+    return linear, nn.Sequential(nn.Flatten(), linear), images, masks
+
+
+def test_penalty_has_a_closed_form_on_a_linear_softmax_model():
+    # d/dx sum_k log p_k = sum_k W_k - K sum_k p_k W_k.
+    linear, model, images, masks = linear_softmax()
+    weight, probabilities = linear.weight, model(images).softmax(1)
+    gradient = weight.sum(0) - 5 * probabilities @ weight
+    expected = (gradient.view(6, 2, 3, 4) * masks[:, None]).square().sum()
+    penalty = rrr_penalty(model, images, masks)
+    assert abs(penalty - expected) < 1e-6
+    assert abs(rrr_penalty(model, images, masks, reduction="mean") - expected / (6 * 3 * 4)) < 1e-6
+    # It is differentiable in the weights, by the same closed form.
+    (ours,) = torch.autograd.grad(penalty, linear.weight)
+    (theirs,) = torch.autograd.grad(expected, linear.weight)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_penalty_equals_finite_differences_on_the_mlp():
+    model = mlp((1, 3, 3), 4, hidden=(6,)).double()
+    images, masks = torch.rand(2, 1, 3, 3, dtype=torch.float64), torch.rand(2, 3, 3) > 0.4
+    total, step = 0.0, 1e-6
+    for n in range(2):
+        for row in range(3):
+            for column in range(3):
+                nudge = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+                nudge[0, 0, row, column] = step
+                up, down = (model(images[n : n + 1] + s * nudge).log_softmax(1).sum() for s in (1, -1))
+                total += float(masks[n, row, column] * ((up - down) / (2 * step)) ** 2)
+    assert abs(rrr_penalty(model, images, masks) - total) < 1e-6
+
+
+def test_empty_mask_costs_nothing():
+    _, model, images, masks = linear_softmax()
+    assert rrr_penalty(model, images, torch.zeros_like(masks)) == 0
+
+
+def test_masks_of_the_wrong_shape_are_refused():
+    _, model, images, masks = linear_softmax()
+    with pytest.raises(ValueError, match=r"must be \(n, H, W\) = \(6, 3, 4\)"):
+        rrr_penalty(model, images, masks[:, None])
+    with pytest.raises(ValueError, match="'max'"):
+        rrr_penalty(model, images, masks, reduction="max")
+
+
+def two_pixels(n=400):
+    """Class = both pixels in training: the left one is the shortcut, the right one the truth."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (n,), generator=generator)
+    images = labels.view(n, 1, 1, 1).float().expand(n, 1, 1, 2).clone()
+    images += 0.3 * torch.randn(n, 1, 1, 2, generator=generator)
+    masks = torch.tensor([[[True, False]]]).expand(n, 1, 2)
+    return images, labels, masks
+
+
+def aligned_weights(penalty_weight, masks=None):
+    images, labels, left = two_pixels()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    history = align(
+        model, images, labels, images, labels, left if masks is None else masks,
+        penalty_weight=penalty_weight, epochs=30, batch_size=64, learning_rate=0.05,
+    )  # fmt: skip
+    return (model[1].weight[1] - model[1].weight[0]).abs().detach(), history
+
+
+def test_alignment_takes_the_weight_off_the_masked_pixel():
+    plain, _ = aligned_weights(0.0)
+    steered, history = aligned_weights(30.0)
+    assert plain[0] > 1  # unpenalised, the shortcut is used
+    assert steered[0] < 0.1 * plain[0]
+    assert steered[1] > plain[1]  # and the true feature takes over
+    assert history[-1]["penalty"] < history[0]["penalty"]
+
+
+def test_the_mask_decides_what_is_unlearnt():
+    _, _, left = two_pixels()
+    steered, _ = aligned_weights(30.0, ~left)
+    assert steered[1] < 0.1 * steered[0]
+
+
+def test_empty_masks_are_plain_fine_tuning():
+    _, _, left = two_pixels()
+    plain, _ = aligned_weights(0.0)
+    empty, _ = aligned_weights(30.0, torch.zeros_like(left))
+    torch.testing.assert_close(plain, empty)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [({"penalty_weight": -1}, "got -1"), ({"penalty_weight": 1, "align_fraction": 1.0}, "got 1.0")],
+)
+def test_bad_settings_are_refused_before_any_step(keywords, message):
+    images, labels, masks = two_pixels()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        align(model, images, labels, images, labels, masks, **keywords)
+    assert torch.equal(before["1.weight"], model[1].weight)
+
+
+def test_empty_alignment_set_is_refused():
+    images, labels, masks = two_pixels()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="empty"):
+        align(model, images, labels, images[:0], labels[:0], masks[:0], penalty_weight=1)

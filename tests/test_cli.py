@@ -1,0 +1,131 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import lvlmva_lite
+from lvlmva_lite.datasets import load_decoy_mnist
+from lvlmva_lite.models import mlp, predict
+
+SMALL = ["--n-align", "40", "--n-segments", "3", "--train-epochs", "1", "--align-epochs", "1"]
+
+
+def lvlmva(*arguments, **keywords):
+    command = shutil.which("lvlmva", path=os.path.dirname(sys.executable))
+    return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, **keywords)
+
+
+def test_help_and_version():
+    for arguments in ((), ("--help",)):
+        answer = lvlmva(*arguments)
+        assert answer.returncode == 0
+        assert "run" in answer.stdout
+        assert "chapter" in answer.stdout
+    assert "--lambda" in lvlmva("run", "--help").stdout
+    assert lvlmva("--version").stdout.strip() == lvlmva_lite.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "decoy-mnist"], "Missing option '--out'"),
+        (["run", "moons", "--out", "OUT"], "unknown dataset 'moons'; choose one of: decoy-mnist"),
+        (["run", "decoy-mnist", "--out", "OUT", "--critic", "oracle"], "choose one of: lexicon"),
+        (["run", "decoy-mnist", "--out", "OUT", "--lambda", "-1"], "lambda must be a number of at least 0"),
+        (["run", "decoy-mnist", "--out", "OUT", "--lambda", "much"], "Invalid value for '--lambda'"),
+        (["run", "decoy-mnist", "--out", "OUT", "--n-segments", "0"], "between 1 and 50; got 0"),
+        (["run", "decoy-mnist", "--out", "OUT", "--n-align", "70000"], "got 70000"),
+        (
+            ["run", "decoy-mnist", "--out", "OUT", "--description", "no.txt"],
+            "cannot read the description file",
+        ),
+        (["run", "decoy-mnist", "--out", "OUT", "--description", "Be fair."], "knows no word"),
+        (["run", "decoy-mnist", "--out", "OUT", "--fast"], "No such option: --fast"),
+        (["walk"], "No such command 'walk'"),
+        (["chapter", "x.ipynb", "--out", "OUT", "-p", "seed"], "-p takes NAME=VALUE, got 'seed'"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path):
+    out = tmp_path / "out"
+    answer = lvlmva(*[str(out) if a == "OUT" else a for a in arguments])
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+def test_missing_chapter_is_named(tmp_path):
+    answer = lvlmva("chapter", "none.ipynb", "--out", tmp_path)
+    assert answer.returncode == 1
+    assert (
+        answer.stderr.strip()
+        == "lvlmva: there is no notebook none.ipynb; chapters lie in notebooks/*.ipynb"
+    )
+
+
+def test_run_writes_what_it_says(tmp_path):
+    sentence = tmp_path / "sentence.txt"
+    sentence.write_text("The grey square in a corner\nmeans nothing.\n")
+    out = tmp_path / "out"
+    answer = lvlmva("run", "decoy-mnist", *SMALL, "--seed", 5, "--description", sentence, "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    assert "LVLM-VA" in answer.stdout
+    assert "aligning" in answer.stderr  # progress
+
+    results = json.loads((out / "results.json").read_text())
+    assert {
+        "accuracy_before", "accuracy_after", "accuracy_ground_truth_masks", "mu_align_before",
+        "mu_align_after", "verdict_accuracy", "n_cases", "seed", "seconds", "config",
+    } <= set(results)  # fmt: skip
+    assert results["n_cases"] == 40
+    assert results["seed"] == results["config"]["seed"] == 5
+    assert results["config"]["n_segments"] == 3
+    assert results["config"]["description"].startswith("The grey square")
+
+    with np.load(out / "masks.npz") as masks:
+        assert masks["masks"].shape == (40, 28, 28)
+        assert masks["indices"].shape == (40,)
+    critiques = [json.loads(line) for line in (out / "critiques.jsonl").read_text().splitlines()]
+    assert len({critique["case_id"] for critique in critiques}) == 40
+
+    # The weights are those of the model whose accuracy stands in the results.
+    model = mlp((1, 28, 28), 10)
+    model.load_state_dict(load_file(out / "aligned.safetensors"))
+    test = load_decoy_mnist("test", random_state=5)
+    accuracy = (predict(model, test.images) == test.labels).double().mean()
+    torch.testing.assert_close(float(accuracy), results["accuracy_after"])
+
+    again = lvlmva("run", "decoy-mnist", *SMALL, "--seed", 6, "--out", out)
+    assert again.returncode == 2
+    assert "holds another run" in again.stderr
+    assert json.loads((out / "results.json").read_text()) == results
+
+
+@pytest.mark.slow
+def test_killed_run_is_taken_up(tmp_path):
+    arguments = ["run", "decoy-mnist", "--n-align", "2000", *SMALL[2:], "--out", str(tmp_path / "out")]
+    command = shutil.which("lvlmva", path=os.path.dirname(sys.executable))
+    process = subprocess.Popen([command, *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    answers = tmp_path / "out/critiques.jsonl"
+    deadline = time.monotonic() + 120
+    while not (answers.exists() and answers.stat().st_size > 10_000):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # A whole line only: the kill may have cut the last one.
+    kept = answers.read_bytes().rpartition(b"\n")[0].splitlines()
+    assert 0 < len(kept) < 2000
+    answer = lvlmva(*arguments)
+    assert answer.returncode == 0, answer.stderr
+    lines = answers.read_bytes().splitlines()
+    assert lines[: len(kept)] == kept
+    assert len({json.loads(line)["case_id"] for line in lines}) == len(lines) == 2000

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from lvlmva_lite import metrics
+
+
+def test_accuracy_is_sklearns():
+    predicted, labels = torch.randint(0, 3, (50,)), torch.randint(0, 3, (50,))
+    assert metrics.accuracy(predicted, labels) == pytest.approx(accuracy_score(labels, predicted))
+
+
+def test_mu_align_by_hand():
+    maps = torch.tensor([[[1.0, -3.0]], [[2.0, 2.0]]])
+    masks = torch.tensor([[[False, True]], [[True, False]]])
+    assert metrics.mu_align(maps, masks) == pytest.approx(1 - (0.75 + 0.5) / 2)
+
+
+def test_mu_align_leaves_out_empty_maps():
+    maps = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]]])
+    masks = torch.tensor([[[True, True]], [[True, False]]])
+    assert metrics.mu_align(maps, masks) == 0
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 100))
+def test_mu_align_is_a_share_and_complements(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    maps, masks = torch.randn(3, 4, 4, generator=generator), torch.rand(3, 4, 4, generator=generator) > 0.5
+    value = metrics.mu_align(maps, masks)
+    assert 0 <= value <= 1
+    assert metrics.mu_align(maps, ~masks) == pytest.approx(1 - value)
+    assert metrics.mu_align(maps * scale, masks) == pytest.approx(value)
+
+
+def test_segment_truth_goes_by_the_effect_not_by_the_area():
+    labels = torch.tensor([[[0, 0, 0, 1, 1]]])
+    maps = torch.tensor([[[1.0, 1.0, 5.0, 3.0, 1.0]]])
+    masks = torch.tensor([[[False, False, True, False, True]]])
+    # Segment 0: 5 of 7 on the mask, by one pixel of three.  Segment 1: 1 of 4.  Segment 2 is empty.
+    assert metrics.segment_truth(labels, 3, maps, masks).tolist() == [[True, False, False]]
+
+
+def test_verdict_accuracy_is_sklearns_over_segments_that_exist():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(40, 3, generator=generator) > 0.7
+    spurious = (truth ^ (torch.rand(40, 3, generator=generator) > 0.8)).float()
+    labels = torch.randint(-1, 2, (40, 2, 2), generator=generator)  # segment 2 never exists
+    present = torch.stack([(labels == j).flatten(1).any(1) for j in range(3)], 1)
+    result = metrics.verdict_accuracy(spurious, truth, labels)
+    expected = truth[present].numpy(), spurious[present].bool().numpy()
+    assert result["accuracy"] == pytest.approx(accuracy_score(*expected))
+    assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(*expected))
+    assert result["undecided"] == 0
+
+
+def test_undecided_counts_as_wrong():
+    labels = torch.tensor([[[0, 1]]])
+    result = metrics.verdict_accuracy(
+        torch.tensor([[float("nan"), 0.0]]), torch.tensor([[True, False]]), labels
+    )
+    assert result == {"accuracy": 0.5, "balanced_accuracy": 0.5, "undecided": 0.5}

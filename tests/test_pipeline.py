@@ -1,0 +1,122 @@
+import dataclasses
+
+import pytest
+import torch
+
+from lvlmva_lite import pipeline
+from lvlmva_lite.critic import Verdict
+from lvlmva_lite.pipeline import Config, ConfigError
+
+SMALL = Config(n_align=40, n_segments=3, train_epochs=1, align_epochs=1, n_baselines=5, n_explained=20)
+
+
+@pytest.fixture(scope="module")
+def small_run():
+    return pipeline.run(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"dataset": "moons"}, "unknown dataset 'moons'; choose one of: decoy-mnist"),
+        ({"critic": "oracle"}, "unknown critic 'oracle'; choose one of: lexicon"),
+        ({"sampling": "mid"}, "choose one of: low, random, high"),
+        ({"explain": "why"}, "choose one of: contrast, logit"),
+        ({"evaluate_on": "train"}, "choose one of: test, validation"),
+        ({"n_segments": 0}, r"n_segments \(J\) must lie between 1 and 50; got 0"),
+        ({"n_align": 50_001}, "between 1 and 50000, the training images there are; got 50001"),
+        ({"seed": -1}, "seed must lie between 0"),
+        ({"penalty_weight": -0.1}, "lambda must be a number of at least 0; got -0.1"),
+        ({"penalty_weight": float("nan")}, "got nan"),
+        ({"align_fraction": 1.0}, "got 1.0"),
+        ({"align_learning_rate": 0.0}, "got 0.0"),
+        ({"description": "Be fair."}, "knows no word of the description 'Be fair.'"),
+    ],
+)
+def test_settings_are_refused_with_the_value_and_the_mend(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(SMALL, **setting)
+
+
+def test_empty_description_means_the_one_that_ships():
+    assert "square" in Config().expert_description
+    assert (
+        Config(description=" The stroke is irrelevant. ").expert_description == "The stroke is irrelevant."
+    )
+
+
+def test_every_intermediate_is_kept_and_fits(small_run):
+    assert len(small_run.indices) == len(small_run.critiques) == len(small_run.verdicts) == 40
+    assert small_run.attributions.shape == small_run.masks.shape == (40, 28, 28)
+    assert small_run.spurious.shape == (40, 3)
+    # The mask is the union of the spurious segments, rebuilt here pixel by pixel.
+    for i in range(40):
+        expected = torch.zeros(28, 28, dtype=torch.bool)
+        for j in range(3):
+            if small_run.verdicts[i].spurious[j]:
+                expected |= small_run.segments.labels[i] == j
+        assert torch.equal(small_run.masks[i], expected)
+
+
+def test_same_config_same_numbers(small_run):
+    again = pipeline.run(SMALL)
+    strip = lambda result: {  # noqa: E731
+        row: dataclasses.replace(score, seconds=0) for row, score in result.scores.items()
+    }
+    assert strip(again) == strip(small_run)
+
+
+def test_alignment_leaves_the_model_before_untouched(small_run):
+    before, after = (small_run.models[row][1].weight for row in ("before", "lvlm_va"))
+    assert not torch.equal(before, after)
+
+
+def test_known_critiques_are_not_asked_for_again(small_run):
+    asked = []
+    known = {critique.case_id: critique for critique in small_run.critiques[:30]}
+    again = pipeline.run(SMALL, known_critiques=known, on_critique=asked.append)
+    assert asked == small_run.critiques[30:]
+    assert again.critiques == small_run.critiques
+
+
+def test_a_sentence_that_condemns_nothing_still_runs():
+    result = pipeline.run(dataclasses.replace(SMALL, description="The pen stroke tells the digit."))
+    assert not result.masks.any()
+    assert result.scores["lvlm_va"].verdict_accuracy < 1
+
+
+def test_undecided_is_nan():
+    matrix = pipeline.verdict_matrix([Verdict("a", "j", (True, None, False))])
+    assert matrix[0, 0] == 1
+    assert matrix[0, 1].isnan()
+    assert matrix[0, 2] == 0
+
+
+def test_table_has_a_row_for_every_model(small_run):
+    lines = pipeline.format_table(small_run.scores).splitlines()
+    assert len(lines) == 5
+    assert len({len(line) for line in lines}) == 1
+    for name in pipeline.ROWS.values():
+        assert any(line.startswith(name) for line in lines)
+
+
+@pytest.mark.slow
+def test_default_settings_reach_what_the_book_promises():
+    """Means over seeds 0-2: cured from a deep shortcut, close to the true masks."""
+    runs = [pipeline.run(Config(seed=seed)).summary() for seed in range(3)]
+    mean = {name: sum(run[name] for run in runs) / 3 for name in runs[0] if name.startswith(("acc", "mu"))}
+    print(mean)
+    assert mean["accuracy_before"] <= 0.65
+    assert mean["accuracy_after"] >= 0.90
+    assert mean["accuracy_ground_truth_masks"] - mean["accuracy_after"] <= 0.05
+    assert mean["mu_align_after"] > mean["mu_align_before"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "broken", [{"penalty_weight": 0.0}, {"description": "The stroke thickness means nothing."}]
+)
+def test_the_promise_has_teeth(broken):
+    """Without the penalty, or with the wrong sentence, the shortcut stays."""
+    summary = pipeline.run(Config(**broken)).summary()
+    assert summary["accuracy_after"] < 0.80
