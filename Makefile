@@ -40,7 +40,7 @@ test-fast: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check lvlmva_lite tests tools
+	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/python tools/notebooks.py --check
 	$(BIN)/python tools/build_book.py
