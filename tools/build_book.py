@@ -111,6 +111,22 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
     return notebook
 
 
+def false_claims(runs: Path, chapters: set[str]) -> list[str]:
+    """Return one line for every claim that what ran contradicts, or that no chapter of the book makes."""
+    from lvlmva_lite.experiments.claims import contradicted, load_claims
+
+    claims = load_claims()
+    lines = [
+        f"{claim.id} is about {claim.chapter}, which is not in _toc.yml"
+        for claim in claims
+        if claim.chapter not in chapters
+    ]
+    for chapter in sorted(chapters):
+        values = json.loads((runs / chapter / f"{chapter}.json").read_text())
+        lines += contradicted(claims, chapter, values)
+    return lines
+
+
 def configuration(root: Path, vendored: bool) -> dict:
     """Return ``_config.yml`` with the repository's address and tag, and where the JavaScript lies."""
     config = yaml.safe_load((root / "_config.yml").read_text())
@@ -163,7 +179,7 @@ def broken_links(html: Path) -> list[str]:
 
 
 def build(root: Path, profile: str, jobs: int) -> Path:
-    """Build the book; return its first page.  Raises or exits on the first fault."""
+    """Build the book and hold its numbers to the claims; return its first page.  Exits on the first fault."""
     build_folder = root / "_build"
     work, html = build_folder / "work", build_folder / "html"
     stage = work / "src"
@@ -186,6 +202,8 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     with ProcessPoolExecutor(max_workers=jobs) as pool:
         for path, result in zip(written, pool.map(one, written), strict=True):
             nbformat.write(with_outputs(nbformat.read(path, 4), nbformat.read(result, 4)), path)
+    if lines := false_claims(work / "runs" / profile, chapters):
+        raise SystemExit("\n".join(["claims that no longer hold:", *lines]))
 
     shutil.rmtree(html, ignore_errors=True)
     command = Path(sys.executable).parent / "jupyter-book"
