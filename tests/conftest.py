@@ -1,4 +1,8 @@
+import os
 import socket
+
+# Several test processes with several threads each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
