@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lvlmva_lite import __version__
+from lvlmva_lite import __version__, critic_options
 
 app = typer.Typer(
     name="lvlmva",
@@ -45,7 +45,24 @@ def run(
     out: Annotated[
         Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
     ],
-    critic: Annotated[str, typer.Option(help="Who judges the segments: lexicon.")] = "lexicon",
+    critic: Annotated[
+        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+    ] = "lexicon",
+    critic_model: critic_options.CriticModel = "",
+    judge_model: critic_options.JudgeModel = "",
+    base_url: critic_options.BaseUrl = None,
+    store: critic_options.Store = critic_options.DEFAULT_STORE,
+    max_cost: critic_options.MaxCost = None,
+    max_tokens_total: critic_options.MaxTokensTotal = None,
+    max_concurrency: critic_options.MaxConcurrency = 4,
+    price: critic_options.PriceInOut = None,
+    no_cost: critic_options.NoCost = False,
+    timeout: critic_options.Timeout = 120.0,
+    samples: critic_options.Samples = 1,
+    temperature: critic_options.Temperature = None,
+    max_answer_tokens: critic_options.MaxAnswerTokens = 2048,
+    i_may_send_these_images: critic_options.Consent = False,
+    simulated_accuracy: critic_options.SimulatedAccuracy = 0.9,
     description: Annotated[
         str,
         typer.Option(
@@ -88,13 +105,33 @@ def run(
     """
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import pipeline
+    from lvlmva_lite.critic import providers
+    from lvlmva_lite.critic.budget import CapReached
+    from lvlmva_lite.critic.chat import ServerError
+    from lvlmva_lite.critic.endpoint import SettingsError, server_name
+    from lvlmva_lite.critic.store import StoreError
     from lvlmva_lite.datasets.mnist import DataFileError
     from lvlmva_lite.run_folder import RunFolder
 
     try:
+        settings = providers.CriticSettings(
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
+        )
+        connection = providers.Connection(
+            store=store,
+            base_url=base_url,
+            max_cost=max_cost,
+            max_tokens_total=max_tokens_total,
+            max_concurrency=max_concurrency,
+            price=critic_options.parse_price(price),
+            no_cost=no_cost,
+            timeout=timeout,
+            i_may_send_these_images=i_may_send_these_images,
+        )
         config = pipeline.Config(
             dataset=dataset,
             critic=critic,
+            critic_settings=settings,
             description=_text_or_file(description),
             seed=seed,
             n_align=n_align,
@@ -108,19 +145,31 @@ def run(
             align_epochs=align_epochs,
             evaluate_on=evaluate_on,
         )
+        providers.check(critic, settings, connection, dataset)
         folder = RunFolder(out, config)
-    except pipeline.ConfigError as error:
+    except (pipeline.ConfigError, SettingsError) as error:
         raise _fail(error, 2) from None
+    if critic == "openai":
+        typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
     try:
         result = pipeline.run(
             config,
+            connection=connection,
             known_critiques=folder.known_critiques(),
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-    except DataFileError as error:
+    except (DataFileError, StoreError, ServerError, CapReached) as error:
         raise _fail(error, 1) from None
     folder.finish(result)
+    summary = result.summary()
+    if critic != "lexicon":
+        typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
+    if summary["n_undecided"]:
+        typer.echo(
+            f"undecided: {summary['n_undecided']} segments in {summary['n_cases_undecided']} "
+            f"of {summary['n_cases']} cases"
+        )
     typer.echo(pipeline.format_table(result.scores))
     typer.echo(f"results: {out / 'results.json'}")
 

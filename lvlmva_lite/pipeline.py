@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lvlmva_lite import metrics
 from lvlmva_lite.alignment import align, correction_masks
 from lvlmva_lite.attribution import deeplift_shap, runner_up
-from lvlmva_lite.critic import CRITICS, Case, Critique, TextJudge, Verdict, class_description
+from lvlmva_lite.critic import Case, Critique, Verdict, class_description, providers
+from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.lexicon import read_description
+from lvlmva_lite.critic.providers import Connection, CriticSettings
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
 from lvlmva_lite.models import fit, mlp, predict, predict_proba
@@ -38,7 +39,8 @@ class Config:
     Attributes
     ----------
     dataset : one of ``DATASETS``
-    critic : one of ``critic.CRITICS``
+    critic : one of ``critic.providers.PROVIDERS``
+    critic_settings : model, samples, ...: what decides the critic's answers
     description : the expert's words; empty: those that ship for the data set
     seed : int >= 0, draws decoys, weights, batches and baselines
     n_align : N, size of the alignment set, 1 .. 50 000
@@ -61,6 +63,7 @@ class Config:
 
     dataset: str = "decoy-mnist"
     critic: str = "lexicon"
+    critic_settings: CriticSettings = field(default_factory=CriticSettings)
     description: str = ""
     seed: int = 0
     n_align: int = 1000
@@ -81,7 +84,7 @@ class Config:
     def __post_init__(self) -> None:
         for value, name, known in (
             (self.dataset, "dataset", DATASETS),
-            (self.critic, "critic", tuple(CRITICS)),
+            (self.critic, "critic", providers.PROVIDERS),
             (self.sampling, "sampling", STRATEGIES),
             (self.explain, "explain", ("contrast", "logit")),
             (self.evaluate_on, "evaluate_on", ("test", "validation")),
@@ -160,7 +163,8 @@ class Result:
     indices : Tensor, (N,), int64, the alignment set within the training data
     attributions : Tensor, (N, H, W), of the model before alignment
     segments : Segments
-    critiques, verdicts : lists of N
+    critiques : list of N times the number of samples
+    verdicts : list of N
     spurious : Tensor, (N, J), float: 1 spurious, 0 not, nan undecided
     masks : Tensor, (N, H, W), bool, what the verdicts amount to
     models : dict of nn.Module, by the keys of ``ROWS``
@@ -191,6 +195,10 @@ class Result:
             "verdict_accuracy": after.verdict_accuracy,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
+            "n_undecided": int(self.spurious.isnan().sum()),
+            "n_cases_undecided": int(self.spurious.isnan().any(1).sum()),
+            "critic": self.critiques[0].critic,
+            "judge": self.verdicts[0].judge,
             "seed": self.config.seed,
             "seconds": sum(score.seconds for score in self.scores.values()),
             "scores": {row: asdict(score) for row, score in self.scores.items()},
@@ -225,7 +233,8 @@ def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
 def run(
     config: Config,
     *,
-    known_critiques: Mapping[str, Critique] | None = None,
+    connection: Connection | None = None,
+    known_critiques: Mapping[tuple[str, int], Critique] | None = None,
     on_critique: Callable[[Critique], None] | None = None,
     progress: bool = False,
 ) -> Result:
@@ -234,15 +243,24 @@ def run(
     Parameters
     ----------
     config : Config
+    connection : how to reach the critic's model and what that may cost
     known_critiques : critiques of an earlier, interrupted run with this
-        config, by case id; they are not asked for again
+        config, by case id and sample; they are not asked for again
     on_critique : called with each new critique as soon as it is there
     progress : show progress bars
 
     Returns
     -------
     Result
+
+    Raises
+    ------
+    SettingsError : the critic cannot be had; before any work
+    ServerError, CapReached, StoreError : its answers stopped coming; those so
+        far are in the store
     """
+    connection = connection or Connection()
+    providers.check(config.critic, config.critic_settings, connection, config.dataset)
     seed = config.seed
     clock = _Clock()
     train = load_decoy_mnist("train", random_state=seed)
@@ -290,17 +308,18 @@ def run(
     )
     segments = ppeps_wgm(attributions, config.n_segments, random_state=seed, progress=progress)
 
-    critic, judge = CRITICS[config.critic](), TextJudge()
-    critiques = []
+    truth = metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks)
     cases = make_cases(train, indices, segments, config.expert_description)
-    for case in tqdm(cases, desc="criticising", unit="case", disable=not progress):
-        critique = (known_critiques or {}).get(case.case_id)
-        if critique is None:
-            critique = critic.criticise(case)
-            if on_critique is not None:
-                on_critique(critique)
-        critiques.append(critique)
-    verdicts = [judge.judge(critique, config.n_segments) for critique in critiques]
+    critic, judge = providers.make(
+        config.critic, config.critic_settings, connection, seed=seed,
+        # The one critic that is shown the ground truth, and says so in its name.
+        truth={case.case_id: row for case, row in zip(cases, truth.tolist(), strict=True)}
+        if config.critic == "simulated" else None,
+    )  # fmt: skip
+    critiques = criticise_all(
+        critic, cases, known=known_critiques, on_critique=on_critique, progress=progress
+    )
+    verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
     spurious = verdict_matrix(verdicts)
     masks = correction_masks(segments.labels, spurious == 1)
 
@@ -317,10 +336,12 @@ def run(
     judged = masks.flatten(1).any(1)
     everything = torch.ones(len(masks), dtype=torch.bool)
     # With nothing judged spurious there is nothing to unlearn: all samples
-    # then take part with their empty masks, which is plain fine-tuning.
-    keep = everything if config.keep_unjudged or not judged.any() else judged
-    models["lvlm_va"] = aligned_by(masks, keep)
-    truth = metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks)
+    # then take part with their empty masks, which is plain fine-tuning.  A
+    # sample that was left undecided never does: an empty mask would say that
+    # all is well there.
+    open_cases = spurious.isnan().any(1) & ~judged
+    keep = ~open_cases if config.keep_unjudged or not judged.any() else judged
+    models["lvlm_va"] = aligned_by(masks, keep) if keep.any() else copy.deepcopy(model)
     ruled = metrics.verdict_accuracy(spurious, truth, segments.labels)
     scores["lvlm_va"] = scored(
         models["lvlm_va"],

@@ -13,11 +13,15 @@ from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Case, Critic, Critique, Judge, Verdict, segment_names
 
 CRITICS = {"lexicon": LexiconCritic}
-"""Critics by the name that the command line and the configuration use."""
+"""Critics that need neither a model nor the ground truth; ``providers.make`` makes all of them."""
 
 
 def class_description(dataset: str) -> str:
-    """The expert's class description that ships for ``dataset`` ("decoy-mnist").
+    """The expert's class description that ships for ``dataset``.
+
+    There are "decoy-mnist" and "knee", which name the spurious feature too,
+    "skin", which names the core feature alone, and "skin-bandages", which
+    names the spurious one alone.
 
     Raises
     ------

@@ -16,10 +16,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
 
 from lvlmva_lite.critic.budget import TOKENS_PER_IMAGE, Budget, Price, Reservation, prompt_tokens_at_most
-from lvlmva_lite.critic.endpoint import effective_url, is_loopback
+from lvlmva_lite.critic.endpoint import effective_url, is_loopback, server_name
 from lvlmva_lite.critic.store import Answer, AnswerStore, Request
 
 LONGEST_WAIT = 300.0
@@ -82,7 +81,7 @@ class ChatClient:
         self._key = os.environ.get("OPENAI_API_KEY") or ("none" if is_loopback(url) else None)
         if self._key is None:
             raise ServerError("no key: set the environment variable OPENAI_API_KEY")
-        self._server = urlsplit(url).netloc.rpartition("@")[2]
+        self._server = server_name(base_url)
         self._client = openai.OpenAI(api_key=self._key, base_url=url, max_retries=0, timeout=timeout)
 
     def ask(self, request: Request) -> Answer:

@@ -31,6 +31,11 @@ def effective_url(base_url: str | None) -> str:
     return url
 
 
+def server_name(base_url: str | None) -> str:
+    """Host and port of the server, for people to read; without user name and password."""
+    return urlsplit(effective_url(base_url)).netloc.rpartition("@")[2]
+
+
 def is_loopback(url: str) -> bool:
     """Whether an address stays on this machine, going by its host name alone."""
     host = urlsplit(url).hostname or ""
