@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lvlmva_lite import __version__, critic_options
+from lvlmva_lite import __version__, critic_cli
+from lvlmva_lite import cli_options as options
 
 app = typer.Typer(
     name="lvlmva",
@@ -17,11 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _fail(message: object, status: int) -> typer.Exit:
-    typer.echo(f"lvlmva: {message}", err=True)
-    return typer.Exit(status)
+app.add_typer(critic_cli.app, name="critic")
 
 
 def _version(wanted: bool) -> None:
@@ -48,21 +45,21 @@ def run(
     critic: Annotated[
         str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
     ] = "lexicon",
-    critic_model: critic_options.CriticModel = "",
-    judge_model: critic_options.JudgeModel = "",
-    base_url: critic_options.BaseUrl = None,
-    store: critic_options.Store = critic_options.DEFAULT_STORE,
-    max_cost: critic_options.MaxCost = None,
-    max_tokens_total: critic_options.MaxTokensTotal = None,
-    max_concurrency: critic_options.MaxConcurrency = 4,
-    price: critic_options.PriceInOut = None,
-    no_cost: critic_options.NoCost = False,
-    timeout: critic_options.Timeout = 120.0,
-    samples: critic_options.Samples = 1,
-    temperature: critic_options.Temperature = None,
-    max_answer_tokens: critic_options.MaxAnswerTokens = 2048,
-    i_may_send_these_images: critic_options.Consent = False,
-    simulated_accuracy: critic_options.SimulatedAccuracy = 0.9,
+    critic_model: options.CriticModel = "",
+    judge_model: options.JudgeModel = "",
+    base_url: options.BaseUrl = None,
+    store: options.Store = options.DEFAULT_STORE,
+    max_cost: options.MaxCost = None,
+    max_tokens_total: options.MaxTokensTotal = None,
+    max_concurrency: options.MaxConcurrency = 4,
+    price: options.PriceInOut = None,
+    no_cost: options.NoCost = False,
+    timeout: options.Timeout = 120.0,
+    samples: options.Samples = 1,
+    temperature: options.Temperature = None,
+    max_answer_tokens: options.MaxAnswerTokens = 2048,
+    i_may_send_these_images: options.Consent = False,
+    simulated_accuracy: options.SimulatedAccuracy = 0.9,
     description: Annotated[
         str,
         typer.Option(
@@ -106,14 +103,10 @@ def run(
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import pipeline
     from lvlmva_lite.critic import providers
-    from lvlmva_lite.critic.budget import CapReached
-    from lvlmva_lite.critic.chat import ServerError
-    from lvlmva_lite.critic.endpoint import SettingsError, server_name
-    from lvlmva_lite.critic.store import StoreError
-    from lvlmva_lite.datasets.mnist import DataFileError
+    from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.run_folder import RunFolder
 
-    try:
+    with options.bad_settings_told():
         settings = providers.CriticSettings(
             critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
         )
@@ -123,7 +116,7 @@ def run(
             max_cost=max_cost,
             max_tokens_total=max_tokens_total,
             max_concurrency=max_concurrency,
-            price=critic_options.parse_price(price),
+            price=options.parse_price(price),
             no_cost=no_cost,
             timeout=timeout,
             i_may_send_these_images=i_may_send_these_images,
@@ -132,7 +125,7 @@ def run(
             dataset=dataset,
             critic=critic,
             critic_settings=settings,
-            description=_text_or_file(description),
+            description=options.text_or_file(description),
             seed=seed,
             n_align=n_align,
             n_segments=n_segments,
@@ -147,11 +140,9 @@ def run(
         )
         providers.check(critic, settings, connection, dataset)
         folder = RunFolder(out, config)
-    except (pipeline.ConfigError, SettingsError) as error:
-        raise _fail(error, 2) from None
     if critic == "openai":
         typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
-    try:
+    with options.failures_told():
         result = pipeline.run(
             config,
             connection=connection,
@@ -159,8 +150,6 @@ def run(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-    except (DataFileError, StoreError, ServerError, CapReached) as error:
-        raise _fail(error, 1) from None
     folder.finish(result)
     summary = result.summary()
     if critic != "lexicon":
@@ -172,22 +161,6 @@ def run(
         )
     typer.echo(pipeline.format_table(result.scores))
     typer.echo(f"results: {out / 'results.json'}")
-
-
-def _text_or_file(description: str) -> str:
-    """The text itself, or the contents of the file that it names."""
-    from lvlmva_lite.pipeline import ConfigError
-
-    path = Path(description)
-    looks_like_a_file = description and " " not in description.strip() and path.suffix
-    try:
-        if looks_like_a_file or (description and len(description) < 256 and path.is_file()):
-            return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the description file {description} ({error}); give a text file"
-        ) from error
-    return description
 
 
 @app.command()
@@ -216,18 +189,18 @@ def chapter(
     for setting in parameter or ():
         name, given, value = setting.partition("=")
         if not given:
-            raise _fail(f"-p takes NAME=VALUE, got {setting!r}", 2)
+            raise options.fail(f"-p takes NAME=VALUE, got {setting!r}", 2)
         parameters[name] = yaml.safe_load(value)
     try:
         values = run_chapter(notebook, parameters, out, progress=not quiet)
     except ChapterError as error:
-        raise _fail(error, 1) from None
+        raise options.fail(error, 1) from None
     if "table" in values:
         typer.echo(values["table"])
     typer.echo(f"executed notebook: {out / notebook.name}")
     typer.echo(f"numbers: {out / notebook.with_suffix('.json').name}; figures: {out / 'figures'}")
     if not parameters and (lines := contradicted(load_claims(), notebook.stem, values)):
-        raise _fail("\n".join(["claims that no longer hold:", *lines]), 1)
+        raise options.fail("\n".join(["claims that no longer hold:", *lines]), 1)
 
 
 def main() -> None:

@@ -223,6 +223,74 @@ def make_cases(
     ]
 
 
+@dataclass(frozen=True)
+class AlignmentSet:
+    """What is put before the critic, and what the evaluation knows about it.
+
+    Attributes
+    ----------
+    indices : Tensor, (N,), int64, within the training data
+    attributions : Tensor, (N, H, W)
+    segments : Segments
+    cases : list of N
+    truth : Tensor, (N, J), bool, from :func:`metrics.segment_truth`; not for critics
+    """
+
+    indices: Tensor
+    attributions: Tensor
+    segments: Segments
+    cases: list[Case]
+    truth: Tensor
+
+    def truth_by_case(self) -> dict[str, list[bool]]:
+        """Whether each segment is spurious in truth, by case id."""
+        return {case.case_id: row for case, row in zip(self.cases, self.truth.tolist(), strict=True)}
+
+
+def alignment_set(config: Config, *, progress: bool = False) -> AlignmentSet:
+    """The cases of a run with this config, without asking anybody about them."""
+    train = load_decoy_mnist("train", random_state=config.seed)
+    model = _trained(config, train, progress)
+    return _alignment_set(config, train, model, _baselines(config, train), progress)
+
+
+def _baselines(config: Config, train: ShortcutDataset) -> Tensor:
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
+    return train.images[order[: config.n_baselines]]
+
+
+def _trained(config: Config, dataset: ShortcutDataset, progress: bool) -> nn.Module:
+    model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=config.seed)
+    fit(
+        model, dataset.images, dataset.labels,
+        epochs=config.train_epochs, random_state=config.seed, progress=progress,
+    )  # fmt: skip
+    return model
+
+
+def _alignment_set(
+    config: Config, train: ShortcutDataset, model: nn.Module, baselines: Tensor, progress: bool
+) -> AlignmentSet:
+    probabilities = predict_proba(model, train.images)
+    indices = sample_alignment_set(
+        probabilities, train.labels, config.n_align,
+        strategy=config.sampling, balanced=config.balanced, random_state=config.seed,
+    )  # fmt: skip
+    chosen = train.subset(indices)
+    rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
+    attributions = deeplift_shap(
+        model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
+    )
+    segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed, progress=progress)
+    return AlignmentSet(
+        indices,
+        attributions,
+        segments,
+        make_cases(train, indices, segments, config.expert_description),
+        metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks),
+    )
+
+
 def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
     """Verdicts as a tensor (n, J), float: 1 spurious, 0 not, nan undecided."""
     return torch.tensor(
@@ -267,17 +335,7 @@ def run(
     test = load_decoy_mnist(config.evaluate_on, random_state=seed)
     clean_train = load_decoy_mnist("train", shade="none")
     clean_test = load_decoy_mnist(config.evaluate_on, shade="none")
-    baselines = train.images[
-        torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: config.n_baselines]
-    ]
-
-    def trained_on(dataset: ShortcutDataset) -> nn.Module:
-        model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=seed)
-        fit(
-            model, dataset.images, dataset.labels,
-            epochs=config.train_epochs, random_state=seed, progress=progress,
-        )  # fmt: skip
-        return model
+    baselines = _baselines(config, train)
 
     def scored(model: nn.Module, **verdicts: float) -> Score:
         seconds = clock.lap()
@@ -293,28 +351,16 @@ def run(
         clock.lap()  # measuring is not part of any method's time
         return score
 
-    model = trained_on(train)
+    model = _trained(config, train, progress)
     models, scores = {"before": model}, {"before": scored(model)}
 
-    probabilities = predict_proba(model, train.images)
-    indices = sample_alignment_set(
-        probabilities, train.labels, config.n_align,
-        strategy=config.sampling, balanced=config.balanced, random_state=seed,
-    )  # fmt: skip
+    found = _alignment_set(config, train, model, baselines, progress)
+    indices, attributions, segments, cases = found.indices, found.attributions, found.segments, found.cases
     chosen = train.subset(indices)
-    rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
-    attributions = deeplift_shap(
-        model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
-    )
-    segments = ppeps_wgm(attributions, config.n_segments, random_state=seed, progress=progress)
-
-    truth = metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks)
-    cases = make_cases(train, indices, segments, config.expert_description)
     critic, judge = providers.make(
         config.critic, config.critic_settings, connection, seed=seed,
         # The one critic that is shown the ground truth, and says so in its name.
-        truth={case.case_id: row for case, row in zip(cases, truth.tolist(), strict=True)}
-        if config.critic == "simulated" else None,
+        truth=found.truth_by_case() if config.critic == "simulated" else None,
     )  # fmt: skip
     critiques = criticise_all(
         critic, cases, known=known_critiques, on_critique=on_critique, progress=progress
@@ -342,7 +388,7 @@ def run(
     open_cases = spurious.isnan().any(1) & ~judged
     keep = ~open_cases if config.keep_unjudged or not judged.any() else judged
     models["lvlm_va"] = aligned_by(masks, keep) if keep.any() else copy.deepcopy(model)
-    ruled = metrics.verdict_accuracy(spurious, truth, segments.labels)
+    ruled = metrics.verdict_accuracy(spurious, found.truth, segments.labels)
     scores["lvlm_va"] = scored(
         models["lvlm_va"],
         verdict_accuracy=ruled["accuracy"],
@@ -352,7 +398,7 @@ def run(
     # The bound: the same samples and budget, with the square's own pixels for masks.
     models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, everything)
     scores["ground_truth_masks"] = scored(models["ground_truth_masks"])
-    models["never_saw_decoys"] = trained_on(clean_train)
+    models["never_saw_decoys"] = _trained(config, clean_train, progress)
     scores["never_saw_decoys"] = scored(models["never_saw_decoys"])
 
     return Result(
