@@ -179,6 +179,9 @@ class OpenAIJudge:
             for last in (False, True):
                 answer = self.ask(request)
                 complaint = _no_answer(answer)
+                if answer.finish_reason == "length":
+                    # Whole verdicts in it may be a quotation, its own cut off.
+                    complaint = complaint or "it was cut off"
                 if not complaint:
                     try:
                         return parse_verdicts(answer.text, names)

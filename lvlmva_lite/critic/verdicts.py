@@ -19,7 +19,7 @@ WORDS = {"spurious": True, "relevant": False, "undecided": None}
 """The three words of a verdict, and what they mean in ``Verdict.spurious``."""
 
 _LINE = re.compile(
-    r"[\s*_`#>\-\d.)]*(?:segment\s+)?[\s*_`'\"]*([A-Z]{1,2})[\s*_`'\"]*(?:is\b|[:=|]|->|-|–|—|→)[\s*_`'\"|]*"
+    r"[\s*_`#>|\-\d.)]*(?:segment\s+)?[\s*_`'\"]*([A-Z]{1,2})[\s*_`'\"]*(?:is\b|[:=|]|->|-|–|—|→)[\s*_`'\"|]*"
     r"(spurious|relevant|undecided)[\s*_`'\".,;|]*",
     re.IGNORECASE,
 )
