@@ -208,14 +208,14 @@ class ChatClient:
     def _as_refusal(self, error) -> Answer | None:
         """The answer that a content filter's rejection stands for."""
         if error.status_code == 400 and error.code in ("content_filter", "content_policy_violation"):
-            return Answer("", refusal=self._plain(error.message), finish_reason="content_filter")
+            return Answer("", refusal=self._plain(_said(error)), finish_reason="content_filter")
         return None
 
     def _adapt(self, error, request: Request, sent_as: tuple[int, str]) -> bool:
         """Whether a rejected request can be put in a way that this server understands."""
         if error.status_code not in (400, 404, 415, 422, 501):
             return False
-        said = str(error.message).lower()
+        said = _said(error).lower()
         with self._lock:
             if (self._format, self._limit_name) != sent_as:
                 return True  # another thread has just found out
@@ -241,7 +241,7 @@ class ChatClient:
             404: "check the model's name and --base-url",
             429: "check the account's quota",
         }.get(error.status_code, "answers so far are kept")
-        return f"{self._server} rejects the request (HTTP {error.status_code}: {self._plain(error.message)}); {advice}"
+        return f"{self._server} rejects the request (HTTP {error.status_code}: {self._plain(_said(error))}); {advice}"
 
     def _plain(self, text: str) -> str:
         return self._without_key(" ".join(text.split()))[:300]
@@ -268,6 +268,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(date.timestamp() - time.time(), 0.0)
     except (TypeError, ValueError):
         return None
+
+
+def _said(error) -> str:
+    """The server's own words in a rejection, whichever of the usual forms its body has.
+
+    The ``openai`` package finds them in OpenAI's form alone.
+    """
+    said = error.body
+    for name in ("error", "message", "detail"):
+        if isinstance(said, dict) and said.get(name):
+            said = said[name]
+    return said if isinstance(said, str) else json.dumps(said)
 
 
 def _worth_another_try(error) -> bool:
