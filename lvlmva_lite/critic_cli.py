@@ -201,3 +201,68 @@ def export(
         options.make_folder(out.parent)
         count = AnswerStore(store, read_only=True).export(out)
     typer.echo(f"{count} answers: {out}")
+
+
+@app.command()
+def cases(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="New folder for the cases.")],
+    n_cases: NCases = 20,
+    n_segments: NSegments = 6,
+    seed: Seed = 0,
+    description: Description = "",
+    train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Write the cases of a run as pictures and text, for anybody to answer.  Example:
+
+    lvlmva critic cases decoy-mnist --n 20 --out cases
+    """
+    from lvlmva_lite import pipeline
+    from lvlmva_lite.critic.case_files import CaseFilesError, export_cases, require_new_folder
+
+    with options.bad_settings_told():
+        config = pipeline.Config(
+            dataset=dataset,
+            critic="replay",
+            description=options.text_or_file(description),
+            seed=seed,
+            n_align=n_cases,
+            n_segments=n_segments,
+            train_epochs=train_epochs,
+        )
+    try:
+        require_new_folder(out)
+        with options.failures_told():
+            found = pipeline.alignment_set(config, progress=not quiet)
+        export_cases(found.cases, out)
+    except CaseFilesError as error:
+        raise options.fail(error, 2) from None
+    typer.echo(f"{len(found.cases)} cases: {out}; {out / 'README.md'} says how to answer them")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path, typer.Argument(help="Made by `lvlmva critic cases`, and answered.", metavar="DIR")
+    ],
+    store: options.Store = options.DEFAULT_STORE,
+    model: Annotated[str, typer.Option(help="Who answered, where an answer does not say.")] = "",
+    date: Annotated[str, typer.Option(help="When, YYYY-MM-DD, where an answer does not say.")] = "",
+) -> None:
+    """Read answered cases into the store, for --critic replay; bad answers are named.  Example:
+
+    lvlmva critic import cases --store answers
+    """
+    from lvlmva_lite.critic.case_files import CaseFilesError, import_answers
+    from lvlmva_lite.critic.store import AnswerStore
+
+    with options.bad_settings_told():
+        answers = AnswerStore(store)
+    try:
+        imported = import_answers(folder, answers, model=model, date=date)
+    except CaseFilesError as error:
+        raise options.fail(error, 2) from None
+    typer.echo(imported.summary())
+    if imported.refused:
+        raise typer.Exit(1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlmva_lite.cli import main
 from lvlmva_lite.critic import Case, prompts
 from lvlmva_lite.critic.case_files import PANELS, CaseFilesError, export_cases, import_answers
 from lvlmva_lite.critic.openai_critic import OpenAICritic, OpenAIJudge
@@ -195,6 +196,46 @@ def test_an_answer_to_an_altered_picture_is_not_served(folder, store):
     import_answers(folder, store)
     with pytest.raises(StoreError, match="no recorded answer"):
         replayed(store, CASES[0])
+
+
+@pytest.mark.slow
+def test_the_commands_make_the_same_round_trip(tmp_path, capsys, monkeypatch):
+    """From export over answers to an evaluation of what was recorded, with no server anywhere."""
+    monkeypatch.chdir(tmp_path)
+
+    def lvlmva(command: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["lvlmva", "critic", *command.split()])
+        with pytest.raises(SystemExit) as done:
+            main()
+        told = capsys.readouterr()
+        return done.value.code or 0, told.out, told.err
+
+    of_run = "decoy-mnist --n 2 --train-epochs 1 --quiet"
+    replay = f"evaluate {of_run} --critic replay --critic-model reader-1 --out evaluation"
+    status, out, _ = lvlmva(f"cases {of_run} --out cases")
+    assert (status, out) == (0, "2 cases: cases; cases/README.md says how to answer them\n")
+    assert lvlmva(f"cases {of_run} --out cases")[0::2] == (
+        2, "lvlmva: cases is not empty; give a new folder\n",
+    )  # fmt: skip
+
+    first, second = sorted(file.parent for file in (tmp_path / "cases").glob("*/answer.json"))
+    for number, folder in enumerate([first, second]):
+        names = json.loads((folder / "answer.json").read_text("utf-8"))["verdicts"]
+        verdicts = dict.fromkeys(names, "relevant")
+        fill(folder, model="", critique=f"Answer {number}.", verdicts=verdicts)
+    status, out, err = lvlmva("import cases")
+    assert (status, err) == (1, "")
+    assert "0 answers recorded, 0 already there, 0 cases unanswered, 2 refused" in out
+    assert f"refused: {first.name}: model is missing" in out
+    assert lvlmva(replay)[0] == 1  # the store is there, with nothing in it
+    status, out, _ = lvlmva("import cases --model reader-1")
+    assert (status, out.splitlines()[0]) == (
+        0, "2 answers recorded, 0 already there, 0 cases unanswered, 0 refused",
+    )  # fmt: skip
+    status, out, _ = lvlmva(replay)
+    assert status == 0
+    assert "replay:reader-1: accuracy" in out
+    assert "undecided 0.000" in out
 
 
 def test_folders_that_cannot_work(tmp_path, store, folder):

@@ -49,7 +49,8 @@ Each folder here is one case. To answer it:
        lvlmva critic import THIS_FOLDER --store answers
 
    One folder holds one answer to each case. For another model or person, copy the unanswered folder.
-4. Use them: `--critic replay --critic-model NAME --store answers`, NAME being what stands under `model`.
+4. Use them: `--critic replay --critic-model NAME --store answers`, NAME being what stands under `model`,
+   with the number of cases, the seed and all else as in the command that exported them.
 
 The pictures may be of patients, or otherwise not yours to give away. Before they go to a service on
 another machine, make sure that their owners and your rules allow it.
@@ -100,14 +101,27 @@ def export_cases(cases: Sequence[Case], folder: Path) -> None:
     for case_id in ids:
         if not re.fullmatch(r"\w[\w.-]*", case_id, re.ASCII) or ids.count(case_id) > 1:
             raise CaseFilesError(f"case ids must be distinct and fit for file names, got {case_id!r}")
+    require_new_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise CaseFilesError(f"{folder} is not empty; give a new folder")
         for case in cases:
             _export(case, folder / case.case_id)
         words = ", ".join(f'"{word}"' for word in WORDS)
         (folder / "README.md").write_text(_README.format(words=words), "utf-8")
+    except OSError as error:
+        raise CaseFilesError(f"cannot write cases to {folder}: {error}") from error
+
+
+def require_new_folder(folder: Path) -> None:
+    """Make a folder, or take an empty one.
+
+    Raises
+    ------
+    CaseFilesError : it holds something already or cannot be made
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise CaseFilesError(f"{folder} is not empty; give a new folder")
     except OSError as error:
         raise CaseFilesError(f"cannot write cases to {folder}: {error}") from error
 
