@@ -307,3 +307,37 @@ def test_the_key_is_in_no_file_of_the_store(tmp_path):
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) >= 2
     assert not [file.name for file in files if KEY.encode() in file.read_bytes()]
+
+
+@pytest.mark.slow
+def test_the_command_tells_a_fault_in_one_line_and_goes_on_from_there(tmp_path, monkeypatch, capsys):
+    from lvlmva_lite.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def evaluate(url: str) -> tuple[int, str, str]:
+        command = (
+            f"lvlmva critic evaluate decoy-mnist --n 3 --train-epochs 1 --quiet --critic openai "
+            f"--critic-model {MODEL} --base-url {url} --no-cost --max-concurrency 2 --out evaluation"
+        )
+        monkeypatch.setattr("sys.argv", command.split())
+        with pytest.raises(SystemExit) as done:
+            main()
+        told = capsys.readouterr()
+        return done.value.code or 0, told.out, told.err
+
+    with FaultServer(Fault(), *[Fault(403, text=f"{KEY} is over its quota")] * 2) as server:
+        status, out, told = evaluate(server.url)
+        assert (status, out) == (1, "")
+        assert told.startswith("lvlmva: 127.0.0.1:")
+        assert told.endswith("(HTTP 403: [key] is over its quota); check what this key may do\n")
+        assert told.count("\n") == 1
+        asked = server.requests
+        assert asked in (2, 3)  # the first case alone, then up to two at a time
+        status, out, told = evaluate(server.url)
+        assert (status, told) == (0, "")
+        assert "undecided 0.000" in out
+        critics = [body for body in server.bodies if isinstance(body["messages"][1]["content"], list)]
+        assert len(critics) == asked + 2
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not [file.name for file in files if KEY.encode() in file.read_bytes()]

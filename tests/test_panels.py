@@ -1,5 +1,6 @@
 """Panels: checked pixel by pixel against what was put in."""
 
+import hashlib
 import io
 from dataclasses import replace
 
@@ -145,6 +146,14 @@ def test_bytes_depend_on_the_case_alone():
     before = render_panels(case)
     with plt.rc_context({"font.size": 30, "savefig.dpi": 50}):
         assert render_panels(replace(case, case_id="other", description="other")) == before
+
+
+def test_the_looks_have_not_changed():
+    """Answers are kept under the pictures they were given to: new looks make recorded answers useless."""
+    image = torch.arange(28 * 28).view(1, 28, 28) / (28 * 28 - 1)
+    panels = render_panels(case_of(image, quadrants()))
+    pixels = b"".join(opened(png).tobytes() for png in (panels.image, panels.segment_map, panels.overlay))
+    assert hashlib.sha256(pixels).hexdigest() == ""
 
 
 @pytest.mark.parametrize(
