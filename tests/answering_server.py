@@ -33,12 +33,14 @@ class AnsweringServer:
     url : str, for ``base_url``
     bodies : list of dict, every request's body
     busiest : int, most requests that were being answered at one time
+    redirect : str, an address to send every caller on to; empty: none
     """
 
     def __init__(
         self, reply: Callable[[dict], object] = critic_or_judge, *, usage=(100, 20), seconds: float = 0.0
     ) -> None:
         self.bodies: list[dict] = []
+        self.redirect = ""
         self.busiest = self._busy = 0
         self._lock = threading.Lock()
         server = self
@@ -75,7 +77,9 @@ class AnsweringServer:
                     server._busy -= 1
                 data = json.dumps(answer).encode()
                 try:
-                    self.send_response(status)
+                    self.send_response(307 if server.redirect else status)
+                    if server.redirect:
+                        self.send_header("location", server.redirect)
                     self.send_header("content-type", "application/json")
                     self.send_header("content-length", str(len(data)))
                     self.end_headers()

@@ -109,8 +109,8 @@ def test_json_and_figure_are_written(tmp_path):
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.7, 1.0])
 def test_the_simulated_critic_is_right_as_often_as_it_says(accuracy):
-    """Read back by the text judge: within four standard errors over 4000 segments."""
-    n = 1000
+    """Read back by the text judge: within four standard errors over 1600 segments."""
+    n = 400
     truth = {f"case-{i}": [j == i % 4 for j in range(4)] for i in range(n)}
     critic, judge = SimulatedCritic(truth, accuracy, seed=3), TextJudge()
     ruled = [judge.judge(critic.criticise(case), 4).spurious for case in cases(n)]

@@ -184,7 +184,7 @@ def test_a_cap_stops_before_the_call_that_would_break_it(tmp_path, cap):
     """The server bills as much as it may: the longest answer, a token for each byte of text."""
     with AnsweringServer(usage=(6000, 2048)) as server:
         with pytest.raises(CapReached, match="higher cap"):
-            ask(server, tmp_path, n=50, max_concurrency=4, **cap)
+            ask(server, tmp_path, n=12, max_concurrency=4, **cap)
         price = price_list()[2]["gpt-4o"]
         n = len(server.bodies)
         assert n >= 3
@@ -192,7 +192,7 @@ def test_a_cap_stops_before_the_call_that_would_break_it(tmp_path, cap):
         assert n * price.of(6000, 2048) <= cap.get("max_cost", float("inf"))
         assert len(AnswerStore(tmp_path)) == n  # whatever was under way was kept
         # Under a higher cap it goes on, and asks nothing twice.
-        ask(server, tmp_path, n=12, max_concurrency=4)
+        ask(server, tmp_path, n=6, max_concurrency=4)
         assert len({json.dumps(body, sort_keys=True) for body in server.bodies}) == len(server.bodies)
 
 
@@ -222,6 +222,19 @@ def test_a_rejected_key_is_said_in_one_line_without_the_key(tmp_path):
         assert len(server.bodies) == 1
     assert KEY not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_images_go_to_the_server_that_was_named_and_nowhere_else(tmp_path, monkeypatch):
+    """Neither a redirect nor a proxy of the environment takes them elsewhere."""
+    with AnsweringServer() as elsewhere, AnsweringServer() as server:
+        monkeypatch.setenv("HTTP_PROXY", elsewhere.url)
+        monkeypatch.setenv("ALL_PROXY", elsewhere.url)
+        ask(server, tmp_path / "proxy", n=1)
+        assert len(server.bodies) == 2
+        server.redirect = elsewhere.url + "/chat/completions"
+        with pytest.raises(ServerError, match="HTTP 307"):
+            ask(server, tmp_path / "redirect", n=1)
+        assert elsewhere.bodies == []
 
 
 def test_settings_that_cannot_work_are_refused_first(tmp_path, monkeypatch):
@@ -265,9 +278,9 @@ def test_only_this_machine_needs_no_consent():
 
 def test_an_estimate_is_no_less_than_what_a_run_takes(tmp_path):
     price = Price(2.5, 10, 800)
-    likely = estimate(cases(1)[0], 10, AnswerSettings(), price, price)
+    likely = estimate(cases(1)[0], 5, AnswerSettings(), price, price)
     with AnsweringServer(usage=(1500, 300)) as server:
-        ask(server, tmp_path, n=10)
+        ask(server, tmp_path, n=5)
     taken = sum(
         a["answer"]["prompt_tokens"] + a["answer"]["completion_tokens"]
         for a in AnswerStore(tmp_path).records()

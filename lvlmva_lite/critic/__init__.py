@@ -1,7 +1,8 @@
 """Step 4: the critic puts segments into words, the judge puts words into verdicts.
 
 Critics and judges see what a vision-language model would see and never the
-ground-truth mask.
+ground-truth mask; the one exception is the simulated critic, which says so in
+its name.
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ def concurrently(
                 try:
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 except KeyboardInterrupt as interrupt:
+                    if failed is not None:
+                        raise
                     failed = interrupt
                     continue
                 for future in finished:

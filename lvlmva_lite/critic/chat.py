@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from lvlmva_lite.critic.budget import TOKENS_PER_IMAGE, Budget, Price, Reservation, prompt_tokens_at_most
-from lvlmva_lite.critic.endpoint import effective_url, is_loopback, server_name
+from lvlmva_lite.critic.endpoint import OPENAI_URL, effective_url, is_loopback, server_name
 from lvlmva_lite.critic.store import Answer, AnswerStore, Request
 
 LONGEST_WAIT = 300.0
@@ -75,14 +75,21 @@ class ChatClient:
         # What this server turned out to accept, and how far bounds fell short.
         self._format = 0
         url = effective_url(base_url)
-        self._limit_name = "max_tokens" if base_url else "max_completion_tokens"
+        self._limit_name = "max_completion_tokens" if url == OPENAI_URL else "max_tokens"
         self._renamed = False
         self._scale: dict[str, float] = {}
         self._key = os.environ.get("OPENAI_API_KEY") or ("none" if is_loopback(url) else None)
         if self._key is None:
             raise ServerError("no key: set the environment variable OPENAI_API_KEY")
         self._server = server_name(base_url)
-        self._client = openai.OpenAI(api_key=self._key, base_url=url, max_retries=0, timeout=timeout)
+        # Images go to this server and nowhere else: no redirect is followed, and
+        # what stays on this machine takes no proxy.
+        http = openai.DefaultHttpxClient(
+            follow_redirects=False, trust_env=not is_loopback(url), timeout=timeout
+        )
+        self._client = openai.OpenAI(
+            api_key=self._key, base_url=url, max_retries=0, timeout=timeout, http_client=http
+        )
 
     def ask(self, request: Request) -> Answer:
         """The answer to a request, from the store if it is there, else from the server.
@@ -236,6 +243,8 @@ class ChatClient:
 
     def _rejected(self, error) -> str:
         advice = {
+            307: "give --base-url its new address",
+            308: "give --base-url its new address",
             401: "check OPENAI_API_KEY",
             403: "check what this key may do",
             404: "check the model's name and --base-url",
