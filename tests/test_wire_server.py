@@ -156,7 +156,8 @@ def test_an_unknown_model_is_told_in_one_line(ask):
     critic, _, client, folder = ask("no-such-model")
     with pytest.raises(ServerError) as refused:
         critic.criticise(case_of(0))
-    assert "HTTP 4" in str(refused.value)
+    assert "HTTP 400" in str(refused.value)
+    assert "requested 'no-such-model'" in str(refused.value)  # the server's own words
     assert "\n" not in str(refused.value)
     assert client.calls == 1
     assert len(AnswerStore(folder, read_only=True)) == 0
