@@ -298,6 +298,29 @@ def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
     )
 
 
+def taking_part(spurious: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
+    """Which alignment samples teach: those in which something was judged spurious.
+
+    With ``keep_unjudged``, or where nothing was judged spurious anywhere (there
+    is nothing to unlearn, and plain fine-tuning is left), also the others with
+    their empty masks; but never a sample that was left undecided, whose empty
+    mask would say that all is well there.
+
+    Parameters
+    ----------
+    spurious : (n, J) float, 1 spurious, 0 not, nan undecided
+    masks : (n, H, W) bool
+
+    Returns
+    -------
+    Tensor, (n,), bool
+    """
+    judged = masks.flatten(1).any(1)
+    if keep_unjudged or not judged.any():
+        return judged | ~spurious.isnan().any(1)
+    return judged
+
+
 def run(
     config: Config,
     *,
@@ -379,14 +402,7 @@ def run(
         )  # fmt: skip
         return student
 
-    judged = masks.flatten(1).any(1)
-    everything = torch.ones(len(masks), dtype=torch.bool)
-    # With nothing judged spurious there is nothing to unlearn: all samples
-    # then take part with their empty masks, which is plain fine-tuning.  A
-    # sample that was left undecided never does: an empty mask would say that
-    # all is well there.
-    open_cases = spurious.isnan().any(1) & ~judged
-    keep = ~open_cases if config.keep_unjudged or not judged.any() else judged
+    keep = taking_part(spurious, masks, config.keep_unjudged)
     models["lvlm_va"] = aligned_by(masks, keep) if keep.any() else copy.deepcopy(model)
     ruled = metrics.verdict_accuracy(spurious, found.truth, segments.labels)
     scores["lvlm_va"] = scored(
@@ -396,7 +412,7 @@ def run(
     )
 
     # The bound: the same samples and budget, with the square's own pixels for masks.
-    models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, everything)
+    models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, torch.ones_like(keep))
     scores["ground_truth_masks"] = scored(models["ground_truth_masks"])
     models["never_saw_decoys"] = _trained(config, clean_train, progress)
     scores["never_saw_decoys"] = scored(models["never_saw_decoys"])
