@@ -137,7 +137,7 @@ def test_model_and_date_may_be_given_once_for_all(folder, store):
         ({"verdicts": {"A": "relevant", "a": "relevant", "B": "relevant", "D": "relevant"}}, "more than once: A"),
         ({"verdicts": {}}, "no verdicts"),
         ({"verdicts": ["A"]}, "must be a JSON object"),
-        ({"modle": "x"}, "unknown field 'modle'"),
+        ({"who": "x"}, "unknown field 'who'"),
     ],
 )  # fmt: skip
 def test_a_bad_answer_is_refused_in_one_line_and_leaves_no_trace(folder, store, fields, words):
@@ -180,7 +180,7 @@ def test_a_second_answer_under_the_same_name_is_refused_and_the_first_stays(fold
     import_answers(folder, store)
     for change, words in (
         ({"critique": "Something else."}, "another critique of this case by 'reader-1'"),
-        ({"verdicts": dict.fromkeys("ABD", "relevant")}, "another verdict on this same critique"),
+        ({"verdicts": dict.fromkeys(("A", "B", "D"), "relevant")}, "another verdict on this same critique"),
     ):
         fill(folder / CASES[0].case_id, **change)
         assert words in import_answers(folder, store).refused[CASES[0].case_id]
