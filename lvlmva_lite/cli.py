@@ -99,6 +99,10 @@ def run(
     aligned.safetensors to the folder --out.  Example:
 
     lvlmva run decoy-mnist --seed 1 --out results/seed-1
+
+    With a model (see `lvlmva critic estimate` first; the key is OPENAI_API_KEY):
+
+    lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
     """
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import pipeline
