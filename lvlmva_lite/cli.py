@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lvlmva_lite import __version__
+from lvlmva_lite import __version__, critic_cli
+from lvlmva_lite import cli_options as options
 
 app = typer.Typer(
     name="lvlmva",
@@ -17,11 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _fail(message: object, status: int) -> typer.Exit:
-    typer.echo(f"lvlmva: {message}", err=True)
-    return typer.Exit(status)
+app.add_typer(critic_cli.app, name="critic")
 
 
 def _version(wanted: bool) -> None:
@@ -45,7 +42,24 @@ def run(
     out: Annotated[
         Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
     ],
-    critic: Annotated[str, typer.Option(help="Who judges the segments: lexicon.")] = "lexicon",
+    critic: Annotated[
+        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+    ] = "lexicon",
+    critic_model: options.CriticModel = "",
+    judge_model: options.JudgeModel = "",
+    base_url: options.BaseUrl = None,
+    store: options.Store = options.DEFAULT_STORE,
+    max_cost: options.MaxCost = None,
+    max_tokens_total: options.MaxTokensTotal = None,
+    max_concurrency: options.MaxConcurrency = 4,
+    price: options.PriceInOut = None,
+    no_cost: options.NoCost = False,
+    timeout: options.Timeout = 120.0,
+    samples: options.Samples = 1,
+    temperature: options.Temperature = None,
+    max_answer_tokens: options.MaxAnswerTokens = 2048,
+    i_may_send_these_images: options.Consent = False,
+    simulated_accuracy: options.SimulatedAccuracy = 0.9,
     description: Annotated[
         str,
         typer.Option(
@@ -85,17 +99,37 @@ def run(
     aligned.safetensors to the folder --out.  Example:
 
     lvlmva run decoy-mnist --seed 1 --out results/seed-1
+
+    With a model (see `lvlmva critic estimate` first; the key is OPENAI_API_KEY):
+
+    lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
     """
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import pipeline
-    from lvlmva_lite.datasets.mnist import DataFileError
+    from lvlmva_lite.critic import providers
+    from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.run_folder import RunFolder
 
-    try:
+    with options.bad_settings_told():
+        settings = providers.CriticSettings(
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
+        )
+        connection = providers.Connection(
+            store=store,
+            base_url=base_url,
+            max_cost=max_cost,
+            max_tokens_total=max_tokens_total,
+            max_concurrency=max_concurrency,
+            price=options.parse_price(price),
+            no_cost=no_cost,
+            timeout=timeout,
+            i_may_send_these_images=i_may_send_these_images,
+        )
         config = pipeline.Config(
             dataset=dataset,
             critic=critic,
-            description=_text_or_file(description),
+            critic_settings=settings,
+            description=options.text_or_file(description),
             seed=seed,
             n_align=n_align,
             n_segments=n_segments,
@@ -108,37 +142,29 @@ def run(
             align_epochs=align_epochs,
             evaluate_on=evaluate_on,
         )
+        providers.check(critic, settings, connection, dataset)
         folder = RunFolder(out, config)
-    except pipeline.ConfigError as error:
-        raise _fail(error, 2) from None
-    try:
+    if critic == "openai":
+        typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
+    with options.failures_told():
         result = pipeline.run(
             config,
+            connection=connection,
             known_critiques=folder.known_critiques(),
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-    except DataFileError as error:
-        raise _fail(error, 1) from None
     folder.finish(result)
+    summary = result.summary()
+    if critic != "lexicon":
+        typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
+    if summary["n_undecided"]:
+        typer.echo(
+            f"undecided: {summary['n_undecided']} segments in {summary['n_cases_undecided']} "
+            f"of {summary['n_cases']} cases"
+        )
     typer.echo(pipeline.format_table(result.scores))
     typer.echo(f"results: {out / 'results.json'}")
-
-
-def _text_or_file(description: str) -> str:
-    """The text itself, or the contents of the file that it names."""
-    from lvlmva_lite.pipeline import ConfigError
-
-    path = Path(description)
-    looks_like_a_file = description and " " not in description.strip() and path.suffix
-    try:
-        if looks_like_a_file or (description and len(description) < 256 and path.is_file()):
-            return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read the description file {description} ({error}); give a text file"
-        ) from error
-    return description
 
 
 @app.command()
@@ -167,18 +193,18 @@ def chapter(
     for setting in parameter or ():
         name, given, value = setting.partition("=")
         if not given:
-            raise _fail(f"-p takes NAME=VALUE, got {setting!r}", 2)
+            raise options.fail(f"-p takes NAME=VALUE, got {setting!r}", 2)
         parameters[name] = yaml.safe_load(value)
     try:
         values = run_chapter(notebook, parameters, out, progress=not quiet)
     except ChapterError as error:
-        raise _fail(error, 1) from None
+        raise options.fail(error, 1) from None
     if "table" in values:
         typer.echo(values["table"])
     typer.echo(f"executed notebook: {out / notebook.name}")
     typer.echo(f"numbers: {out / notebook.with_suffix('.json').name}; figures: {out / 'figures'}")
     if not parameters and (lines := contradicted(load_claims(), notebook.stem, values)):
-        raise _fail("\n".join(["claims that no longer hold:", *lines]), 1)
+        raise options.fail("\n".join(["claims that no longer hold:", *lines]), 1)
 
 
 def main() -> None:

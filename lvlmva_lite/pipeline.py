@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lvlmva_lite import metrics
 from lvlmva_lite.alignment import align, correction_masks
 from lvlmva_lite.attribution import deeplift_shap, runner_up
-from lvlmva_lite.critic import CRITICS, Case, Critique, TextJudge, Verdict, class_description
+from lvlmva_lite.critic import Case, Critique, Verdict, class_description, providers
+from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.lexicon import read_description
+from lvlmva_lite.critic.providers import Connection, CriticSettings
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
 from lvlmva_lite.models import fit, mlp, predict, predict_proba
@@ -38,7 +39,8 @@ class Config:
     Attributes
     ----------
     dataset : one of ``DATASETS``
-    critic : one of ``critic.CRITICS``
+    critic : one of ``critic.providers.PROVIDERS``
+    critic_settings : model, samples, ...: what decides the critic's answers
     description : the expert's words; empty: those that ship for the data set
     seed : int >= 0, draws decoys, weights, batches and baselines
     n_align : N, size of the alignment set, 1 .. 50 000
@@ -61,6 +63,7 @@ class Config:
 
     dataset: str = "decoy-mnist"
     critic: str = "lexicon"
+    critic_settings: CriticSettings = field(default_factory=CriticSettings)
     description: str = ""
     seed: int = 0
     n_align: int = 1000
@@ -81,7 +84,7 @@ class Config:
     def __post_init__(self) -> None:
         for value, name, known in (
             (self.dataset, "dataset", DATASETS),
-            (self.critic, "critic", tuple(CRITICS)),
+            (self.critic, "critic", providers.PROVIDERS),
             (self.sampling, "sampling", STRATEGIES),
             (self.explain, "explain", ("contrast", "logit")),
             (self.evaluate_on, "evaluate_on", ("test", "validation")),
@@ -160,7 +163,8 @@ class Result:
     indices : Tensor, (N,), int64, the alignment set within the training data
     attributions : Tensor, (N, H, W), of the model before alignment
     segments : Segments
-    critiques, verdicts : lists of N
+    critiques : list of N times the number of samples
+    verdicts : list of N
     spurious : Tensor, (N, J), float: 1 spurious, 0 not, nan undecided
     masks : Tensor, (N, H, W), bool, what the verdicts amount to
     models : dict of nn.Module, by the keys of ``ROWS``
@@ -191,6 +195,10 @@ class Result:
             "verdict_accuracy": after.verdict_accuracy,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
+            "n_undecided": int(self.spurious.isnan().sum()),
+            "n_cases_undecided": int(self.spurious.isnan().any(1).sum()),
+            "critic": self.critiques[0].critic,
+            "judge": self.verdicts[0].judge,
             "seed": self.config.seed,
             "seconds": sum(score.seconds for score in self.scores.values()),
             "scores": {row: asdict(score) for row, score in self.scores.items()},
@@ -215,6 +223,74 @@ def make_cases(
     ]
 
 
+@dataclass(frozen=True)
+class AlignmentSet:
+    """What is put before the critic, and what the evaluation knows about it.
+
+    Attributes
+    ----------
+    indices : Tensor, (N,), int64, within the training data
+    attributions : Tensor, (N, H, W)
+    segments : Segments
+    cases : list of N
+    truth : Tensor, (N, J), bool, from :func:`metrics.segment_truth`; not for critics
+    """
+
+    indices: Tensor
+    attributions: Tensor
+    segments: Segments
+    cases: list[Case]
+    truth: Tensor
+
+    def truth_by_case(self) -> dict[str, list[bool]]:
+        """Whether each segment is spurious in truth, by case id."""
+        return {case.case_id: row for case, row in zip(self.cases, self.truth.tolist(), strict=True)}
+
+
+def alignment_set(config: Config, *, progress: bool = False) -> AlignmentSet:
+    """The cases of a run with this config, without asking anybody about them."""
+    train = load_decoy_mnist("train", random_state=config.seed)
+    model = _trained(config, train, progress)
+    return _alignment_set(config, train, model, _baselines(config, train), progress)
+
+
+def _baselines(config: Config, train: ShortcutDataset) -> Tensor:
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
+    return train.images[order[: config.n_baselines]]
+
+
+def _trained(config: Config, dataset: ShortcutDataset, progress: bool) -> nn.Module:
+    model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=config.seed)
+    fit(
+        model, dataset.images, dataset.labels,
+        epochs=config.train_epochs, random_state=config.seed, progress=progress,
+    )  # fmt: skip
+    return model
+
+
+def _alignment_set(
+    config: Config, train: ShortcutDataset, model: nn.Module, baselines: Tensor, progress: bool
+) -> AlignmentSet:
+    probabilities = predict_proba(model, train.images)
+    indices = sample_alignment_set(
+        probabilities, train.labels, config.n_align,
+        strategy=config.sampling, balanced=config.balanced, random_state=config.seed,
+    )  # fmt: skip
+    chosen = train.subset(indices)
+    rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
+    attributions = deeplift_shap(
+        model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
+    )
+    segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed, progress=progress)
+    return AlignmentSet(
+        indices,
+        attributions,
+        segments,
+        make_cases(train, indices, segments, config.expert_description),
+        metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks),
+    )
+
+
 def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
     """Verdicts as a tensor (n, J), float: 1 spurious, 0 not, nan undecided."""
     return torch.tensor(
@@ -222,10 +298,34 @@ def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
     )
 
 
+def taking_part(spurious: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
+    """Which alignment samples teach: those in which something was judged spurious.
+
+    With ``keep_unjudged``, or where nothing was judged spurious anywhere (there
+    is nothing to unlearn, and plain fine-tuning is left), also the others with
+    their empty masks; but never a sample that was left undecided, whose empty
+    mask would say that all is well there.
+
+    Parameters
+    ----------
+    spurious : (n, J) float, 1 spurious, 0 not, nan undecided
+    masks : (n, H, W) bool
+
+    Returns
+    -------
+    Tensor, (n,), bool
+    """
+    judged = masks.flatten(1).any(1)
+    if keep_unjudged or not judged.any():
+        return judged | ~spurious.isnan().any(1)
+    return judged
+
+
 def run(
     config: Config,
     *,
-    known_critiques: Mapping[str, Critique] | None = None,
+    connection: Connection | None = None,
+    known_critiques: Mapping[tuple[str, int], Critique] | None = None,
     on_critique: Callable[[Critique], None] | None = None,
     progress: bool = False,
 ) -> Result:
@@ -234,32 +334,31 @@ def run(
     Parameters
     ----------
     config : Config
+    connection : how to reach the critic's model and what that may cost
     known_critiques : critiques of an earlier, interrupted run with this
-        config, by case id; they are not asked for again
+        config, by case id and sample; they are not asked for again
     on_critique : called with each new critique as soon as it is there
     progress : show progress bars
 
     Returns
     -------
     Result
+
+    Raises
+    ------
+    SettingsError : the critic cannot be had; before any work
+    ServerError, CapReached, StoreError : its answers stopped coming; those so
+        far are in the store
     """
+    connection = connection or Connection()
+    providers.check(config.critic, config.critic_settings, connection, config.dataset)
     seed = config.seed
     clock = _Clock()
     train = load_decoy_mnist("train", random_state=seed)
     test = load_decoy_mnist(config.evaluate_on, random_state=seed)
     clean_train = load_decoy_mnist("train", shade="none")
     clean_test = load_decoy_mnist(config.evaluate_on, shade="none")
-    baselines = train.images[
-        torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: config.n_baselines]
-    ]
-
-    def trained_on(dataset: ShortcutDataset) -> nn.Module:
-        model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=seed)
-        fit(
-            model, dataset.images, dataset.labels,
-            epochs=config.train_epochs, random_state=seed, progress=progress,
-        )  # fmt: skip
-        return model
+    baselines = _baselines(config, train)
 
     def scored(model: nn.Module, **verdicts: float) -> Score:
         seconds = clock.lap()
@@ -275,32 +374,21 @@ def run(
         clock.lap()  # measuring is not part of any method's time
         return score
 
-    model = trained_on(train)
+    model = _trained(config, train, progress)
     models, scores = {"before": model}, {"before": scored(model)}
 
-    probabilities = predict_proba(model, train.images)
-    indices = sample_alignment_set(
-        probabilities, train.labels, config.n_align,
-        strategy=config.sampling, balanced=config.balanced, random_state=seed,
-    )  # fmt: skip
+    found = _alignment_set(config, train, model, baselines, progress)
+    indices, attributions, segments, cases = found.indices, found.attributions, found.segments, found.cases
     chosen = train.subset(indices)
-    rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
-    attributions = deeplift_shap(
-        model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
+    critic, judge = providers.make(
+        config.critic, config.critic_settings, connection, seed=seed,
+        # The one critic that is shown the ground truth, and says so in its name.
+        truth=found.truth_by_case() if config.critic == "simulated" else None,
+    )  # fmt: skip
+    critiques = criticise_all(
+        critic, cases, known=known_critiques, on_critique=on_critique, progress=progress
     )
-    segments = ppeps_wgm(attributions, config.n_segments, random_state=seed, progress=progress)
-
-    critic, judge = CRITICS[config.critic](), TextJudge()
-    critiques = []
-    cases = make_cases(train, indices, segments, config.expert_description)
-    for case in tqdm(cases, desc="criticising", unit="case", disable=not progress):
-        critique = (known_critiques or {}).get(case.case_id)
-        if critique is None:
-            critique = critic.criticise(case)
-            if on_critique is not None:
-                on_critique(critique)
-        critiques.append(critique)
-    verdicts = [judge.judge(critique, config.n_segments) for critique in critiques]
+    verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
     spurious = verdict_matrix(verdicts)
     masks = correction_masks(segments.labels, spurious == 1)
 
@@ -314,14 +402,9 @@ def run(
         )  # fmt: skip
         return student
 
-    judged = masks.flatten(1).any(1)
-    everything = torch.ones(len(masks), dtype=torch.bool)
-    # With nothing judged spurious there is nothing to unlearn: all samples
-    # then take part with their empty masks, which is plain fine-tuning.
-    keep = everything if config.keep_unjudged or not judged.any() else judged
-    models["lvlm_va"] = aligned_by(masks, keep)
-    truth = metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks)
-    ruled = metrics.verdict_accuracy(spurious, truth, segments.labels)
+    keep = taking_part(spurious, masks, config.keep_unjudged)
+    models["lvlm_va"] = aligned_by(masks, keep) if keep.any() else copy.deepcopy(model)
+    ruled = metrics.verdict_accuracy(spurious, found.truth, segments.labels)
     scores["lvlm_va"] = scored(
         models["lvlm_va"],
         verdict_accuracy=ruled["accuracy"],
@@ -329,9 +412,9 @@ def run(
     )
 
     # The bound: the same samples and budget, with the square's own pixels for masks.
-    models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, everything)
+    models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, torch.ones_like(keep))
     scores["ground_truth_masks"] = scored(models["ground_truth_masks"])
-    models["never_saw_decoys"] = trained_on(clean_train)
+    models["never_saw_decoys"] = _trained(config, clean_train, progress)
     scores["never_saw_decoys"] = scored(models["never_saw_decoys"])
 
     return Result(

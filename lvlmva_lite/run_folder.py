@@ -49,8 +49,8 @@ class RunFolder:
         except (OSError, json.JSONDecodeError) as error:
             raise ConfigError(f"cannot use {self.path} as --out: {error}") from error
 
-    def known_critiques(self) -> dict[str, Critique]:
-        """Critiques already there, by case id; a line cut short by an interruption is dropped."""
+    def known_critiques(self) -> dict[tuple[str, int], Critique]:
+        """Critiques there already, by case id and sample; a line cut short by an interruption is dropped."""
         file = self.path / "critiques.jsonl"
         known = {}
         if file.exists():
@@ -58,8 +58,9 @@ class RunFolder:
             if cut:
                 file.write_bytes(whole + b"\n" if whole else b"")
             for line in whole.splitlines():
-                critique = Critique(**json.loads(line))
-                known[critique.case_id] = critique
+                fields = json.loads(line)
+                critique = Critique(**fields | {"asked_about": tuple(fields["asked_about"])})
+                known[critique.case_id, critique.sample] = critique
         return known
 
     def add_critique(self, critique: Critique) -> None:

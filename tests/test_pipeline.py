@@ -73,7 +73,7 @@ def test_alignment_leaves_the_model_before_untouched(small_run):
 
 def test_known_critiques_are_not_asked_for_again(small_run):
     asked = []
-    known = {critique.case_id: critique for critique in small_run.critiques[:30]}
+    known = {(critique.case_id, critique.sample): critique for critique in small_run.critiques[:30]}
     again = pipeline.run(SMALL, known_critiques=known, on_critique=asked.append)
     assert asked == small_run.critiques[30:]
     assert again.critiques == small_run.critiques

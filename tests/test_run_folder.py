@@ -19,7 +19,9 @@ def test_interrupted_run_is_taken_up_with_its_answers(tmp_path):
     again = RunFolder(tmp_path / "run", CONFIG)
     assert list(again.known_critiques().values()) == answers
     again.add_critique(Critique("case-3", "lexicon", "Anew."))
-    assert list(RunFolder(tmp_path / "run", CONFIG).known_critiques()) == [f"case-{i}" for i in range(4)]
+    assert list(RunFolder(tmp_path / "run", CONFIG).known_critiques()) == [
+        (f"case-{i}", 0) for i in range(4)
+    ]
 
 
 def test_folder_of_other_settings_is_refused(tmp_path):

@@ -1,7 +1,8 @@
 """Step 4: the critic puts segments into words, the judge puts words into verdicts.
 
 Critics and judges see what a vision-language model would see and never the
-ground-truth mask.
+ground-truth mask; the one exception is the simulated critic, which says so in
+its name.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from lvlmva_lite.critic.lexicon import LexiconCritic
 from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Case, Critic, Critique, Judge, Verdict, segment_names
 
-CRITICS = {"lexicon": LexiconCritic}
-"""Critics by the name that the command line and the configuration use."""
-
 
 def class_description(dataset: str) -> str:
-    """The expert's class description that ships for ``dataset`` ("decoy-mnist").
+    """The expert's class description that ships for ``dataset``.
+
+    There are "decoy-mnist" and "knee", which name the spurious feature too,
+    "skin", which names the core feature alone, and "skin-bandages", which
+    names the spurious one alone.
 
     Raises
     ------
@@ -32,7 +34,6 @@ def class_description(dataset: str) -> str:
 
 
 __all__ = [
-    "CRITICS",
     "Case",
     "Critic",
     "Critique",

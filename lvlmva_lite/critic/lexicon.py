@@ -139,8 +139,10 @@ class LexiconCritic:
     """
 
     name = "lexicon"
+    samples = 1
+    concurrency = 1
 
-    def criticise(self, case: Case) -> Critique:
+    def criticise(self, case: Case, sample: int = 0) -> Critique:
         """A text of a few sentences per segment.
 
         Raises
@@ -187,4 +189,4 @@ class LexiconCritic:
                     covers + "what the expert asks for "
                     f'({shares[best]:.0%} of it): "{clauses[best].phrase}". Segment {name} shows the class, it is relevant.'
                 )
-        return Critique(case.case_id, self.name, "\n".join(lines))
+        return Critique(case.case_id, self.name, "\n".join(lines), sample)

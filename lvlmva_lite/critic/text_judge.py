@@ -57,6 +57,7 @@ class TextJudge:
     """
 
     name = "text"
+    concurrency = 1
 
     def __init__(self, examples: list[dict] | None = None) -> None:
         examples = default_examples() if examples is None else examples

@@ -44,11 +44,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Critique:
-    """A critic's free text about the segments of one case."""
+    """A critic's free text about the segments of one case.
+
+    Attributes
+    ----------
+    case_id : str
+    critic : str
+    text : str, empty if the critic gave no answer
+    sample : int, number of this answer where a critic was asked several times
+    asked_about : letters of the segments it was asked about; empty: all
+    """
 
     case_id: str
     critic: str
     text: str
+    sample: int = 0
+    asked_about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,24 +72,38 @@ class Verdict:
     judge : str
     spurious : tuple of bool or None, one for each segment
         None: the critique does not settle it (undecided).
+    confidence : tuple of float in [0, 1], one for each segment, or None
+        Where the critic was asked several times: the share of its answers
+        that agree.
     """
 
     case_id: str
     judge: str
     spurious: tuple[bool | None, ...]
+    confidence: tuple[float, ...] | None = None
 
 
 class Critic(Protocol):
-    """Step 4a, model g: looks at a case and argues in words."""
+    """Step 4a, model g: looks at a case and argues in words.
+
+    Attributes
+    ----------
+    name : str
+    samples : int, how many answers to ask for on each case
+    concurrency : int, how many may be asked for at a time
+    """
 
     name: str
+    samples: int
+    concurrency: int
 
-    def criticise(self, case: Case) -> Critique: ...
+    def criticise(self, case: Case, sample: int = 0) -> Critique: ...
 
 
 class Judge(Protocol):
     """Step 4b, model h: reads a critique, and nothing else, and rules on each segment."""
 
     name: str
+    concurrency: int
 
     def judge(self, critique: Critique, n_segments: int) -> Verdict: ...

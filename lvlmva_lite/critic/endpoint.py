@@ -1,0 +1,68 @@
+"""Where images would go, and whether that needs somebody's consent."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from urllib.parse import urlsplit
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+class SettingsError(ValueError):
+    """A setting of a critic that cannot work; the message says which and what to do."""
+
+
+def effective_url(base_url: str | None) -> str:
+    """The server's address: as given, else from ``OPENAI_BASE_URL``, else OpenAI's own.
+
+    Raises
+    ------
+    SettingsError : not an http(s) address
+    """
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingsError(f"--base-url must be an address such as http://localhost:8000/v1, got {url!r}")
+    return url
+
+
+def server_name(base_url: str | None) -> str:
+    """Host and port of the server, for people to read; without user name and password."""
+    return urlsplit(effective_url(base_url)).netloc.rpartition("@")[2]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address stays on this machine, going by its host name alone."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_synthetic(dataset: str) -> bool:
+    """Whether a data set is made up or long public: DecoyMNIST, and phantoms of any kind."""
+    return dataset == "decoy-mnist" or "phantom" in dataset
+
+
+def require_consent(dataset: str, url: str, i_may_send_these_images: bool) -> None:
+    """Refuse to send real images to another machine unasked.
+
+    Raises
+    ------
+    SettingsError : the data set is not synthetic, the server is not on this
+        machine, and consent was not given
+    """
+    if is_synthetic(dataset) or is_loopback(url) or i_may_send_these_images:
+        return
+    raise SettingsError(
+        f"the images of {dataset} would leave this machine and go to {urlsplit(url).netloc.rpartition('@')[2]}; "
+        "if their owners and your rules allow that, add --i-may-send-these-images"
+    )

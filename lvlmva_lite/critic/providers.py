@@ -1,0 +1,217 @@
+"""Which critic and which judge, made from settings that are checked before any work."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvlmva_lite.critic.budget import Budget, Price, price_of
+from lvlmva_lite.critic.endpoint import SettingsError, effective_url, is_loopback, require_consent
+from lvlmva_lite.critic.lexicon import LexiconCritic
+from lvlmva_lite.critic.simulated import SimulatedCritic
+from lvlmva_lite.critic.store import AnswerStore, StoreError
+from lvlmva_lite.critic.text_judge import TextJudge
+from lvlmva_lite.critic.types import Critic, Judge
+
+PROVIDERS = ("lexicon", "openai", "replay", "simulated")
+"""Critics by the name that the command line and the configuration use."""
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """What decides the answers of a critic and its judge; part of a run's configuration.
+
+    Attributes
+    ----------
+    model, judge_model : for openai and replay; the judge's defaults to the critic's
+    samples : k >= 1 answers of the critic to each case, whose verdicts vote
+    temperature : in [0, 2], or None for the server's own default
+    max_answer_tokens : >= 1, after which an answer is cut
+    simulated_accuracy : q in [0, 1], for the simulated critic
+    """
+
+    model: str = ""
+    judge_model: str = ""
+    samples: int = 1
+    temperature: float | None = None
+    max_answer_tokens: int = 2048
+    simulated_accuracy: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= 99:
+            raise SettingsError(f"--samples must lie between 1 and 99, got {self.samples}")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            raise SettingsError(f"--temperature must lie between 0 and 2, got {self.temperature}")
+        if self.max_answer_tokens < 1:
+            raise SettingsError(f"--max-answer-tokens must be at least 1, got {self.max_answer_tokens}")
+        if not 0 <= self.simulated_accuracy <= 1:
+            raise SettingsError(
+                f"--simulated-accuracy must lie between 0 and 1, got {self.simulated_accuracy}"
+            )
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a model and what that may cost; changes no answer, and is written nowhere.
+
+    Attributes
+    ----------
+    store : folder of recorded answers
+    base_url : the server's address, None for OpenAI's
+    max_cost : cap on what this command spends, in US dollars, None for none
+    max_tokens_total : the same in tokens, in and out
+    max_concurrency : requests at a time, 1 .. 256
+    price : US dollars per million tokens (in, out), for models the list does not know
+    no_cost : costs are not counted
+    timeout : seconds without a byte after which a try has failed
+    i_may_send_these_images : real images may go to a server on another machine
+    """
+
+    store: Path = Path("answers")
+    base_url: str | None = None
+    max_cost: float | None = None
+    max_tokens_total: int | None = None
+    max_concurrency: int = 4
+    price: tuple[float, float] | None = None
+    no_cost: bool = False
+    timeout: float = 120.0
+    i_may_send_these_images: bool = False
+
+    def __post_init__(self) -> None:
+        for value, name in (
+            (self.max_cost, "--max-cost"),
+            (self.max_tokens_total, "--max-tokens-total"),
+            (self.timeout, "--timeout"),
+        ):
+            if value is not None and not 0 < value < math.inf:
+                raise SettingsError(f"{name} must be above 0, got {value}")
+        if not 1 <= self.max_concurrency <= 256:
+            raise SettingsError(f"--max-concurrency must lie between 1 and 256, got {self.max_concurrency}")
+        if self.no_cost and (self.max_cost is not None or self.price is not None):
+            raise SettingsError("--no-cost counts no money: leave out --max-cost and --price, or --no-cost")
+        if self.price is not None and not all(0 <= amount < math.inf for amount in self.price):
+            raise SettingsError(f"--price must be two numbers of at least 0, got {self.price}")
+
+
+def prices(settings: CriticSettings, connection: Connection) -> dict[str, Price | None]:
+    """The price of each model in play; None where costs are not counted.
+
+    Raises
+    ------
+    SettingsError : a model has no known price and none was given
+    """
+    found: dict[str, Price | None] = {}
+    for model in (settings.model, settings.judge_model or settings.model):
+        listed = price_of(model)
+        if connection.no_cost:
+            found[model] = None
+        elif connection.price is not None:
+            found[model] = Price(*connection.price, **_image_tokens(listed))
+        elif listed is not None:
+            found[model] = listed
+        else:
+            raise SettingsError(
+                f"no price is known for model {model!r}: give --price IN,OUT in US dollars per "
+                "million tokens, or --no-cost"
+            )
+    return found
+
+
+def check(name: str, settings: CriticSettings, connection: Connection, dataset: str) -> None:
+    """Refuse what cannot work, or may not be done, before any work.
+
+    Raises
+    ------
+    SettingsError : unknown provider, no model, no key, no price, no consent,
+        nothing recorded to replay, or a package is missing
+    """
+    if name not in PROVIDERS:
+        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(PROVIDERS)}")
+    if name in ("openai", "replay"):
+        if not settings.model:
+            raise SettingsError(f"--critic {name} needs --critic-model NAME")
+        for package in ("openai", "pydantic") if name == "openai" else ("pydantic",):
+            if importlib.util.find_spec(package) is None:
+                raise SettingsError(
+                    f"--critic {name} needs the package {package}: pip install 'lvlmva-lite[openai]'"
+                )
+    elif settings.samples > 1:
+        raise SettingsError(f"--samples is for models; the {name} critic always says the same")
+    if name == "openai":
+        url = effective_url(connection.base_url)
+        prices(settings, connection)
+        require_consent(dataset, url, connection.i_may_send_these_images)
+        if not os.environ.get("OPENAI_API_KEY") and not is_loopback(url):
+            raise SettingsError("--critic openai needs the environment variable OPENAI_API_KEY")
+    if name == "replay":
+        try:
+            AnswerStore(connection.store, read_only=True).close()
+        except StoreError as error:
+            raise SettingsError(f"--store: {error}") from error
+
+
+def make(
+    name: str,
+    settings: CriticSettings | None = None,
+    connection: Connection | None = None,
+    *,
+    truth: Mapping[str, Sequence[bool]] | None = None,
+    seed: int = 0,
+    examples: list[dict] | None = None,
+) -> tuple[Critic, Judge]:
+    """The critic and the judge that ``name`` stands for.
+
+    Parameters
+    ----------
+    name : one of ``PROVIDERS``
+    settings, connection : as their classes say
+    truth : ground truth by case id; for the simulated critic, and only there
+    seed : of the simulated critic's errors
+    examples : of the judge, default those that ship
+
+    Raises
+    ------
+    SettingsError : see :func:`check`
+    """
+    settings, connection = settings or CriticSettings(), connection or Connection()
+    if name == "lexicon":
+        return LexiconCritic(), TextJudge(examples)
+    if name == "simulated":
+        if truth is None:
+            raise SettingsError("the simulated critic needs the ground truth")
+        return SimulatedCritic(truth, settings.simulated_accuracy, seed), TextJudge(examples)
+
+    from lvlmva_lite.critic.openai_critic import AnswerSettings, OpenAICritic, OpenAIJudge, VerdictList
+
+    if name == "replay":
+        ask = AnswerStore(connection.store, read_only=True).replay
+        concurrency = 1
+    elif name == "openai":
+        from lvlmva_lite.critic.chat import ChatClient
+
+        ask = ChatClient(
+            AnswerStore(connection.store),
+            base_url=connection.base_url,
+            prices=prices(settings, connection),
+            budget=Budget(connection.max_cost, connection.max_tokens_total),
+            schema=VerdictList.model_json_schema(),
+            timeout=connection.timeout,
+        ).ask
+        concurrency = connection.max_concurrency
+    else:
+        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(PROVIDERS)}")
+    answers = AnswerSettings(settings.samples, settings.temperature, settings.max_answer_tokens)
+    critic = OpenAICritic(settings.model, ask, settings=answers, concurrency=concurrency, provider=name)
+    judge = OpenAIJudge(
+        settings.judge_model or settings.model, ask,
+        settings=answers, examples=examples, concurrency=concurrency, provider=name,
+    )  # fmt: skip
+    return critic, judge
+
+
+def _image_tokens(listed: Price | None) -> dict[str, int]:
+    return {} if listed is None else {"tokens_per_image": listed.tokens_per_image}

@@ -1,0 +1,127 @@
+"""From a judge's answer to one verdict for each segment, or a plain reason why not.
+
+The answer should be a JSON object; servers without structured output may wrap
+it in prose or a code fence, or write one line for each segment.  Whatever the
+form: every segment exactly once, no other name, no second opinion.  A text
+that leaves room for doubt is refused rather than read generously.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from lvlmva_lite.critic.types import Verdict
+
+WORDS = {"spurious": True, "relevant": False, "undecided": None}
+"""The three words of a verdict, and what they mean in ``Verdict.spurious``."""
+
+_LINE = re.compile(
+    r"[\s*_`#>|\-\d.)]*(?:segment\s+)?[\s*_`'\"]*([A-Z]{1,2})[\s*_`'\"]*(?:is\b|[:=|]|->|-|–|—|→)[\s*_`'\"|]*"
+    r"(spurious|relevant|undecided)[\s*_`'\".,;|]*",
+    re.IGNORECASE,
+)
+
+
+class MalformedAnswer(ValueError):
+    """A judge's answer that gives no clear verdict; the message says what is wrong with it."""
+
+
+def parse_verdicts(answer: str, names: Sequence[str]) -> tuple[bool | None, ...]:
+    """The verdicts on the segments ``names``, in that order: True spurious, False not, None undecided.
+
+    Raises
+    ------
+    MalformedAnswer : no verdicts, more than one set of them, a segment left
+        out, named twice or not asked about, or a word that is no verdict
+    """
+    if not answer.strip():
+        raise MalformedAnswer("it is empty")
+    objects = [pairs for pairs in map(_pairs_of, _json_values(answer)) if pairs is not None]
+    if len(objects) > 1:
+        raise MalformedAnswer("it holds more than one set of verdicts")
+    pairs = objects[0] if objects else _pairs_of_lines(answer)
+    if not pairs:
+        raise MalformedAnswer("it holds no verdicts")
+    said = [(name.strip().upper(), word) for name, word in pairs]
+    counts = Counter(name for name, _ in said)
+    for complaint, wrong in (
+        ("it names segments that were not asked about", [n for n in counts if n not in names]),
+        ("it names segments more than once", [n for n in counts if counts[n] > 1]),
+        ("it leaves out segments", [n for n in names if n not in counts]),
+    ):
+        if wrong:
+            raise MalformedAnswer(f"{complaint}: {', '.join(sorted(wrong)[:10])[:80]}")
+    ruled = dict(said)
+    return tuple(ruled[name] for name in names)
+
+
+def vote(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict from several on the same case (self-consistency, Wang et al. 2022).
+
+    A segment is ruled spurious, or not, if more than half of the verdicts say
+    so; else it is undecided.  ``confidence`` is the share of the verdicts that
+    gave the commonest answer.
+
+    Raises
+    ------
+    ValueError : no verdicts, or of different cases
+    """
+    if len({(verdict.case_id, len(verdict.spurious)) for verdict in verdicts}) != 1:
+        raise ValueError("a vote needs at least one verdict, and all on the same case")
+    ruled, shares = [], []
+    for answers in zip(*(verdict.spurious for verdict in verdicts), strict=True):
+        (commonest, count), *_ = Counter(answers).most_common()
+        ruled.append(commonest if 2 * count > len(answers) else None)
+        shares.append(count / len(answers))
+    return Verdict(verdicts[0].case_id, verdicts[0].judge, tuple(ruled), tuple(shares))
+
+
+class _Pairs(list):
+    """A JSON object as its (name, value) pairs: a name given twice is not lost."""
+
+
+def _json_values(text: str) -> Iterable[object]:
+    """Every JSON object or list in a text, from the outermost brackets."""
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
+    position = 0
+    while found := re.compile(r"[{\[]").search(text, position):
+        try:
+            value, position = decoder.raw_decode(text, found.start())
+        except (json.JSONDecodeError, RecursionError):
+            position = found.end()
+        else:
+            yield value
+
+
+def _pairs_of(value: object) -> list[tuple[str, bool | None]] | None:
+    """(segment, verdict) pairs of a JSON value; None if it is something else altogether."""
+    if isinstance(value, _Pairs):
+        fields = dict(value)
+        if len(fields) == 1 and "verdicts" in fields and len(value) == 1:
+            return _pairs_of(fields["verdicts"])
+        if value and all(isinstance(word, str) and word.strip().lower() in WORDS for _, word in value):
+            return [(name, WORDS[word.strip().lower()]) for name, word in value]
+        return None
+    if isinstance(value, list) and value:
+        pairs = []
+        for item in value:
+            if not isinstance(item, _Pairs):
+                return None
+            fields = dict(item)
+            name, word = fields.get("segment"), fields.get("verdict")
+            if not isinstance(name, str) or len(fields) != len(item):
+                return None
+            if not isinstance(word, str) or word.strip().lower() not in WORDS:
+                raise MalformedAnswer(f"the verdict on segment {name[:10]} is none of: {', '.join(WORDS)}")
+            pairs.append((name, WORDS[word.strip().lower()]))
+        return pairs
+    return None
+
+
+def _pairs_of_lines(text: str) -> list[tuple[str, bool | None]]:
+    """(segment, verdict) pairs of lines that say this and nothing else, as "Segment A: spurious."."""
+    matches = (_LINE.fullmatch(line) for line in text.splitlines())
+    return [(match[1], WORDS[match[2].lower()]) for match in matches if match]

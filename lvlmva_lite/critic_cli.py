@@ -1,0 +1,268 @@
+"""The commands ``lvlmva critic ...``: what a critic costs, how good it is, what it said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvlmva_lite import cli_options as options
+
+app = typer.Typer(help="Critics: what they cost, how good they are, what they said.", rich_markup_mode=None)
+
+Dataset = Annotated[str, typer.Argument(help="The data set: decoy-mnist.", metavar="DATASET")]
+NCases = Annotated[int, typer.Option("--n", help="Cases of the run's alignment set.", metavar="N")]
+NSegments = Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")]
+Seed = Annotated[int, typer.Option(help="Of the run that the cases come from.")]
+Description = Annotated[
+    str,
+    typer.Option(
+        help="The expert's words, or a text file that holds them; default: those that ship.",
+        metavar="TEXT|FILE",
+    ),
+]
+
+
+@app.command()
+def estimate(
+    critic_model: options.CriticModel,
+    n_cases: NCases = 1000,
+    judge_model: options.JudgeModel = "",
+    dataset: Annotated[
+        str, typer.Option(help="Whose images and description: decoy-mnist.")
+    ] = "decoy-mnist",
+    description: Description = "",
+    n_segments: NSegments = 6,
+    samples: options.Samples = 1,
+    max_answer_tokens: options.MaxAnswerTokens = 2048,
+    price: options.PriceInOut = None,
+    no_cost: options.NoCost = False,
+) -> None:
+    """Say what asking a model about N cases would take; sends nothing.  Example:
+
+    lvlmva critic estimate --critic-model gpt-4o --n 1000
+    """
+    import torch
+
+    from lvlmva_lite import pipeline
+    from lvlmva_lite.critic import Case
+    from lvlmva_lite.critic.budget import price_list
+    from lvlmva_lite.critic.estimate import estimate as estimated
+    from lvlmva_lite.critic.openai_critic import AnswerSettings
+    from lvlmva_lite.critic.providers import Connection, CriticSettings, prices
+
+    with options.bad_settings_told():
+        settings = CriticSettings(
+            critic_model, judge_model, samples=samples, max_answer_tokens=max_answer_tokens
+        )
+        found = prices(settings, Connection(price=options.parse_price(price), no_cost=no_cost))
+        config = pipeline.Config(
+            dataset=dataset,
+            description=options.text_or_file(description),
+            n_align=n_cases,
+            n_segments=n_segments,
+            critic="replay",
+        )
+    labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
+    case = Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", config.expert_description)
+    likely = estimated(
+        case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
+        found[critic_model], found[judge_model or critic_model],
+    )  # fmt: skip
+    for label, calls, tokens, dollars in (
+        ("likely", likely.calls, likely.tokens, likely.dollars),
+        ("at most", likely.calls_at_most, likely.tokens_at_most, likely.dollars_at_most),
+    ):
+        money = "" if dollars is None else f", {dollars:.2f} USD"
+        typer.echo(f"{label}: {calls} calls, {tokens} tokens{money}")
+    if likely.dollars is not None and price is None:
+        typer.echo(f"prices as of {price_list()[0]}; look yours up, and give --price where they differ")
+
+
+@app.command()
+def evaluate(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json and evaluation.png.")],
+    critic: Annotated[
+        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+    ] = "lexicon",
+    against: Annotated[
+        str, typer.Option(help="A second critic on the same cases, for the agreement.", metavar="CRITIC")
+    ] = "",
+    n_cases: NCases = 200,
+    n_segments: NSegments = 6,
+    seed: Seed = 0,
+    description: Description = "",
+    train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
+    critic_model: options.CriticModel = "",
+    judge_model: options.JudgeModel = "",
+    against_model: Annotated[
+        str, typer.Option(metavar="NAME", help="Model of the second critic and its judge.")
+    ] = "",
+    base_url: options.BaseUrl = None,
+    store: options.Store = options.DEFAULT_STORE,
+    max_cost: options.MaxCost = None,
+    max_tokens_total: options.MaxTokensTotal = None,
+    max_concurrency: options.MaxConcurrency = 4,
+    price: options.PriceInOut = None,
+    no_cost: options.NoCost = False,
+    timeout: options.Timeout = 120.0,
+    samples: options.Samples = 1,
+    temperature: options.Temperature = None,
+    max_answer_tokens: options.MaxAnswerTokens = 2048,
+    i_may_send_these_images: options.Consent = False,
+    simulated_accuracy: options.SimulatedAccuracy = 0.9,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Score a critic on cases whose truth is known.  Example:
+
+    lvlmva critic evaluate decoy-mnist --critic simulated --against lexicon --out results/critics
+    """
+    from lvlmva_lite import evaluation, pipeline
+    from lvlmva_lite.critic import providers
+    from lvlmva_lite.critic.batch import criticise_all, judge_all
+
+    with options.bad_settings_told():
+        settings = providers.CriticSettings(
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
+        )
+        connection = providers.Connection(
+            store=store,
+            base_url=base_url,
+            max_cost=max_cost,
+            max_tokens_total=max_tokens_total,
+            max_concurrency=max_concurrency,
+            price=options.parse_price(price),
+            no_cost=no_cost,
+            timeout=timeout,
+            i_may_send_these_images=i_may_send_these_images,
+        )
+        asked = [(critic, settings)]
+        if against:
+            other = replace(settings, model=against_model, judge_model="") if against_model else settings
+            offline = against in ("lexicon", "simulated")
+            asked.append((against, replace(other, samples=1) if offline else other))
+        config = pipeline.Config(
+            dataset=dataset,
+            critic=critic,
+            critic_settings=settings,
+            description=options.text_or_file(description),
+            seed=seed,
+            n_align=n_cases,
+            n_segments=n_segments,
+            train_epochs=train_epochs,
+        )
+        for name, of_name in asked:
+            providers.check(name, of_name, connection, dataset)
+        options.make_folder(out)
+    with options.failures_told():
+        found = pipeline.alignment_set(config, progress=not quiet)
+        evaluations, verdicts = [], []
+        for name, of_name in asked:
+            truth = found.truth_by_case() if name == "simulated" else None
+            asking, judging = providers.make(name, of_name, connection, truth=truth, seed=seed)
+            tally = evaluation.Tally.of(asking, judging)
+            critiques = criticise_all(asking, found.cases, progress=not quiet)
+            verdicts.append(judge_all(judging, critiques, n_segments, progress=not quiet))
+            evaluations.append(
+                evaluation.evaluate(found.cases, verdicts[-1], found.truth, critic=asking.name, tally=tally)
+            )
+    kappa = evaluation.cohen_kappa(found.cases, *verdicts) if against else None
+    evaluation.write_evaluation(out, evaluations, kappa, dataset=dataset, seed=seed)
+    for scored in evaluations:
+        balanced = "-" if scored.balanced_accuracy is None else f"{scored.balanced_accuracy:.3f}"
+        cost = scored.cost_per_100_verdicts
+        typer.echo(
+            f"{scored.critic}: accuracy {scored.accuracy:.3f}, balanced {balanced}, "
+            f"undecided {scored.undecided:.3f}, {scored.n_verdicts} verdicts"
+            + ("" if cost is None else f", {cost:.4f} USD per 100")
+        )
+    if against:
+        typer.echo(f"agreement (Cohen's kappa): {'-' if kappa is None else f'{kappa:.3f}'}")
+    typer.echo(f"results: {out / 'evaluation.json'}, {out / 'evaluation.png'}")
+
+
+@app.command()
+def export(
+    out: Annotated[
+        Path, typer.Option(help="File to write, one request and answer a line.", metavar="JSONL")
+    ],
+    store: options.Store = options.DEFAULT_STORE,
+) -> None:
+    """Write every recorded request and answer to a JSONL file.  Example:
+
+    lvlmva critic export --store answers --out answers.jsonl
+    """
+    from lvlmva_lite.critic.store import AnswerStore
+
+    with options.bad_settings_told():
+        options.make_folder(out.parent)
+        count = AnswerStore(store, read_only=True).export(out)
+    typer.echo(f"{count} answers: {out}")
+
+
+@app.command()
+def cases(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="New folder for the cases.")],
+    n_cases: NCases = 20,
+    n_segments: NSegments = 6,
+    seed: Seed = 0,
+    description: Description = "",
+    train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Write the cases of a run as pictures and text, for anybody to answer.  Example:
+
+    lvlmva critic cases decoy-mnist --n 20 --out cases
+    """
+    from lvlmva_lite import pipeline
+    from lvlmva_lite.critic.case_files import CaseFilesError, export_cases, require_new_folder
+
+    with options.bad_settings_told():
+        config = pipeline.Config(
+            dataset=dataset,
+            critic="replay",
+            description=options.text_or_file(description),
+            seed=seed,
+            n_align=n_cases,
+            n_segments=n_segments,
+            train_epochs=train_epochs,
+        )
+    try:
+        require_new_folder(out)
+        with options.failures_told():
+            found = pipeline.alignment_set(config, progress=not quiet)
+        export_cases(found.cases, out)
+    except CaseFilesError as error:
+        raise options.fail(error, 2) from None
+    typer.echo(f"{len(found.cases)} cases: {out}; {out / 'README.md'} says how to answer them")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path, typer.Argument(help="Made by `lvlmva critic cases`, and answered.", metavar="DIR")
+    ],
+    store: options.Store = options.DEFAULT_STORE,
+    model: Annotated[str, typer.Option(help="Who answered, where an answer does not say.")] = "",
+    date: Annotated[str, typer.Option(help="When, YYYY-MM-DD, where an answer does not say.")] = "",
+) -> None:
+    """Read answered cases into the store, for --critic replay; bad answers are named.  Example:
+
+    lvlmva critic import cases --store answers
+    """
+    from lvlmva_lite.critic.case_files import CaseFilesError, import_answers
+    from lvlmva_lite.critic.store import AnswerStore
+
+    with options.bad_settings_told():
+        answers = AnswerStore(store)
+    try:
+        imported = import_answers(folder, answers, model=model, date=date)
+    except CaseFilesError as error:
+        raise options.fail(error, 2) from None
+    typer.echo(imported.summary())
+    if imported.refused:
+        raise typer.Exit(1)

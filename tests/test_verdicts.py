@@ -1,0 +1,86 @@
+"""The judge's parser: every segment exactly once, and nothing read into a text."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvlmva_lite.critic.types import Verdict, segment_names
+from lvlmva_lite.critic.verdicts import WORDS, MalformedAnswer, parse_verdicts, vote
+
+rulings = st.lists(st.sampled_from(sorted(WORDS)), min_size=1, max_size=30)
+WRAPPINGS = {
+    "object": lambda pairs: json.dumps({"verdicts": [{"segment": n, "verdict": w} for n, w in pairs]}),
+    "list": lambda pairs: json.dumps([{"segment": n, "verdict": w} for n, w in pairs]),
+    "plain object": lambda pairs: json.dumps(dict(pairs)),
+    "fence": lambda pairs: f"Here it is:\n```json\n{json.dumps(dict(pairs), indent=1)}\n```\nDone.",
+    "lines": lambda pairs: "\n".join(f"- **Segment {n}**: {w.capitalize()}." for n, w in pairs),
+    "prose around lines": lambda pairs: "My verdicts.\n\n" + "\n".join(f"{n} = {w}" for n, w in pairs),
+    "sentences": lambda pairs: "\n".join(f"Segment {n} is {w}." for n, w in pairs),
+    "table": lambda pairs: "\n".join(f"| {n} | {w} |" for n, w in pairs),
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@given(words=rulings, data=st.data())
+def test_any_form_that_is_complete_is_read_in_any_order(wrapping, words, data):
+    names = segment_names(len(words))
+    pairs = data.draw(st.permutations(list(zip(names, words, strict=True))))
+    assert parse_verdicts(WRAPPINGS[wrapping](pairs), names) == tuple(WORDS[word] for word in words)
+
+
+@given(words=rulings.filter(lambda words: len(words) > 1), data=st.data())
+def test_a_segment_left_out_twice_or_unknown_is_refused(words, data):
+    names = segment_names(len(words))
+    pairs = list(zip(names, words, strict=True))
+    wrap = data.draw(st.sampled_from([WRAPPINGS["object"], WRAPPINGS["lines"]]))
+    i = data.draw(st.integers(0, len(pairs) - 1))
+    for wrong, complaint in (
+        (pairs[:i] + pairs[i + 1 :], "leaves out"),
+        ([*pairs, pairs[i]], "more than once"),
+        ([*pairs, ("ZZ", "spurious")], "not asked about"),
+    ):
+        with pytest.raises(MalformedAnswer, match=complaint):
+            parse_verdicts(wrap(wrong), names)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused_and_nothing_else(text):
+    try:
+        ruled = parse_verdicts(text, ("A", "B"))
+    except MalformedAnswer:
+        return
+    assert len(ruled) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "I cannot help with that.",
+        "Segment A is not spurious.\nSegment B is relevant.",
+        "Segment A is spurious, but then again it may be relevant.\nB: relevant",
+        '{"A": "spurious", "B": "relevant", "A": "relevant"}',
+        '{"verdicts": [{"segment": "A", "verdict": "maybe"}, {"segment": "B", "verdict": "relevant"}]}',
+        '{"verdicts": [{"segment": "A", "verdict": "spurious"}, {"segment": "B", "verdict": "rel',
+        '{"verdicts": {"verdicts": []}}',
+        "[" * 5000,
+        # Two sets: one may be a quotation from the critique, and nobody can tell which.
+        '{"A": "relevant", "B": "relevant"} said the text; I say {"A": "spurious", "B": "relevant"}',
+    ],
+)
+def test_doubtful_answers_are_refused(answer):
+    with pytest.raises(MalformedAnswer):
+        parse_verdicts(answer, ("A", "B"))
+
+
+def test_a_vote_is_the_majority_and_its_share():
+    def verdict(*spurious):
+        return Verdict("case", "judge", spurious)
+
+    voted = vote([verdict(True, True, None), verdict(True, False, None), verdict(False, None, True)])
+    assert voted == Verdict("case", "judge", (True, None, None), (2 / 3, 1 / 3, 2 / 3))
+    assert vote([verdict(True), verdict(False)]).spurious == (None,)
+    with pytest.raises(ValueError, match="same case"):
+        vote([])
