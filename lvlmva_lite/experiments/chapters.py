@@ -66,6 +66,8 @@ def run_chapter(
             kernel_name="python3",
             progress_bar=progress,
             log_output=False,
+            # The kernel's notices about its own transport are no news to a reader.
+            extra_arguments=["--log-level=ERROR"],
         )
     except PapermillExecutionError as error:
         raise ChapterError(
