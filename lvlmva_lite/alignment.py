@@ -38,11 +38,11 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
 
     Parameters
     ----------
-    model : maps (n, C, H, W) to logits, without coupling between samples
-        (keep BatchNorm in eval mode)
-    images : (n, C, H, W) float
-    masks : (n, H, W) bool or float, broadcast over channels
-    reduction : "sum" (the formula) or "mean" over samples and pixels (n H W).
+    model : maps images to logits, without coupling between samples (keep
+        BatchNorm in eval mode)
+    images : (n, C, H, W) float, or any other (n, ...)
+    masks : (n, H, W) bool or float, broadcast over channels, or of the shape of ``images``
+    reduction : "sum" (the formula) or "mean" over the masks' entries (n H W).
         With the mean, the matching lambda depends neither on the batch size
         nor on the resolution; it still depends on the scale of the inputs,
         whose gradient is 255 times smaller for 0-255 pixels than for 0-1.
@@ -55,16 +55,18 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     ------
     ValueError : masks do not fit the images, or unknown ``reduction``
     """
-    if masks.shape != images.shape[:1] + images.shape[2:]:
-        raise ValueError(
-            f"masks must be (n, H, W) = {(len(images), *images.shape[2:])}, got {tuple(masks.shape)}"
-        )
+    if masks.shape != images.shape:
+        if masks.shape != images.shape[:1] + images.shape[2:]:
+            raise ValueError(
+                f"masks must be (n, H, W) = {(len(images), *images.shape[2:])}, got {tuple(masks.shape)}"
+            )
+        masks = masks.unsqueeze(1)
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
     images = images.detach().requires_grad_()
     log_probabilities = model(images).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
-    total = (masks.unsqueeze(1) * gradient).square().sum()
+    total = (masks * gradient).square().sum()
     return total if reduction == "sum" else total / masks.numel()
 
 

@@ -61,13 +61,14 @@ class Segments:
 def positive_effect(attributions: Tensor) -> Tensor:
     """Probability that one unit of positive effect lands on each pixel.
 
-    ``p_i = max(Phi_i, 0) / sum_i max(Phi_i, 0)``, float64, same shape (n, H, W)
-    as ``attributions``; all zero where a map has no positive value.
+    ``p_i = max(Phi_i, 0) / sum_i max(Phi_i, 0)``, float64 on the CPU, same shape
+    (n, H, W) as ``attributions``; all zero where a map has no positive value.
 
     Raises
     ------
     ValueError : a map holds NaN or infinite values (the message names it)
     """
+    attributions = torch.as_tensor(attributions).detach().cpu()
     if attributions.ndim != 3:
         raise ValueError(f"attributions must be (n, H, W), got shape {tuple(attributions.shape)}")
     bad = ~attributions.isfinite().all(2).all(1)
@@ -101,7 +102,7 @@ def ppeps_wgm(
 
     Parameters
     ----------
-    attributions : (n, H, W) float, any scale
+    attributions : (n, H, W) float tensor or array, any scale
     n_segments : J >= 1
     max_iter : most EM steps for a map
     tol : a map is done when no mixture weight and no mean (in [0, 1]) moved by

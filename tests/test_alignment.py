@@ -52,6 +52,14 @@ def test_penalty_equals_finite_differences_on_the_mlp():
     assert abs(rrr_penalty(model, images, masks) - total) < 1e-6
 
 
+def test_masks_may_have_the_shape_of_the_inputs():
+    linear, model, images, masks = linear_softmax()
+    full = masks[:, None].expand_as(images)
+    flat = rrr_penalty(linear, images.flatten(1), full.flatten(1))
+    torch.testing.assert_close(rrr_penalty(model, images, full), flat)
+    torch.testing.assert_close(rrr_penalty(model, images, masks), flat)
+
+
 def test_empty_mask_costs_nothing():
     _, model, images, masks = linear_softmax()
     assert rrr_penalty(model, images, torch.zeros_like(masks)) == 0
@@ -60,7 +68,7 @@ def test_empty_mask_costs_nothing():
 def test_masks_of_the_wrong_shape_are_refused():
     _, model, images, masks = linear_softmax()
     with pytest.raises(ValueError, match=r"must be \(n, H, W\) = \(6, 3, 4\)"):
-        rrr_penalty(model, images, masks[:, None])
+        rrr_penalty(model, images, masks[:, :2])
     with pytest.raises(ValueError, match="'max'"):
         rrr_penalty(model, images, masks, reduction="max")
 

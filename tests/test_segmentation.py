@@ -175,6 +175,12 @@ def test_map_without_positive_effect_has_no_segment():
     assert segments.shares[1].tolist() == [1, 0]
 
 
+def test_arrays_and_tensors_that_need_gradients_are_taken_too(maps):
+    expected = ppeps_wgm(maps, 2)
+    for same in (maps.numpy(), maps.clone().requires_grad_()):
+        assert torch.equal(ppeps_wgm(same, 2).labels, expected.labels)
+
+
 def test_one_pixel_image():
     segments = ppeps_wgm(torch.ones(1, 1, 1), 3)
     assert segments.labels.tolist() == [[[0]]]
