@@ -218,6 +218,8 @@ def main() -> None:
         # typer carries its own copy of click, so its usage errors are told by their shape.
         if not hasattr(error, "format_message"):
             raise
-        typer.echo(f"lvlmva: {error.format_message()} (`lvlmva --help` explains)", err=True)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "lvlmva"
+        typer.echo(f"lvlmva: {error.format_message()} (`{command} --help` explains)", err=True)
         sys.exit(getattr(error, "exit_code", 2))
     sys.exit(status or 0)

@@ -120,7 +120,7 @@ def text_or_file(text: str) -> str:
     path = Path(text)
     looks_like_a_file = text and " " not in text.strip() and path.suffix
     try:
-        if looks_like_a_file or (text and len(text) < 256 and path.is_file()):
+        if looks_like_a_file or (text and len(text) < 256 and path.exists()):
             return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the description file {text} ({error}); give a text file") from error

@@ -100,6 +100,8 @@ class Config:
             (self.n_baselines, "n_baselines", 2, N_TRAIN, ", the training images there are"),
             (self.n_explained, "n_explained", 1, N_TEST, ", the test images there are"),
         ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"{name} must be a whole number; got {value!r}")
             if not low <= value <= high:
                 raise ConfigError(f"{name} must lie between {low} and {high}{unit}; got {value}")
         if not 0 <= self.penalty_weight < float("inf"):

@@ -37,11 +37,16 @@ class RunFolder:
         another = f"{self.path} holds another run; give --out a new folder, or delete this one"
         if (self.path / "results.json").exists():
             raise ConfigError(another)
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; give --out a folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if config_file.exists():
                 if json.loads(config_file.read_text("utf-8")) != settings:
-                    raise ConfigError(another)
+                    raise ConfigError(
+                        f"{self.path} holds another run, unfinished and with other settings; "
+                        "give --out a new folder, or delete this one"
+                    )
             elif any(self.path.iterdir()):
                 raise ConfigError(f"{self.path} is not empty; give --out a new folder")
             else:

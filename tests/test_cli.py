@@ -48,6 +48,11 @@ def test_help_and_version():
             "cannot read the description file",
         ),
         (["run", "decoy-mnist", "--out", "OUT", "--description", "Be fair."], "knows no word"),
+        (
+            ["run", "decoy-mnist", "--out", "OUT", "--description", "/"],
+            "cannot read the description file /",
+        ),
+        (["run", "--seed", "x"], "`lvlmva run --help` explains"),
         (["run", "decoy-mnist", "--out", "OUT", "--fast"], "No such option: --fast"),
         (["walk"], "No such command 'walk'"),
         (["chapter", "x.ipynb", "--out", "OUT", "-p", "seed"], "-p takes NAME=VALUE, got 'seed'"),
@@ -69,6 +74,13 @@ def test_missing_chapter_is_named(tmp_path):
         answer.stderr.strip()
         == "lvlmva: there is no notebook none.ipynb; chapters lie in notebooks/*.ipynb"
     )
+
+
+def test_the_source_of_a_chapter_is_no_notebook(tmp_path):
+    (tmp_path / "00_x.md").write_text("# X")
+    answer = lvlmva("chapter", tmp_path / "00_x.md", "--out", tmp_path / "out")
+    assert answer.returncode == 1
+    assert answer.stderr.strip().endswith("00_x.md is no notebook; give 00_x.ipynb")
 
 
 def test_run_writes_what_it_says(tmp_path):

@@ -26,6 +26,8 @@ def small_run():
         ({"n_segments": 0}, r"n_segments \(J\) must lie between 1 and 50; got 0"),
         ({"n_align": 50_001}, "between 1 and 50000, the training images there are; got 50001"),
         ({"seed": -1}, "seed must lie between 0"),
+        ({"seed": "abc"}, "seed must be a whole number; got 'abc'"),
+        ({"n_align": 2.5}, "must be a whole number; got 2.5"),
         ({"penalty_weight": -0.1}, "lambda must be a number of at least 0; got -0.1"),
         ({"penalty_weight": float("nan")}, "got nan"),
         ({"align_fraction": 1.0}, "got 1.0"),

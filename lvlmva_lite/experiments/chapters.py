@@ -50,6 +50,10 @@ def run_chapter(
     notebook_path, out_dir = Path(notebook_path), Path(out_dir)
     if not notebook_path.is_file():
         raise ChapterError(f"there is no notebook {notebook_path}; chapters lie in notebooks/*.ipynb")
+    if notebook_path.suffix != ".ipynb":
+        raise ChapterError(
+            f"{notebook_path} is no notebook; give {notebook_path.with_suffix('.ipynb').name}"
+        )
     known = papermill.inspect_notebook(str(notebook_path))
     for name in parameters:
         if name not in known:
