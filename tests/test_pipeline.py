@@ -120,5 +120,5 @@ def test_default_settings_reach_what_the_book_promises():
 )
 def test_the_promise_has_teeth(broken):
     """Without the penalty, or with the wrong sentence, the shortcut stays."""
-    summary = pipeline.run(Config(**broken)).summary()
+    summary = pipeline.run(Config(n_explained=100, **broken)).summary()
     assert summary["accuracy_after"] < 0.80
