@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from lvlmva_lite.segmentation import positive_effect
@@ -11,6 +17,110 @@ from lvlmva_lite.segmentation import positive_effect
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
     """Share of (n,) predictions that equal their (n,) labels, in [0, 1]."""
     return (predicted == labels).double().mean().item()
+
+
+def group_accuracy(predicted: Tensor, labels: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+    """Accuracy in each group.
+
+    Parameters
+    ----------
+    predicted, labels : (n,) int64
+    groups : (n,) int64 in 0 .. n_groups - 1
+
+    Returns
+    -------
+    Tensor, (n_groups,), float64, nan for a group without samples
+
+    Raises
+    ------
+    ValueError : a group outside 0 .. n_groups - 1
+    """
+    if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < n_groups:
+        raise ValueError(f"groups must lie in 0 .. {n_groups - 1}, got {groups.unique().tolist()}")
+    right = torch.zeros(n_groups, dtype=torch.float64)
+    right.index_add_(0, groups, (predicted == labels).double())
+    return right / torch.bincount(groups, minlength=n_groups)
+
+
+def worst_group_accuracy(accuracies: Tensor) -> float:
+    """WGA: the least of the (n_groups,) accuracies; empty groups (nan) are left out."""
+    return accuracies[~accuracies.isnan()].min().item()
+
+
+def average_group_accuracy(accuracies: Tensor) -> float:
+    """AGA: the unweighted mean of the (n_groups,) accuracies; empty groups (nan) are left out."""
+    return accuracies[~accuracies.isnan()].mean().item()
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Wilcoxon signed-rank test of paired differences.
+
+    Attributes
+    ----------
+    mean, std : of the differences; std with n - 1
+    p : exact p-value
+    smallest_p : the least p that so many pairs can give
+    n : pairs, zeros and ties included
+    """
+
+    mean: float
+    std: float
+    p: float
+    smallest_p: float
+    n: int
+
+
+def paired_test(
+    after: Sequence[float], before: Sequence[float], *, alternative: str = "two-sided"
+) -> PairedTest:
+    """Is ``after`` different from ``before``, seed by seed?
+
+    Parameters
+    ----------
+    after, before : n >= 2 numbers each, in the same order
+    alternative : "two-sided", "greater" (after above before) or "less"
+
+    Returns
+    -------
+    PairedTest
+        The p-value comes from all 2^n assignments of signs (exact also with
+        zeros and ties) up to n = 15, beyond from scipy's normal approximation.
+
+    Raises
+    ------
+    ValueError : lengths differ, fewer than two pairs, or a value is not finite
+    """
+    differences = np.asarray(after, float) - np.asarray(before, float)
+    if len(after) != len(before) or len(differences) < 2:
+        raise ValueError(f"give two or more pairs; got {len(after)} and {len(before)} values")
+    if not np.isfinite(differences).all():
+        raise ValueError("a value is not finite; drop that pair from both lists")
+    n = len(differences)
+    if not differences.any():
+        p = 1.0
+    else:
+        exact = n <= 15
+        method = stats.PermutationMethod(n_resamples=np.inf) if exact else "asymptotic"
+        p = float(
+            stats.wilcoxon(differences, zero_method="zsplit", alternative=alternative, method=method).pvalue
+        )
+    smallest = 2.0**-n * (2 if alternative == "two-sided" else 1)
+    return PairedTest(float(differences.mean()), float(differences.std(ddof=1)), p, smallest, n)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of n >= 2 values with its Student-t confidence interval: (mean, low, high).
+
+    Raises
+    ------
+    ValueError : fewer than two values
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        raise ValueError(f"an interval needs two or more values, got {len(values)}")
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:

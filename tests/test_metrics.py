@@ -1,4 +1,8 @@
+import itertools
+
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +65,48 @@ def test_undecided_counts_as_wrong():
         torch.tensor([[float("nan"), 0.0]]), torch.tensor([[True, False]]), labels
     )
     assert result == {"accuracy": 0.5, "balanced_accuracy": 0.5, "undecided": 0.5}
+
+
+def test_group_accuracy_by_hand_and_with_an_empty_group():
+    predicted = torch.tensor([0, 0, 1, 1, 1])
+    labels = torch.tensor([0, 1, 1, 1, 0])
+    groups = torch.tensor([0, 2, 3, 3, 0])
+    accuracies = metrics.group_accuracy(predicted, labels, groups, 4)
+    assert accuracies[[0, 2, 3]].tolist() == [0.5, 0.0, 1.0]
+    assert accuracies[1].isnan()
+    assert metrics.worst_group_accuracy(accuracies) == 0.0
+    assert metrics.average_group_accuracy(accuracies) == 0.5
+    with pytest.raises(ValueError, match=r"0 \.\. 2"):
+        metrics.group_accuracy(predicted, labels, groups, 3)
+
+
+def test_paired_test_against_enumeration():
+    """All 2^n sign assignments, counted here by hand."""
+    differences = [0.3, -0.1, 0.4, 0.15, 0.25, 0.0]
+    found = metrics.paired_test(differences, [0.0] * 6, alternative="greater")
+    ranks = scipy.stats.rankdata(np.abs(differences))
+    observed = sum(r if d > 0 else r / 2 if d == 0 else 0 for r, d in zip(ranks, differences, strict=True))
+    # A zero keeps half its rank on either side, whatever its sign.
+    fixed = ranks[-1] / 2
+    sums = [
+        fixed + sum(r for r, up in zip(ranks[:-1], signs, strict=True) if up)
+        for signs in itertools.product((False, True), repeat=5)
+    ]
+    assert found.p == pytest.approx(np.mean([s >= observed - 1e-9 for s in sums]))
+    assert (found.n, found.mean) == (6, pytest.approx(np.mean(differences)))
+
+
+def test_seven_pairs_cannot_give_less_than_their_smallest_p():
+    after = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    for alternative, smallest in (("two-sided", 2 / 128), ("greater", 1 / 128)):
+        found = metrics.paired_test(after, [0.0] * 7, alternative=alternative)
+        assert found.p == pytest.approx(smallest) == found.smallest_p
+    assert metrics.paired_test(after, after).p == 1.0
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.paired_test([1.0, float("nan")], [0.0, 0.0])
+
+
+def test_mean_interval_by_the_t_table():
+    mean, low, high = metrics.mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert high - mean == pytest.approx(4.302653 / 3**0.5, rel=1e-6) == pytest.approx(mean - low)

@@ -24,6 +24,8 @@ class ShortcutDataset:
         bound only.
     class_names, group_names : tuple of str
     name : str
+    core_masks : Tensor, (N, H, W), bool, or None where it is not known
+        True on the feature that the label is about.  For evaluation only.
     """
 
     images: Tensor
@@ -33,12 +35,15 @@ class ShortcutDataset:
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
     name: str
+    core_masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
         if self.images.ndim != 4:
             raise ValueError(f"images must be (N, C, H, W), got shape {tuple(self.images.shape)}")
-        for field in ("labels", "groups", "spurious_masks"):
+        for field in ("labels", "groups", "spurious_masks", "core_masks"):
+            if getattr(self, field) is None:
+                continue
             if len(getattr(self, field)) != n:
                 raise ValueError(
                     f"{field} has {len(getattr(self, field))} rows for {n} images; give one each"
@@ -60,4 +65,5 @@ class ShortcutDataset:
             labels=self.labels[indices],
             groups=self.groups[indices],
             spurious_masks=self.spurious_masks[indices],
+            core_masks=None if self.core_masks is None else self.core_masks[indices],
         )
