@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=6)
     options = parser.parse_args()
 
-    maps = pipeline.alignment_set(pipeline.Config(n_align=options.maps)).attributions
+    maps = pipeline.prepare(pipeline.Config(n_align=options.maps)).found.attributions
     n, height, width = maps.shape
 
     start = time.perf_counter()

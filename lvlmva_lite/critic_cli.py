@@ -158,7 +158,7 @@ def evaluate(
             providers.check(name, of_name, connection, dataset)
         options.make_folder(out)
     with options.failures_told():
-        found = pipeline.alignment_set(config, progress=not quiet)
+        found = pipeline.prepare(config, progress=not quiet).found
         evaluations, verdicts = [], []
         for name, of_name in asked:
             truth = found.truth_by_case() if name == "simulated" else None
@@ -234,7 +234,7 @@ def cases(
     try:
         require_new_folder(out)
         with options.failures_told():
-            found = pipeline.alignment_set(config, progress=not quiet)
+            found = pipeline.prepare(config, progress=not quiet).found
         export_cases(found.cases, out)
     except CaseFilesError as error:
         raise options.fail(error, 2) from None

@@ -249,11 +249,129 @@ class AlignmentSet:
         return {case.case_id: row for case, row in zip(self.cases, self.truth.tolist(), strict=True)}
 
 
-def alignment_set(config: Config, *, progress: bool = False) -> AlignmentSet:
-    """The cases of a run with this config, without asking anybody about them."""
+@dataclass(frozen=True)
+class Prepared:
+    """A model that took the shortcut, its alignment set, and the data to go on with.
+
+    What every arm of an experiment shares: arms differ in the masks only.
+
+    Attributes
+    ----------
+    config : Config
+    train, test, clean_test : ShortcutDataset
+        "test" is the split of ``config.evaluate_on``; the clean one has the
+        same images without the spurious feature
+    model : nn.Module, before alignment
+    baselines : Tensor, (b, C, H, W)
+    found : AlignmentSet
+    training_seconds : wall time of training the model
+    """
+
+    config: Config
+    train: ShortcutDataset
+    test: ShortcutDataset
+    clean_test: ShortcutDataset
+    model: nn.Module
+    baselines: Tensor
+    found: AlignmentSet
+    training_seconds: float
+
+    @property
+    def chosen(self) -> ShortcutDataset:
+        """The training samples of the alignment set."""
+        return self.train.subset(self.found.indices)
+
+    def verdicts(
+        self,
+        critic_name: str | None = None,
+        settings: CriticSettings | None = None,
+        *,
+        progress: bool = False,
+    ) -> Tensor:
+        """Verdicts (N, J) of an offline critic, as :func:`verdict_matrix` gives them.
+
+        Parameters
+        ----------
+        critic_name, settings : default: those of the config
+        """
+        critic, judge = providers.make(
+            critic_name or self.config.critic, settings or self.config.critic_settings, Connection(),
+            seed=self.config.seed,
+            # The one critic that is shown the ground truth, and says so in its name.
+            truth=self.found.truth_by_case() if (critic_name or self.config.critic) == "simulated" else None,
+        )  # fmt: skip
+        critiques = criticise_all(critic, self.found.cases, progress=progress)
+        return verdict_matrix(judge_all(judge, critiques, self.config.n_segments, progress=progress))
+
+    def aligned(
+        self, masks: Tensor, keep: Tensor | None = None, *, progress: bool = False, **settings: float
+    ) -> nn.Module:
+        """A copy of the model, fine-tuned with these masks on the alignment set.
+
+        Parameters
+        ----------
+        masks : (N, H, W) bool
+        keep : (N,) bool, the samples that take part; None: all.  Where none
+            does, the model comes back as it was
+        settings : of :func:`alignment.align`, in place of the config's
+
+        Returns
+        -------
+        nn.Module
+        """
+        student = copy.deepcopy(self.model)
+        keep = torch.ones(len(masks), dtype=torch.bool) if keep is None else keep
+        if keep.any():
+            chosen = self.chosen
+            align(
+                student, self.train.images, self.train.labels,
+                chosen.images[keep], chosen.labels[keep], masks[keep],
+                **{
+                    "penalty_weight": self.config.penalty_weight,
+                    "epochs": self.config.align_epochs,
+                    "learning_rate": self.config.align_learning_rate,
+                    "align_fraction": self.config.align_fraction,
+                    "random_state": self.config.seed,
+                    "progress": progress,
+                } | settings,
+            )  # fmt: skip
+        return student
+
+    def aligned_by_verdicts(self, spurious: Tensor, **settings: float) -> nn.Module:
+        """As :meth:`aligned`, with the masks that verdicts (N, J) amount to."""
+        masks = correction_masks(self.found.segments.labels, spurious == 1)
+        return self.aligned(masks, taking_part(spurious, masks, self.config.keep_unjudged), **settings)
+
+    def score(self, model: nn.Module) -> dict[str, float]:
+        """ "accuracy", "accuracy_clean" and "mu_align" of a model, all in [0, 1]."""
+        test, some = self.test, slice(self.config.n_explained)
+        maps = deeplift_shap(model, test.images[some], test.labels[some], self.baselines)
+        return {
+            "accuracy": metrics.accuracy(predict(model, test.images), test.labels),
+            "accuracy_clean": metrics.accuracy(
+                predict(model, self.clean_test.images), self.clean_test.labels
+            ),
+            "mu_align": metrics.mu_align(maps, test.spurious_masks[some]),
+        }
+
+
+def prepare(config: Config, *, progress: bool = False) -> Prepared:
+    """Train a model on the shortcut and make its alignment set, without asking anybody about it."""
     train = load_decoy_mnist("train", random_state=config.seed)
-    model = _trained(config, train, progress)
-    return _alignment_set(config, train, model, _baselines(config, train), progress)
+    clock = _Clock()
+    model = trained(config, train, progress=progress)
+    training_seconds = clock.lap()
+    baselines = _baselines(config, train)
+    return Prepared(
+        config,
+        train,
+        load_decoy_mnist(config.evaluate_on, random_state=config.seed),
+        load_decoy_mnist(config.evaluate_on, shade="none"),
+        model,
+        baselines,
+        _alignment_set(config, train, model, baselines, progress),
+        training_seconds,
+    )
 
 
 def _baselines(config: Config, train: ShortcutDataset) -> Tensor:
@@ -261,7 +379,8 @@ def _baselines(config: Config, train: ShortcutDataset) -> Tensor:
     return train.images[order[: config.n_baselines]]
 
 
-def _trained(config: Config, dataset: ShortcutDataset, progress: bool) -> nn.Module:
+def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False) -> nn.Module:
+    """A fresh model of the config, trained on ``dataset``."""
     model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=config.seed)
     fit(
         model, dataset.images, dataset.labels,
@@ -354,73 +473,56 @@ def run(
     """
     connection = connection or Connection()
     providers.check(config.critic, config.critic_settings, connection, config.dataset)
-    seed = config.seed
     clock = _Clock()
-    train = load_decoy_mnist("train", random_state=seed)
-    test = load_decoy_mnist(config.evaluate_on, random_state=seed)
-    clean_train = load_decoy_mnist("train", shade="none")
-    clean_test = load_decoy_mnist(config.evaluate_on, shade="none")
-    baselines = _baselines(config, train)
+    ready = prepare(config, progress=progress)
+    found = ready.found
 
-    def scored(model: nn.Module, **verdicts: float) -> Score:
-        seconds = clock.lap()
-        some = slice(config.n_explained)
-        maps = deeplift_shap(model, test.images[some], test.labels[some], baselines)
-        score = Score(
-            accuracy=metrics.accuracy(predict(model, test.images), test.labels),
-            accuracy_clean=metrics.accuracy(predict(model, clean_test.images), clean_test.labels),
-            mu_align=metrics.mu_align(maps, test.spurious_masks[some]),
-            seconds=seconds,
-            **verdicts,
-        )
+    finding_seconds = clock.lap() - ready.training_seconds
+
+    def scored(model: nn.Module, seconds: float, **verdicts: float) -> Score:
+        score = Score(**ready.score(model), seconds=seconds, **verdicts)
         clock.lap()  # measuring is not part of any method's time
         return score
 
-    model = _trained(config, train, progress)
-    models, scores = {"before": model}, {"before": scored(model)}
-
-    found = _alignment_set(config, train, model, baselines, progress)
-    indices, attributions, segments, cases = found.indices, found.attributions, found.segments, found.cases
-    chosen = train.subset(indices)
+    models, scores = {"before": ready.model}, {"before": scored(ready.model, ready.training_seconds)}
     critic, judge = providers.make(
-        config.critic, config.critic_settings, connection, seed=seed,
+        config.critic, config.critic_settings, connection, seed=config.seed,
         # The one critic that is shown the ground truth, and says so in its name.
         truth=found.truth_by_case() if config.critic == "simulated" else None,
     )  # fmt: skip
     critiques = criticise_all(
-        critic, cases, known=known_critiques, on_critique=on_critique, progress=progress
+        critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress
     )
     verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
     spurious = verdict_matrix(verdicts)
-    masks = correction_masks(segments.labels, spurious == 1)
+    masks = correction_masks(found.segments.labels, spurious == 1)
 
-    def aligned_by(masks: Tensor, keep: Tensor) -> nn.Module:
-        student = copy.deepcopy(model)
-        align(
-            student, train.images, train.labels, chosen.images[keep], chosen.labels[keep], masks[keep],
-            penalty_weight=config.penalty_weight, epochs=config.align_epochs,
-            learning_rate=config.align_learning_rate, align_fraction=config.align_fraction,
-            random_state=seed, progress=progress,
-        )  # fmt: skip
-        return student
-
-    keep = taking_part(spurious, masks, config.keep_unjudged)
-    models["lvlm_va"] = aligned_by(masks, keep) if keep.any() else copy.deepcopy(model)
-    ruled = metrics.verdict_accuracy(spurious, found.truth, segments.labels)
+    models["lvlm_va"] = ready.aligned_by_verdicts(spurious, progress=progress)
+    ruled = metrics.verdict_accuracy(spurious, found.truth, found.segments.labels)
     scores["lvlm_va"] = scored(
         models["lvlm_va"],
+        finding_seconds + clock.lap(),
         verdict_accuracy=ruled["accuracy"],
         verdict_balanced_accuracy=ruled["balanced_accuracy"],
     )
 
     # The bound: the same samples and budget, with the square's own pixels for masks.
-    models["ground_truth_masks"] = aligned_by(chosen.spurious_masks, torch.ones_like(keep))
-    scores["ground_truth_masks"] = scored(models["ground_truth_masks"])
-    models["never_saw_decoys"] = _trained(config, clean_train, progress)
-    scores["never_saw_decoys"] = scored(models["never_saw_decoys"])
+    models["ground_truth_masks"] = ready.aligned(ready.chosen.spurious_masks, progress=progress)
+    scores["ground_truth_masks"] = scored(models["ground_truth_masks"], clock.lap())
+    models["never_saw_decoys"] = trained(config, load_decoy_mnist("train", shade="none"), progress=progress)
+    scores["never_saw_decoys"] = scored(models["never_saw_decoys"], clock.lap())
 
     return Result(
-        config, indices, attributions, segments, critiques, verdicts, spurious, masks, models, scores
+        config,
+        found.indices,
+        found.attributions,
+        found.segments,
+        critiques,
+        verdicts,
+        spurious,
+        masks,
+        models,
+        scores,
     )
 
 
