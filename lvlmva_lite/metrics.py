@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from lvlmva_lite.segmentation import positive_effect
@@ -142,6 +143,25 @@ def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
     total = magnitude.sum((1, 2))
     inside = (magnitude * spurious_masks).sum((1, 2))
     return (1 - inside[total > 0] / total[total > 0]).mean().item()
+
+
+def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10) -> float:
+    """How often the nearest neighbours of a sample share its label.
+
+    Parameters
+    ----------
+    embeddings : (n, D) float, compared by Euclidean distance
+    labels : (n,) int64
+    n_neighbours : k, less than n
+
+    Returns
+    -------
+    float in [0, 1] : mean over samples; balanced labels without structure give
+        1 over the number of classes
+    """
+    points = embeddings.detach().numpy()
+    nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(points).kneighbors(return_distance=False)
+    return (labels[torch.from_numpy(nearest)] == labels[:, None]).double().mean().item()
 
 
 def segment_truth(labels: Tensor, n_segments: int, attributions: Tensor, spurious_masks: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class Config:
         if self.critic == "lexicon" and not read_description(self.expert_description):
             raise ConfigError(
                 f"the lexicon critic knows no word of the description {self.expert_description!r}; "
-                "name things such as a square, a stroke, a corner or an edge"
+                "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage"
             )
 
     @property
@@ -301,7 +301,9 @@ class Prepared:
             truth=self.found.truth_by_case() if (critic_name or self.config.critic) == "simulated" else None,
         )  # fmt: skip
         critiques = criticise_all(critic, self.found.cases, progress=progress)
-        return verdict_matrix(judge_all(judge, critiques, self.config.n_segments, progress=progress))
+        return verdict_matrix(
+            judge_all(judge, critiques, self.found.segments.n_segments, progress=progress)
+        )
 
     def aligned(
         self, masks: Tensor, keep: Tensor | None = None, *, progress: bool = False, **settings: float
@@ -355,11 +357,17 @@ class Prepared:
         }
 
 
-def prepare(config: Config, *, progress: bool = False) -> Prepared:
-    """Train a model on the shortcut and make its alignment set, without asking anybody about it."""
+def prepare(config: Config, *, model: nn.Module | None = None, progress: bool = False) -> Prepared:
+    """Train a model on the shortcut and make its alignment set, without asking anybody about it.
+
+    Parameters
+    ----------
+    config : Config
+    model : one that was trained before, with a config of the same seed; None: train one
+    """
     train = load_decoy_mnist("train", random_state=config.seed)
     clock = _Clock()
-    model = trained(config, train, progress=progress)
+    model = model or trained(config, train, progress=progress)
     training_seconds = clock.lap()
     baselines = _baselines(config, train)
     return Prepared(
@@ -403,12 +411,21 @@ def _alignment_set(
         model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
     )
     segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed, progress=progress)
+    return make_alignment_set(train, indices, attributions, segments, config.expert_description)
+
+
+def make_alignment_set(
+    train: ShortcutDataset, indices: Tensor, attributions: Tensor, segments: Segments, description: str
+) -> AlignmentSet:
+    """Cases and their truth from what was sampled (N,), explained (N, H, W) and segmented."""
     return AlignmentSet(
         indices,
         attributions,
         segments,
-        make_cases(train, indices, segments, config.expert_description),
-        metrics.segment_truth(segments.labels, config.n_segments, attributions, chosen.spurious_masks),
+        make_cases(train, indices, segments, description),
+        metrics.segment_truth(
+            segments.labels, segments.n_segments, attributions, train.spurious_masks[indices]
+        ),
     )
 
 

@@ -85,7 +85,7 @@ def test_colour_images_are_read_too(case):
 
 
 def test_description_is_read_clause_by_clause():
-    clauses = read_description("A loop matters. The marker!? The grey square in\na corner is irrelevant")
+    clauses = read_description("A loop matters. The thing!? The grey square in\na corner is irrelevant")
     assert [clause.means_nothing for clause in clauses] == [False, True]
     assert clauses[1].phrase == "The grey square in a corner is irrelevant"
 

@@ -110,3 +110,14 @@ def test_mean_interval_by_the_t_table():
     mean, low, high = metrics.mean_interval([1.0, 2.0, 3.0])
     assert mean == 2.0
     assert high - mean == pytest.approx(4.302653 / 3**0.5, rel=1e-6) == pytest.approx(mean - low)
+
+
+def test_neighbour_purity_of_pairs_and_of_chance():
+    # Pairs at one place: the nearest neighbour of each is its twin.
+    places = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+    assert metrics.neighbour_purity(places, torch.tensor([0, 0, 1, 1]), 1) == 1.0
+    assert metrics.neighbour_purity(places, torch.tensor([0, 1, 0, 1]), 1) == 0.0
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2000, 3, generator=generator)
+    labels = torch.randint(4, (2000,), generator=generator)
+    assert metrics.neighbour_purity(noise, labels) == pytest.approx(0.25, abs=0.02)

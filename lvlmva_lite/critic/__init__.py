@@ -18,8 +18,8 @@ def class_description(dataset: str) -> str:
     """The expert's class description that ships for ``dataset``.
 
     There are "decoy-mnist" and "knee", which name the spurious feature too,
-    "skin", which names the core feature alone, and "skin-bandages", which
-    names the spurious one alone.
+    "skin" and "knee-joint", which name the core feature alone, and
+    "skin-bandages", which names the spurious one alone.
 
     Raises
     ------

@@ -13,12 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
+from lvlmva_lite.critic import regions
 from lvlmva_lite.critic.types import Case, Critique, segment_names
-
-VISIBLE = 0.05
-"""Intensity in [0, 1] from which a pixel counts as drawn upon."""
 
 _NOTHING = re.compile(
     r"\b(means? nothing|says? nothing|tells? nothing|no meaning|meaningless|irrelevant|not relevant"
@@ -28,42 +25,20 @@ _NOTHING = re.compile(
 )
 
 
-def _solid_and_stroke(intensity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split what is drawn into solid, evenly filled rectangles and everything else."""
-    components, _ = ndimage.label(intensity > VISIBLE, structure=np.ones((3, 3)))
-    solid = np.zeros(intensity.shape, bool)
-    for number, box in enumerate(ndimage.find_objects(components), start=1):
-        inside = components[box] == number
-        height, width = inside.shape
-        if (
-            min(height, width) >= 2
-            and max(height, width) <= 1.5 * min(height, width)
-            and inside.mean() > 0.9
-            and intensity[box][inside].std() < 0.05
-        ):
-            solid[box] |= inside
-    return solid, (intensity > VISIBLE) & ~solid
-
-
-def _frame(shape: tuple[int, int], margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (H, 1) and columns (1, W) that lie within ``margin`` of a side of the image."""
-    rows, columns = ((np.arange(side) + 0.5) / side for side in shape)
-    return (abs(rows - 0.5) > 0.5 - margin)[:, None], (abs(columns - 0.5) > 0.5 - margin)[None]
-
-
-def _corner(intensity: np.ndarray) -> np.ndarray:
-    rows, columns = _frame(intensity.shape, 0.25)
-    return rows & columns
-
-
-def _edge(intensity: np.ndarray) -> np.ndarray:
-    rows, columns = _frame(intensity.shape, 0.15)
-    return rows | columns
+# What is said about the class after these words names what a thing has nothing to do with.
+_ABOUT = re.compile(
+    r"\b(nothing (to do with|about)|(with|about|on) whether)\b.*", re.IGNORECASE | re.DOTALL
+)
+_ONLY = re.compile(r"\bonly\b.*\b(counts?|matters?)\b|\bnothing else\b", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class _Term:
-    """Words that mean one measurable thing; ``kind`` says which words may be combined."""
+    """Words that mean one measurable thing; ``kind`` says which words may be combined.
+
+    An "object" is found by its own looks: words of place and tone that stand
+    beside it ("the border of the lesion") do not narrow it down.
+    """
 
     kind: str
     words: str
@@ -71,15 +46,23 @@ class _Term:
 
 
 _TERMS = (
-    _Term("thing", r"squares?|box(es)?|patch(es)?|blocks?|rectangles?", lambda i: _solid_and_stroke(i)[0]),
-    _Term("thing", r"strokes?|pen|lines?|curves?|loops?|handwriting", lambda i: _solid_and_stroke(i)[1]),
-    _Term("thing", r"background|empty", lambda i: i <= VISIBLE),
-    _Term("place", r"corners?", _corner),
-    _Term("place", r"edges?|borders?|rim|margins?", _edge),
-    _Term("place", r"cent(er|re)|middle", lambda i: ~_edge(i)),
-    _Term("tone", r"bright|white", lambda i: i > 0.75),
-    _Term("tone", r"gr[ae]y", lambda i: i > VISIBLE),
-    _Term("tone", r"dark|black", lambda i: i < 0.25),
+    _Term("object", r"letters?|(lead )?markers?", regions.letter),
+    _Term("object", r"knees?|joints?|gap|cartilage|bones?|osteophytes?|tibia|femur", regions.joint),
+    _Term("object", r"lesions?|moles?|n(a)?ev(us|i)", regions.lesion),
+    _Term("object", r"bandages?|plasters?|stickers?", regions.coloured_patch),
+    _Term(
+        "thing",
+        r"squares?|box(es)?|patch(es)?|blocks?|rectangles?",
+        lambda image: regions.solid(image) | regions.coloured_patch(image),
+    ),
+    _Term("thing", r"strokes?|pen|lines?|curves?|loops?|handwriting", regions.stroke),
+    _Term("thing", r"background|empty", regions.empty),
+    _Term("place", r"corners?", regions.corner),
+    _Term("place", r"edges?|borders?|rim|margins?", regions.edge),
+    _Term("place", r"cent(er|re)|middle", regions.centre),
+    _Term("tone", r"bright|white", regions.bright),
+    _Term("tone", r"gr[ae]y", regions.grey),
+    _Term("tone", r"dark|black", regions.dark),
 )
 
 
@@ -92,18 +75,23 @@ class Clause:
     phrase : str, the sentence as the expert wrote it
     means_nothing : bool, whether the expert dismisses what it names
     terms : the lexicon's terms that occur in it
+    only_this : bool, whether the expert says that nothing else counts
     """
 
     phrase: str
     means_nothing: bool
     terms: tuple[_Term, ...]
+    only_this: bool = False
 
-    def region(self, intensity: np.ndarray) -> np.ndarray:
-        """Pixels (H, W) bool that fit: any term of each kind, and all kinds at once."""
-        region = np.ones(intensity.shape, bool)
-        for kind in {term.kind for term in self.terms}:
-            fits = [term.region(intensity) for term in self.terms if term.kind == kind]
-            region &= np.logical_or.reduce(fits)
+    def region(self, image: np.ndarray) -> np.ndarray:
+        """Pixels (H, W) bool that fit: any object, or any term of each kind, and all kinds at once.
+
+        ``image`` is (C, H, W) in [0, 1].
+        """
+        region = np.ones(image.shape[1:], bool)
+        kinds = {term.kind for term in self.terms}
+        for kind in {"object"} if "object" in kinds else kinds:
+            region &= np.logical_or.reduce([term.region(image) for term in self.terms if term.kind == kind])
         return region
 
 
@@ -111,10 +99,14 @@ def read_description(description: str) -> list[Clause]:
     """The clauses of a description that the lexicon understands; the rest is passed over."""
     clauses = []
     for phrase in re.split(r"[.;!?]+|\n\s*\n|\n\s*[-*] |,?\sbut\s", description):
-        terms = tuple(t for t in _TERMS if re.search(rf"\b({t.words})\b", phrase, re.IGNORECASE))
+        named = _ABOUT.sub("", phrase)
+        terms = tuple(t for t in _TERMS if re.search(rf"\b({t.words})\b", named, re.IGNORECASE))
         if terms:
             phrase = " ".join(phrase.split())
-            clauses.append(Clause(phrase, bool(_NOTHING.search(phrase)), terms))
+            means_nothing = bool(_NOTHING.search(phrase))
+            clauses.append(
+                Clause(phrase, means_nothing, terms, bool(_ONLY.search(phrase)) and not means_nothing)
+            )
     return clauses
 
 
@@ -134,8 +126,9 @@ class LexiconCritic:
     A segment is held against each clause by the share of its drawn-upon
     pixels that lie in the clause's region (of all its pixels if it covers
     hardly any drawing).  What covers mostly a region that the description
-    dismisses is called irrelevant; what covers a region that it upholds, or
-    none at all, is called relevant.
+    dismisses is called irrelevant; what covers a region that it upholds is
+    called relevant; and what it does not mention is called relevant, unless
+    the description says that only what it upholds counts.
     """
 
     name = "lexicon"
@@ -153,15 +146,16 @@ class LexiconCritic:
         if not clauses:
             raise ValueError(
                 f"the lexicon critic knows no word of the description {case.description!r}; "
-                "name things such as a square, a stroke, a corner, an edge, or use another critic"
+                "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage, or use another critic"
             )
-        intensity = case.image.mean(0).numpy()
+        image = case.image.numpy()
         labels = case.segment_labels.numpy()
-        regions = [clause.region(intensity) for clause in clauses]
-        drawn = intensity > VISIBLE
+        found = [clause.region(image) for clause in clauses]
+        drawn = regions.grey(image)
+        only_this = any(clause.only_this for clause in clauses)
 
         lines = [f"The image is labelled {case.class_name}."]
-        for clause, region in zip(clauses, regions, strict=True):
+        for clause, region in zip(clauses, found, strict=True):
             seen = f"I see it in the {_place(region)}" if region.any() else "I do not see it here"
             lines.append(f'The expert says: "{clause.phrase}". {seen}.')
         for j, name in enumerate(segment_names(case.n_segments)):
@@ -171,10 +165,15 @@ class LexiconCritic:
                 continue
             seen = inside & drawn
             basis = seen if seen.sum() >= 0.25 * inside.sum() else inside
-            shares = [(region & basis).sum() / basis.sum() for region in regions]
+            shares = [(region & basis).sum() / basis.sum() for region in found]
             best = int(np.argmax(shares))
             covers = f"Segment {name} lies in the {_place(inside)} and covers "
-            if shares[best] < 0.5:
+            if shares[best] < 0.5 and only_this:
+                lines.append(
+                    covers + "mostly parts other than those that the expert says count. "
+                    f"Segment {name} is not relevant, it is spurious."
+                )
+            elif shares[best] < 0.5:
                 lines.append(
                     covers + "mostly parts that the expert does not mention. "
                     f"Nothing speaks against segment {name}: it is relevant."
