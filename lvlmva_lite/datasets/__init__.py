@@ -1,6 +1,7 @@
 """Data sets with a known shortcut."""
 
 from lvlmva_lite.datasets.decoy_mnist import load_decoy_mnist
+from lvlmva_lite.datasets.phantoms import knee_phantom, skin_phantom
 from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 
-__all__ = ["ShortcutDataset", "load_decoy_mnist"]
+__all__ = ["ShortcutDataset", "knee_phantom", "load_decoy_mnist", "skin_phantom"]
