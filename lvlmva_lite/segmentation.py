@@ -4,13 +4,16 @@ PPEPS-WGM, Positive Predictive Effect Probability Segmentation by a Weighted
 Gaussian Mixture (arXiv 2512.21985): the positive part of an attribution map,
 normalised, is a probability mass over pixels; a mixture of J Gaussians fitted
 to it by weighted maximum likelihood splits the effect into J segments, and
-each mixture weight is the share of effect that its segment holds.
+each mixture weight is the share of effect that its segment holds.  Two things
+go beyond the paper: J can be chosen by an information criterion, and features
+of the pixels can stand beside their positions.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -27,17 +30,25 @@ class Segments:
     Attributes
     ----------
     labels : Tensor, (n, H, W), int64
-        Segment of each pixel, 0 .. J - 1; -1 where the effect is not positive.
+        Segment of each pixel, 0 .. J - 1; -1 where the effect is not positive
+        (of superpixels: outside those that were kept).
     shares : Tensor, (n, J), float64
         Share of the positive effect held by each segment, largest first; they
         are the mixture weights pi_j and sum to 1.  All zero for a map without
         positive effect.  Segments that a map cannot fill (fewer positive
-        pixels than J) have share 0.
-    means : Tensor, (n, J, 2), float64
-    covariances : Tensor, (n, J, 2, 2), float64
+        pixels than J) or does not use have share 0.
+    means : Tensor, (n, J, D), float64
+        D = 2; where F features stood beside the positions, D = 2 + F, and the
+        last F are in units of the feature.
+    covariances : Tensor, (n, J, D, D), float64
     log_likelihood : Tensor, (n,), float64
         sum_i w_i log sum_j pi_j N(z_i | mu_j, Sigma_j) with w_i = H W p_i;
-        0 for a map without positive effect.
+        0 for a map without positive effect; nan where no mixture was fitted
+        (superpixels).
+    entropy : Tensor, (n,), float64
+        sum_i p_i H(r_i) in nats, of the responsibilities r_i1 .. r_iJ: how
+        undecided it is to which segment a unit of effect belongs; 0 when
+        segments do not overlap.
     """
 
     labels: Tensor
@@ -45,6 +56,7 @@ class Segments:
     means: Tensor
     covariances: Tensor
     log_likelihood: Tensor
+    entropy: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,6 +99,8 @@ def ppeps_wgm(
     attributions: Tensor,
     n_segments: int,
     *,
+    features: Tensor | None = None,
+    feature_weight: float = 1.0,
     max_iter: int = 10_000,
     tol: float = 5e-5,
     random_state: int = 0,
@@ -100,10 +114,21 @@ def ppeps_wgm(
     single pixel (variance 1/12 of its side), so that a segment may shrink to
     one pixel but not below.
 
+    With ``features`` the mixture lives in 2 + F dimensions, position and
+    features, so that segments may overlap in space where they differ in
+    colour, say.  A Gaussian mixture takes any scale of a feature; what
+    ``feature_weight`` sets is the finest difference that counts.
+
     Parameters
     ----------
     attributions : (n, H, W) float tensor or array, any scale
     n_segments : J >= 1
+    features : (n, F, H, W) float tensor or array, optional; best of order 1
+        like the positions, for instance the images themselves
+    feature_weight : how many sides of the image a difference of 1 in a feature
+        is worth, > 0.  It decides what lies far apart at the start, and the
+        least standard deviation in a feature, that of one pixel:
+        1 / (feature_weight sqrt(12 H W)).  Near 0, features count for nothing.
     max_iter : most EM steps for a map
     tol : a map is done when no mixture weight and no mean (in [0, 1]) moved by
         more than this in a step; a step sets pi_j to S_j, so their difference
@@ -120,22 +145,29 @@ def ppeps_wgm(
 
     Raises
     ------
-    ValueError : wrong shape, ``n_segments`` < 1, NaN or infinite values
+    ValueError : wrong shape, ``n_segments`` < 1, ``feature_weight`` not above 0,
+        NaN or infinite values
     """
     if n_segments < 1:
         raise ValueError(f"n_segments must be at least 1, got {n_segments}")
+    if not 0 < feature_weight < math.inf:
+        raise ValueError(f"feature_weight must be a number above 0, got {feature_weight}")
     mass = positive_effect(attributions)
     n, height, width = mass.shape
+    features = _checked_features(features, mass.shape)
+    n_features = features.shape[1]
     rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
     columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width
     positions = torch.cartesian_prod(rows, columns)
-    pixel_covariance = torch.diag(torch.tensor([height**-2.0, width**-2.0], dtype=torch.float64)) / 12
+    lengths = (features * feature_weight).flatten(2).transpose(1, 2)
+    sides = torch.tensor([height, width] + [math.sqrt(height * width)] * n_features)
+    floor = torch.diag(sides.double() ** -2) / 12
 
     labels = torch.full((n, height * width), -1)
     shares = torch.zeros(n, n_segments, dtype=torch.float64)
-    means = torch.full((n, n_segments, 2), 0.5, dtype=torch.float64)
-    covariances = pixel_covariance.expand(n, n_segments, 2, 2).clone()
-    log_likelihood = torch.zeros(n, dtype=torch.float64)
+    means = torch.tensor([0.5, 0.5] + [0.0] * n_features, dtype=torch.float64).repeat(n, n_segments, 1)
+    covariances = floor.repeat(n, n_segments, 1, 1)
+    log_likelihood, entropy = torch.zeros(2, n, dtype=torch.float64)
 
     mass = mass.flatten(1)
     n_positive = (mass > 0).sum(1)
@@ -145,25 +177,163 @@ def ppeps_wgm(
     batches = order.split(batch_size) if len(order) else ()
     for index in tqdm(batches, desc="segmenting", unit="batch", disable=not progress):
         weights, pixels = mass[index].topk(int(n_positive[index].max()))
-        points = positions[pixels]
+        points = torch.cat([positions[pixels], lengths[index[:, None], pixels]], 2)
+        # Second moments about a point within the cloud lose little to cancellation in float64.
+        centre = (weights[..., None] * points).sum(1, keepdim=True)
+        centre[..., :2] = 0.5
         start = _kmeans_plus_plus(points, weights, n_segments, random_state)
-        fitted = _expectation_maximisation(points, weights, *start, pixel_covariance, max_iter, tol)
+        fitted = _expectation_maximisation(points, weights, centre, *start, floor, max_iter, tol)
 
         by_share = fitted[0].argsort(dim=1, descending=True, stable=True)
         take = torch.arange(len(index))[:, None]
-        shares[index], means[index], covariances[index] = (value[take, by_share] for value in fitted)
-        log_joint = _log_joint(_monomials(points), shares[index], means[index], covariances[index])
+        fitted = tuple(value[take, by_share] for value in fitted)
+        shares[index], means[index], covariances[index] = fitted
+        log_joint = _log_joint(_monomials(points - centre), *fitted, centre)
         segment = torch.where(weights > 0, log_joint.argmax(2), -1)
         labels[index] = labels[index].scatter(1, pixels, segment)
         log_likelihood[index] = height * width * (weights * log_joint.logsumexp(2)).sum(1)
+        entropy[index] = (weights * torch.special.entr(log_joint.softmax(2)).sum(2)).sum(1)
 
-    return Segments(labels.view(n, height, width), shares, means, covariances, log_likelihood)
+    # From lengths back to units of the feature, the density too.
+    unit = torch.tensor([1.0, 1.0] + [1 / feature_weight] * n_features, dtype=torch.float64)
+    log_likelihood[n_positive > 0] -= height * width * unit.log().sum()
+    return Segments(
+        labels.view(n, height, width),
+        shares,
+        means * unit,
+        covariances * unit * unit[:, None],
+        log_likelihood,
+        entropy,
+    )
+
+
+def _checked_features(features: Tensor | None, shape: Sequence[int]) -> Tensor:
+    """Features as (n, F, H, W) float64, F = 0 for none."""
+    n, height, width = shape
+    if features is None:
+        return torch.zeros(n, 0, height, width, dtype=torch.float64)
+    features = torch.as_tensor(features).detach().cpu().double()
+    if features.ndim != 4 or (features.shape[0], *features.shape[2:]) != (n, height, width):
+        raise ValueError(
+            f"features must be (n, F, H, W) = ({n}, F, {height}, {width}) like the attributions, "
+            f"got shape {tuple(features.shape)}"
+        )
+    bad = ~features.isfinite().flatten(1).all(1)
+    if bad.any():
+        raise ValueError(f"the features of image {int(bad.nonzero()[0])} hold NaN or infinite values")
+    return features
+
+
+CRITERIA = ("bic", "icl")
+
+
+@dataclass(frozen=True)
+class SegmentChoice:
+    """How many segments each map got, and why.
+
+    Attributes
+    ----------
+    candidates : tuple of K ints, ascending
+    scores : Tensor, (n, K), float64, the criterion; the lowest wins
+    n_segments : Tensor, (n,), int64, the winner of each map
+    segments : Segments
+        The winner's, with room for max(candidates) segments; those that a map
+        does not use have share 0 and no pixel.
+    """
+
+    candidates: tuple[int, ...]
+    scores: Tensor
+    n_segments: Tensor
+    segments: Segments
+
+
+def choose_n_segments(
+    attributions: Tensor,
+    candidates: Sequence[int],
+    *,
+    criterion: str = "bic",
+    progress: bool = False,
+    **settings,
+) -> SegmentChoice:
+    """Choose the number of segments J of each map by an information criterion.
+
+    With p_i the positive effect and K_J = J (1 + D + D (D + 1) / 2) - 1 the
+    number of parameters (6 J - 1 in the plane),
+
+        BIC = -2 n_eff sum_i p_i log p(z_i) + K_J log n_eff,   n_eff = 1 / sum_i p_i^2
+        ICL = BIC + 2 n_eff sum_i p_i H(r_i)
+
+    n_eff, Kish's effective sample size, stands in for the sample size: weights
+    say how large each pixel's effect is, not how often it was seen, and at
+    equal weights it is the number of pixels.  Sources: Schwarz 1978 (BIC);
+    Biernacki, Celeux and Govaert 2000 (ICL); Kish 1965.
+
+    Parameters
+    ----------
+    attributions : (n, H, W) float tensor or array
+    candidates : one or more J >= 1
+    criterion : "bic", or "icl", which also asks that segments do not overlap
+    progress : show a progress bar
+    settings : passed on to :func:`ppeps_wgm`
+
+    Returns
+    -------
+    SegmentChoice
+        A map without positive effect, or of one pixel, gets the smallest candidate.
+
+    Raises
+    ------
+    ValueError : no candidate, one below 1, unknown criterion, or as :func:`ppeps_wgm`
+    """
+    candidates = tuple(sorted(set(candidates)))
+    if not candidates or candidates[0] < 1:
+        raise ValueError(f"candidates must be one or more whole numbers of at least 1, got {candidates}")
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}")
+    mass = positive_effect(attributions).flatten(1)
+    n, n_pixels = mass.shape
+    n_effective = 1 / mass.square().sum(1).clamp(1 / n_pixels, 1)
+    n_effective[mass.sum(1) == 0] = 1
+
+    scores = []
+    chosen = torch.full((n,), candidates[0])
+    best: Segments | None = None
+    for n_segments in tqdm(candidates, desc="choosing J", unit="J", disable=not progress):
+        fitted = ppeps_wgm(attributions, n_segments, **settings)
+        d = fitted.means.shape[2]
+        n_parameters = n_segments * (1 + d + d * (d + 1) // 2) - 1
+        score = -2 * n_effective * fitted.log_likelihood / n_pixels + n_parameters * n_effective.log()
+        if criterion == "icl":
+            score += 2 * n_effective * fitted.entropy
+        fitted = _with_room(fitted, candidates[-1])
+        if best is None:
+            best = fitted
+        else:
+            better = score < torch.stack(scores).amin(0)
+            chosen[better] = n_segments
+            for field in fields(Segments):
+                getattr(best, field.name)[better] = getattr(fitted, field.name)[better]
+        scores.append(score)
+    return SegmentChoice(candidates, torch.stack(scores, 1), chosen, best)
+
+
+def _with_room(segments: Segments, n_segments: int) -> Segments:
+    """The same segments followed by empty ones, ``n_segments`` in all."""
+    missing = n_segments - segments.n_segments
+
+    def padded(value: Tensor) -> Tensor:
+        return torch.cat([value, value[:, -1:].repeat(1, missing, *[1] * (value.ndim - 2))], 1)
+
+    shares = torch.nn.functional.pad(segments.shares, (0, missing))
+    return replace(
+        segments, shares=shares, means=padded(segments.means), covariances=padded(segments.covariances)
+    )
 
 
 def _kmeans_plus_plus(
     points: Tensor, weights: Tensor, n_segments: int, random_state: int
 ) -> tuple[Tensor, Tensor]:
-    """Starting shares (n, J) and means (n, J, 2): weighted k-means++, then ten steps of Lloyd.
+    """Starting shares (n, J) and means (n, J, D): weighted k-means++, then ten steps of Lloyd.
 
     Where a map has fewer pixels than segments, the surplus starts with share 0.
     """
@@ -192,75 +362,90 @@ def _distances(points: Tensor, means: Tensor) -> Tensor:
     return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _monomials(points: Tensor) -> Tensor:
-    """y^2, yx, x^2, y, x, 1 of positions (..., 2) about the image's centre, (..., 6).
+def _monomials(offsets: Tensor) -> Tensor:
+    """y^2, yx, x^2, y, x, 1 of offsets (..., 2) from a centre, and so on for any (..., D).
 
     Both halves of an EM step are matrix products with them: the log-densities
-    are quadratic forms, the moments are weighted sums.  About the centre the
-    cancellation is harmless in float64.
+    are quadratic forms, the moments are weighted sums.
     """
-    y, x = (points - 0.5).unbind(-1)
-    return torch.stack([y * y, y * x, x * x, y, x, torch.ones_like(y)], -1)
+    a, b = torch.triu_indices(offsets.shape[-1], offsets.shape[-1])
+    one = torch.ones_like(offsets[..., :1])
+    return torch.cat([offsets[..., a] * offsets[..., b], offsets, one], -1)
 
 
-def _log_joint(monomials: Tensor, shares: Tensor, means: Tensor, covariances: Tensor) -> Tensor:
+def _inverse(covariances: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverses (..., D, D) and determinants' logarithms (...) of covariances."""
+    if covariances.shape[-1] == 2:  # by hand: ten times as fast
+        a, b, c = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
+        determinant = a * c - b * b
+        adjugate = torch.stack([c, -b, -b, a], -1).unflatten(-1, (2, 2))
+        return adjugate / determinant[..., None, None], determinant.log()
+    factors = torch.linalg.cholesky(covariances)
+    return torch.cholesky_inverse(factors), 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _log_joint(
+    monomials: Tensor, shares: Tensor, means: Tensor, covariances: Tensor, centre: Tensor
+) -> Tensor:
     """log(pi_j N(z_i | mu_j, Sigma_j)), (n, P, J); -inf for segments of share 0."""
-    a, b, c = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
-    determinant = a * c - b * b
-    p_yy, p_yx, p_xx = c / determinant, -b / determinant, a / determinant
-    y0, x0 = (means - 0.5).unbind(-1)
+    precisions, log_determinant = _inverse(covariances)
+    offsets = means - centre
+    slopes = (precisions * offsets[..., None, :]).sum(-1)
     constant = (
         shares.log()
-        - math.log(2 * math.pi)
-        - 0.5 * determinant.log()
-        - 0.5 * (p_yy * y0 * y0 + 2 * p_yx * y0 * x0 + p_xx * x0 * x0)
+        - offsets.shape[-1] / 2 * math.log(2 * math.pi)
+        - 0.5 * log_determinant
+        - 0.5 * (offsets * slopes).sum(-1)
     )
-    coefficients = torch.stack(
-        [-0.5 * p_yy, -p_yx, -0.5 * p_xx, p_yy * y0 + p_yx * x0, p_yx * y0 + p_xx * x0, constant], 1
-    )
-    return monomials @ coefficients
+    a, b = torch.triu_indices(means.shape[-1], means.shape[-1])
+    # A mixed product stands once among the monomials and twice in the quadratic form.
+    squares = precisions[..., a, b] * torch.where(a == b, -0.5, -1.0)
+    return monomials @ torch.cat([squares, slopes, constant[..., None]], -1).transpose(1, 2)
 
 
 def _expectation_maximisation(
     points: Tensor,
     weights: Tensor,
+    centre: Tensor,
     shares: Tensor,
     means: Tensor,
-    pixel_covariance: Tensor,
+    floor: Tensor,
     max_iter: int,
     tol: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Shares, means and covariances of the maps of one batch."""
-    n, n_segments = means.shape[:2]
+    n, n_segments, d = means.shape
     # The first step starts from the spread of the whole map.
-    centre = (weights[..., None] * points).sum(1)
-    offset = points - centre[:, None]
-    spread = (weights[..., None] * offset).transpose(1, 2) @ offset / n_segments + pixel_covariance
+    offset = points - (weights[..., None] * points).sum(1, keepdim=True)
+    spread = (weights[..., None] * offset).transpose(1, 2) @ offset / n_segments + floor
     result = (
         shares.clone(),
         means.clone(),
-        spread[:, None].expand(n, n_segments, 2, 2).clone(),
+        spread[:, None].expand(n, n_segments, d, d).clone(),
     )
-    monomials = _monomials(points)
+    # Where entry (a, b) of a symmetric matrix stands among the monomials.
+    a, b = torch.triu_indices(d, d)
+    where = torch.zeros(d, d, dtype=torch.int64)
+    where[a, b] = where[b, a] = torch.arange(len(a))
+    monomials = _monomials(points - centre)
     active = torch.arange(n)
     for _ in range(max_iter):
-        z, w = monomials[active], weights[active]
+        z, w, middle = monomials[active], weights[active], centre[active]
         shares, means, covariances = (value[active] for value in result)
         # E-step: the responsibilities r_ij, times the mass p_i of their pixel.
-        joint = _log_joint(z, shares, means, covariances).softmax(2) * w[..., None]
+        joint = _log_joint(z, shares, means, covariances, middle).softmax(2) * w[..., None]
         # M-step: zeroth, first and second moments of each segment.  A segment
         # whose mass is gone is dropped and keeps its last mean and covariance.
         moments = joint.transpose(1, 2) @ z
-        kept = moments[..., 5] > 1e-10
-        new_shares = torch.where(kept, moments[..., 5], 0.0)
-        y_y, y_x, x_x, y, x = (moments[..., :5] / moments[..., 5:].clamp_min(1e-10)).unbind(-1)
-        scatter = torch.stack([y_y - y * y, y_x - y * x, y_x - y * x, x_x - x * x], -1)
-        new_means = torch.stack([y, x], -1) + 0.5
-        new_covariances = scatter.unflatten(-1, (2, 2)) + pixel_covariance
-        new_means = torch.where(kept[..., None], new_means, means)
+        total = moments[..., -1]
+        kept = total > 1e-10
+        new_shares = torch.where(kept, total, 0.0)
+        second, first = (moments[..., :-1] / total[..., None].clamp_min(1e-10)).split([len(a), d], -1)
+        scatter = second[..., where] - first[..., None] * first[..., None, :]
+        new_means = torch.where(kept[..., None], first + middle, means)
         result[0][active] = new_shares / new_shares.sum(1, keepdim=True)
         result[1][active] = new_means
-        result[2][active] = torch.where(kept[..., None, None], new_covariances, covariances)
+        result[2][active] = torch.where(kept[..., None, None], scatter + floor, covariances)
         moved = torch.maximum((new_shares - shares).abs(), (new_means - means).abs().amax(2)).amax(1)
         active = active[moved > tol]
         if not len(active):
