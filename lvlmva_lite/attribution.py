@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -22,13 +23,17 @@ def deeplift_shap(
     *,
     rivals: Tensor | None = None,
     batch_size: int = 128,
+    max_rows: int = 12_800,
     tolerance: float = 1e-2,
     progress: bool = False,
 ) -> Tensor:
     """DeepLIFT-SHAP attributions of the logits, summed over channels.
 
-    A thin wrapper of ``captum.attr.DeepLiftShap``, which holds
-    2 x images x baselines rows at once and has no batch size of its own.
+    A thin wrapper of ``captum.attr.DeepLiftShap``, which sends
+    2 x images x baselines rows through the network at once and has no batch
+    size of its own.  Here both are cut into chunks; the mean over baselines
+    is the mean over their chunks, weighted by size, so that nothing depends
+    on the cut but the time and the memory.
 
     Parameters
     ----------
@@ -39,8 +44,11 @@ def deeplift_shap(
     rivals : (n,) int64, optional
         Explain the logit of the target minus that of the rival: why this
         class rather than that one?
-    batch_size : images attributed at once; memory grows with
-        ``2 * batch_size * b``
+    batch_size : images attributed at once, at most
+    max_rows : rows sent through the network at once, at most, and at least 6
+        (one image against three baselines).  The default suits the MLP; 256
+        is a good start for a convolutional network, whose memory is this
+        number times its hidden maps.
     tolerance : largest completeness error accepted, relative to the largest
         output difference.  Completeness: the values of an image sum to its
         logit minus the mean logit of the baselines.
@@ -52,17 +60,39 @@ def deeplift_shap(
 
     Raises
     ------
-    ValueError : fewer than two baselines
+    ValueError : fewer than two baselines, or ``max_rows`` below 6
     CompletenessError : the model contains an operation that captum's DeepLIFT
         does not follow (F.relu, GELU, a ReLU beside a max-pooling, ...)
     """
     if len(baselines) < 2:
         raise ValueError(f"baselines must hold at least 2 images, got {len(baselines)}")
+    if max_rows < 6:
+        raise ValueError(f"max_rows must be at least 6, got {max_rows}")
     model.eval()
-    attributions, expected = _attribute(model, images, targets, baselines, batch_size, progress)
+    # Chunks of nearly equal size, none of a single baseline, which captum refuses.
+    n_chunks = min(math.ceil(len(baselines) / (max_rows // 2)), len(baselines) // 2)
+    chunks = baselines.tensor_split(n_chunks)
+    batch_size = min(batch_size, max(1, max_rows // (2 * len(chunks[0]))))
+    explainer = DeepLiftShap(_Combination(model))
+    with torch.no_grad():
+        reference = torch.cat([model(rows) for rows in baselines.split(max_rows)]).mean(0)
+    weights = nn.functional.one_hot(targets, len(reference)).to(reference)
     if rivals is not None:
-        against, expected_against = _attribute(model, images, rivals, baselines, batch_size, progress)
-        attributions, expected = attributions - against, expected - expected_against
+        weights -= nn.functional.one_hot(rivals, len(reference))
+    maps, differences = [], []
+    batches = list(zip(images.split(batch_size), weights.split(batch_size), strict=True))
+    for batch, weight in tqdm(batches, desc="explaining", unit="batch", disable=not progress):
+        total = torch.zeros_like(batch)
+        for chunk in chunks:
+            with warnings.catch_warnings():
+                # captum announces its hooks at every call.
+                warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
+                mean = explainer.attribute(batch, chunk, target=0, additional_forward_args=(weight,))
+            total += mean.detach() * (len(chunk) / len(baselines))
+        maps.append(total.sum(1))
+        with torch.no_grad():
+            differences.append(((model(batch) - reference) * weight).sum(1))
+    attributions, expected = torch.cat(maps), torch.cat(differences)
     error = (attributions.sum((1, 2)) - expected).abs().max() / expected.abs().max().clamp_min(1e-12)
     if not error <= tolerance:
         raise CompletenessError(
@@ -73,23 +103,15 @@ def deeplift_shap(
     return attributions
 
 
-def _attribute(
-    model: nn.Module, images: Tensor, targets: Tensor, baselines: Tensor, batch_size: int, progress: bool
-) -> tuple[Tensor, Tensor]:
-    """Maps (n, H, W), and the output differences (n,) to which they must add up."""
-    explainer = DeepLiftShap(model)
-    maps, logits = [], []
-    batches = list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
-    for batch, target in tqdm(batches, desc="explaining", unit="batch", disable=not progress):
-        with warnings.catch_warnings():
-            # captum announces its hooks at every call.
-            warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
-            maps.append(explainer.attribute(batch, baselines, target=target).detach().sum(1))
-        with torch.no_grad():
-            logits.append(model(batch).gather(1, target[:, None])[:, 0])
-    with torch.no_grad():
-        expected = torch.cat(logits) - model(baselines).mean(0)[targets]
-    return torch.cat(maps), expected
+class _Combination(nn.Module):
+    """A weighted sum (n, 1) of the logits of each image, with ``weights`` (n, K)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, weights: Tensor) -> Tensor:
+        return (self.model(images) * weights).sum(1, keepdim=True)
 
 
 def runner_up(probabilities: Tensor, labels: Tensor) -> Tensor:

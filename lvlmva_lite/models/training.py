@@ -1,0 +1,78 @@
+"""Plain training, and predictions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+def fit(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    batch_size: int = 256,
+    weight_decay: float = 0.0,
+    random_state: int = 0,
+    progress: bool = False,
+) -> list[float]:
+    """Train with AdamW (Adam, where ``weight_decay`` is 0) on the cross-entropy, in place.
+
+    Parameters
+    ----------
+    model : maps images to logits; left in eval mode
+    images : (N, C, H, W) float32
+    labels : (N,) int64
+    epochs, learning_rate, batch_size : as usual
+    weight_decay : each step shrinks the weights by ``learning_rate * weight_decay``
+    random_state : int, shuffles the samples
+    progress : show a progress bar
+
+    Returns
+    -------
+    list of float : mean training loss of each epoch
+    """
+    generator = torch.Generator().manual_seed(random_state)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    history = []
+    model.train()
+    for _ in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress):
+        total = 0.0
+        for batch in torch.randperm(len(images), generator=generator).split(batch_size):
+            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        history.append(total / len(images))
+    model.eval()
+    return history
+
+
+@torch.no_grad()
+def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Softmax probabilities of the classes, in eval mode.
+
+    Parameters
+    ----------
+    model : maps images to logits
+    images : (n, C, H, W) float32
+    batch_size : images at once; None takes as many as hold the values of 4096
+        MNIST digits (21 colour images of 224 pixels), whatever the network
+
+    Returns
+    -------
+    Tensor, (n, n_classes), float32
+    """
+    model.eval()
+    if batch_size is None:
+        batch_size = max(1, 4096 * 28 * 28 // images[0].numel())
+    return torch.cat([model(batch).softmax(1) for batch in images.split(batch_size)])
+
+
+def predict(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Predicted classes (n,) int64 of ``images`` (n, C, H, W); see :func:`predict_proba`."""
+    return predict_proba(model, images, batch_size).argmax(1)
