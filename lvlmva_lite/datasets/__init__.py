@@ -1,6 +1,8 @@
 """Data sets with a known shortcut."""
 
 from lvlmva_lite.datasets.decoy_mnist import load_decoy_mnist
+from lvlmva_lite.datasets.knee import load_knee
 from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
+from lvlmva_lite.datasets.skin import load_skin
 
-__all__ = ["ShortcutDataset", "load_decoy_mnist"]
+__all__ = ["ShortcutDataset", "load_decoy_mnist", "load_knee", "load_skin"]
