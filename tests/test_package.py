@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 ORDER = (
     "torchvision_compat", "datasets", "models", "sampling", "attribution", "segmentation", "critic",
     "alignment", "metrics", "pipeline", "run_folder", "experiments", "plots", "evaluation", "widgets",
-    "cli_options", "critic_cli", "cli",
+    "annotation_widget", "cli_options", "critic_cli", "cli",
 )  # fmt: skip
 
 
