@@ -40,8 +40,8 @@ def annotation_widget(
     table : annotation file, made if there is none; see
         :func:`lvlmva_lite.datasets.annotations.read_annotations`
     names : paths below ``root``, in the order to show them; default: every
-        image in ``root`` and below, by name.  ``data.names`` of a loaded data
-        set serves too.
+        image in ``root`` and below, by name, but for ``patch_masks``.
+        ``data.names`` of a loaded data set serves too.
     question : stands above the image
 
     Returns
@@ -56,7 +56,8 @@ def annotation_widget(
 
     root, table = data_folder(root), Path(table)
     if names is None:
-        folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
+        below = sorted(path for path in root.rglob("*") if path.is_dir() and path.name != "patch_masks")
+        folders = [root, *below]
         names = [path.relative_to(root).as_posix() for folder in folders for path in image_files(folder)]
     absent = [name for name in names if not (root / name).is_file()]
     if absent or not names:

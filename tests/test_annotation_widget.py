@@ -33,6 +33,8 @@ def shown(picture):
 
 def test_every_answer_is_written_at_once(root, tmp_path):
     table = tmp_path / "marks.csv"
+    (root / "patch_masks").mkdir()
+    Image.new("L", (40, 30)).save(root / "patch_masks" / "a.png")  # no image to ask about
     status, picture, buttons, boxed, across, down = parts(annotation_widget(root, table))
     assert "1 of 4: a.png" in status.value
     assert 'alt="a.png"' in picture.value
