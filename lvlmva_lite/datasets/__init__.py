@@ -1,7 +1,16 @@
 """Data sets with a known shortcut."""
 
 from lvlmva_lite.datasets.decoy_mnist import load_decoy_mnist
+from lvlmva_lite.datasets.knee import load_knee
 from lvlmva_lite.datasets.phantoms import knee_phantom, skin_phantom
 from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
+from lvlmva_lite.datasets.skin import load_skin
 
-__all__ = ["ShortcutDataset", "knee_phantom", "load_decoy_mnist", "skin_phantom"]
+__all__ = [
+    "ShortcutDataset",
+    "knee_phantom",
+    "load_decoy_mnist",
+    "load_knee",
+    "load_skin",
+    "skin_phantom",
+]

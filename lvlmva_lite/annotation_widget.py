@@ -1,0 +1,127 @@
+"""Say image by image which ones show the spurious feature; needs ``pip install 'lvlmva-lite[notebooks]'``."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from lvlmva_lite.datasets.annotations import append_annotation, read_annotations
+from lvlmva_lite.datasets.image_files import ImageDataError, data_folder, image_files, read_image
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+
+SHOWN = 480
+"""Longer side of the image on the screen, in pixels."""
+
+
+def annotation_widget(
+    root: str | Path,
+    table: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    question: str = "Does the image show the spurious feature?",
+) -> VBox:
+    """Show one image after the other and write each answer down at once.
+
+    Images that already have a row are passed over, so a later call goes on
+    where the last one stopped.  "Can't say" writes an empty answer.  To take
+    an answer back, delete its row and call again.
+
+    Parameters
+    ----------
+    root : the data folder
+    table : annotation file, made if there is none; see
+        :func:`lvlmva_lite.datasets.annotations.read_annotations`
+    names : paths below ``root``, in the order to show them; default: every
+        image in ``root`` and below, by name, but for ``patch_masks``.
+        ``data.names`` of a loaded data set serves too.
+    question : stands above the image
+
+    Returns
+    -------
+    VBox : show it at the end of a cell
+
+    Raises
+    ------
+    ImageDataError : no such folder or image; a damaged annotation file
+    """
+    from ipywidgets import HTML, Button, Checkbox, HBox, IntRangeSlider, VBox
+
+    root, table = data_folder(root), Path(table)
+    if names is None:
+        below = sorted(path for path in root.rglob("*") if path.is_dir() and path.name != "patch_masks")
+        folders = [root, *below]
+        names = [path.relative_to(root).as_posix() for folder in folders for path in image_files(folder)]
+    absent = [name for name in names if not (root / name).is_file()]
+    if absent or not names:
+        raise ImageDataError(
+            f"there is no image {absent[0]!r} in {root}" if absent else f"no image in {root}"
+        )
+    done = read_annotations(table, root) if table.exists() else {}
+    waiting = [name for name in names if name not in done]
+
+    status, picture = HTML(), HTML()
+    yes = Button(description="Yes", button_style="danger")
+    no = Button(description="No", button_style="success")
+    unsure = Button(description="Can't say")
+    boxed = Checkbox(value=False, description="with a box around it", indent=False)
+    across = IntRangeSlider(min=0, max=1, description="x")
+    down = IntRangeSlider(min=0, max=1, description="y")
+    controls = (yes, no, unsure, boxed, across, down)
+
+    def box() -> tuple[int, int, int, int] | None:
+        if not boxed.value or across.value[0] == across.value[1] or down.value[0] == down.value[1]:
+            return None
+        return across.value[0], down.value[0], across.value[1], down.value[1]
+
+    def draw(_=None) -> None:
+        image = Image.fromarray(read_image(root / waiting[0], "RGB"))
+        if box() is not None:
+            ImageDraw.Draw(image).rectangle(
+                box(), outline=(255, 0, 255), width=max(1, max(image.size) // 150)
+            )
+        image.thumbnail((SHOWN, SHOWN))
+        buffer = io.BytesIO()
+        image.save(buffer, "png")
+        source = base64.b64encode(buffer.getvalue()).decode()
+        alt = html.escape(waiting[0], quote=True)
+        picture.value = f'<img src="data:image/png;base64,{source}" alt="{alt}" style="max-width: 100%">'
+
+    def show() -> None:
+        answered = len(names) - len(waiting)
+        if not waiting:
+            status.value = f"All {len(names)} images have a row in {html.escape(str(table))}."
+            picture.value = ""
+            for control in controls:
+                control.disabled = True
+            return
+        status.value = (
+            f"<b>{html.escape(question)}</b><br>{answered + 1} of {len(names)}: {html.escape(waiting[0])}"
+        )
+        boxed.value = False
+        with Image.open(root / waiting[0]) as image:
+            width, height = image.size
+        for slider, length in ((across, width), (down, height)):
+            slider.max = length
+            slider.value = (length // 4, length - length // 4)
+        draw()
+
+    def answer(spurious: bool | None) -> None:
+        append_annotation(table, waiting[0], spurious, box() if spurious else None)
+        del waiting[0]
+        show()
+
+    yes.on_click(lambda _: answer(True))
+    no.on_click(lambda _: answer(False))
+    unsure.on_click(lambda _: answer(None))
+    show()
+    for control in (boxed, across, down):
+        control.observe(lambda _: draw() if waiting else None, "value")
+    return VBox([status, picture, HBox([yes, no, unsure]), boxed, across, down])

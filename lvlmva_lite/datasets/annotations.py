@@ -1,0 +1,143 @@
+"""Who says which images show the spurious feature: one CSV file, one row per image.
+
+Columns: ``image`` (path below the data folder, forward slashes), ``spurious``
+(1, 0, or empty for "could not say"), and optionally ``x0, y0, x1, y1`` (a box
+in pixels of the original image, x to the right, y down, the far edges not
+included) or ``mask`` (path of a mask image below the data folder, non-zero on
+the spurious feature).
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lvlmva_lite.datasets.image_files import ImageDataError, read_image, read_table
+
+COLUMNS = ("image", "spurious", "x0", "y0", "x1", "y1")
+BOX_COLUMNS = COLUMNS[2:]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is known about one image.
+
+    Attributes
+    ----------
+    spurious : bool, or None where the annotator could not say
+    box : (x0, y0, x1, y1) in pixels of the original image, or None
+    mask : path of a mask image, or None
+    """
+
+    spurious: bool | None
+    box: tuple[float, float, float, float] | None = None
+    mask: Path | None = None
+
+
+def read_annotations(path: str | Path, root: str | Path) -> dict[str, Annotation]:
+    """Read an annotation file.
+
+    Parameters
+    ----------
+    path : the CSV file; see the module's own text for its columns
+    root : the data folder that its image names start from
+
+    Returns
+    -------
+    dict : image name to :class:`Annotation`, in the file's order
+
+    Raises
+    ------
+    ImageDataError : no such file; a column missing; a value that is none; a
+        row for a file that does not exist; two rows for one image.  The
+        message names the line.
+    """
+    path, root = Path(path), Path(root)
+    found: dict[str, Annotation] = {}
+    for line, row in enumerate(read_table(path, ("image", "spurious")), start=2):
+        where, name = f"{path}, line {line}", row["image"]
+        if name in found:
+            raise ImageDataError(f"{where}: {name!r} has a row already; keep one")
+        if not name or not (root / name).is_file():
+            raise ImageDataError(f"{where} names {name!r}, but there is no such file in {root}")
+        if row["spurious"] not in ("0", "1", ""):
+            raise ImageDataError(f"{where}: spurious must be 0, 1 or empty, got {row['spurious']!r}")
+        spurious = {"1": True, "0": False, "": None}[row["spurious"]]
+        mask = root / row["mask"] if row.get("mask") else None
+        if mask is not None and not mask.is_file():
+            raise ImageDataError(
+                f"{where} names the mask {row['mask']!r}, but there is no such file in {root}"
+            )
+        box = _box(row, where)
+        if not spurious and (box or mask):
+            raise ImageDataError(f"{where}: a box or a mask, but spurious is not 1")
+        found[name] = Annotation(spurious, box, mask)
+    return found
+
+
+def _box(row: dict[str, str], where: str) -> tuple[float, float, float, float] | None:
+    corners = [row.get(column, "") for column in BOX_COLUMNS]
+    if not any(corners):
+        return None
+    try:
+        x0, y0, x1, y1 = map(float, corners)
+    except ValueError as error:
+        raise ImageDataError(f"{where}: a box needs four numbers x0,y0,x1,y1, got {corners}") from error
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise ImageDataError(f"{where}: a box needs 0 <= x0 < x1 and 0 <= y0 < y1, got {corners}")
+    return x0, y0, x1, y1
+
+
+def append_annotation(
+    path: str | Path,
+    name: str,
+    spurious: bool | None,
+    box: tuple[float, float, float, float] | None = None,
+) -> None:
+    """Add one row to an annotation file and make the file if there is none yet.
+
+    Raises
+    ------
+    ImageDataError : the file exists with other columns than ``COLUMNS``
+    """
+    path = Path(path)
+    fresh = not path.exists() or path.stat().st_size == 0
+    if not fresh:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            columns = next(csv.reader(file))
+        if tuple(columns) != COLUMNS:
+            raise ImageDataError(
+                f"{path} has the columns {columns}; rows can be added to {list(COLUMNS)} only"
+            )
+    value = "" if spurious is None else str(int(spurious))
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(COLUMNS)
+        writer.writerow([name, value, *(("",) * 4 if box is None else box)])
+
+
+def read_mask(path: Path, size: int) -> np.ndarray:
+    """A mask file (non-zero counts) as (size, size) bool: True where at least half is covered."""
+    whole = Image.fromarray(np.uint8(read_image(path, "RGB").max(axis=2) > 0) * 255)
+    return np.asarray(whole.resize((size, size), Image.Resampling.BOX)) >= 128
+
+
+def box_mask(box: tuple[float, float, float, float], image_path: Path, size: int) -> np.ndarray:
+    """A box of the original image as (size, size) bool: True on every pixel that it touches."""
+    with Image.open(image_path) as image:
+        width, height = image.size
+    x0, y0, x1, y1 = box
+    if x1 > width or y1 > height:
+        raise ImageDataError(
+            f"the box {box} reaches beyond {image_path}, which is {width} pixels wide and {height} high"
+        )
+    mask = np.zeros((size, size), bool)
+    columns = slice(int(x0 * size // width), int(np.ceil(x1 * size / width)))
+    rows = slice(int(y0 * size // height), int(np.ceil(y1 * size / height)))
+    mask[rows, columns] = True
+    return mask

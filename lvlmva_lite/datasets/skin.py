@@ -1,0 +1,359 @@
+"""Dermoscopic images, benign against malignant, with coloured patches beside benign lesions.
+
+Images of the ISIC Archive.  The patches come from one study of benign lesions
+(SONIC), so nature shows none beside a malignant one; for validation and test
+they are cut out of training images and pasted in.  N. Codella et al., "Skin
+lesion analysis toward melanoma detection" (ISIC 2017); the challenge of 2019:
+M. Combalia et al., "BCN20000"; P. Tschandl et al., "The HAM10000 dataset".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from skimage.color import rgb2lab
+
+from lvlmva_lite.datasets.annotations import Annotation, box_mask, read_annotations, read_mask
+from lvlmva_lite.datasets.image_files import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    ImageDataError,
+    ImageFileDataset,
+    check_classes,
+    check_request,
+    data_folder,
+    read_image,
+    read_images,
+    read_table,
+)
+from lvlmva_lite.datasets.pasting import Layer, cut_out, patch_layer
+
+CLASS_NAMES = ("benign", "malignant")
+GROUP_NAMES = tuple(f"{name}, {kind}" for name in CLASS_NAMES for kind in ("no patch", "patch"))
+
+PASTE_RATES = {"train": (0.0, 0.0), "validation": (0.5, 0.5), "test": (0.5, 0.5)}
+"""Share of the patch-free benign and malignant images that get a patch."""
+
+SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Shares of patients where the source has no split of its own."""
+
+ISIC_2019_CLASSES = {
+    "MEL": "malignant",
+    "BCC": "malignant",
+    "SCC": "malignant",
+    "NV": "benign",
+    "BKL": "benign",
+    "DF": "benign",
+    "VASC": "benign",
+    "AK": None,
+    "UNK": None,
+}
+"""Actinic keratosis may turn into cancer; the ISIC Archive files it under "Indeterminate".  It is left out."""
+
+PATCH_COLOUR_DISTANCE = 16
+"""CIELAB distance in (a, b) from the image's median beyond which a pixel is no skin.
+
+Chosen among 12, 16, 20, 25 and 30 on the drawn masks of the small real set.
+"""
+
+LAYOUTS = ("isic-cli", "isic-2019", "manifest")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One image of known class: its file, split, and whether it shows a patch (None: not known)."""
+
+    path: Path
+    label: int
+    split: str
+    patch: bool | None
+    mask: Path | None
+
+
+def load_skin(
+    root: str | Path,
+    split: str,
+    *,
+    size: int = 96,
+    layout: str = "auto",
+    paste_rate: tuple[float, float] | None = None,
+    annotations: str | Path | None = None,
+    unannotated: str = "error",
+    random_state: int = 0,
+    progress: bool = False,
+) -> ImageFileDataset:
+    """Benign and malignant lesions, some beside a coloured patch.
+
+    Parameters
+    ----------
+    root : the data folder
+    split : "train", "validation" or "test"
+        Without splits of the source: 70, 10 and 20 % by a hash of the patient,
+        else of the lesion, else of the image, the same for everyone.
+    size : side of the images handed back, in pixels; area-averaged, the
+        aspect is not kept
+    layout : "auto" or one of
+        "isic-cli": images beside the ``metadata.csv`` that ``isic image
+        download`` writes; the class is ``diagnosis_1``, or the older
+        ``benign_malignant`` where that is empty; all but benign and malignant
+        are left out.
+        "isic-2019": ``ISIC_2019_Training_Input/*.jpg`` and
+        ``ISIC_2019_Training_GroundTruth.csv``, classes by
+        ``ISIC_2019_CLASSES``; lesions are kept in one split if
+        ``ISIC_2019_Training_Metadata.csv`` is there.
+        "manifest": ``manifest.csv`` with image, label, split (train, val,
+        test) and coloured_patch.
+        "auto" looks which of the three CSV files there is.
+    paste_rate : (benign, malignant) or None
+        Share, rounded to whole images, of the images without a patch that get
+        one, cut out of a *training* image that has a drawn mask.  None takes
+        ``PASTE_RATES[split]``, or nothing where there is no such image.
+    annotations : annotation file, or None
+        Which images show a patch, and where; see
+        :func:`lvlmva_lite.datasets.annotations.read_annotations`.  It goes
+        before the manifest's own column.
+    unannotated : "error", "drop" or "clean"
+        What to do with images of which nobody says whether they show a patch:
+        refuse, leave them out, or take them as free of patches.
+    random_state : int
+        Draws the images that get a patch, and the patches.  An image's patch
+        is the same at every rate, and a higher rate keeps the images of a
+        lower one.
+
+    Returns
+    -------
+    ImageFileDataset
+        images (N, 3, size, size) in [0, 1], in the order of the CSV file;
+        groups are 2 * label + has_patch.  ``mask_kinds`` tells the masks
+        apart: exact for pasted patches; for natural ones drawn (file
+        ``patch_masks/<image>.png`` or the annotation's), a box, estimated by
+        colour, or missing where colour finds nothing.  A drawn mask may mark
+        one patch of several.
+
+    Raises
+    ------
+    ValueError : a parameter that cannot be
+    ImageDataError : the folder, its CSV files, its images or the annotations
+        are not as described
+    """
+    check_request(split, size, unannotated, paste_rate, "paste_rate", random_state)
+    if layout not in ("auto", *LAYOUTS):
+        raise ValueError(f"layout must be one of {['auto', *LAYOUTS]}, got {layout!r}")
+    root = data_folder(root)
+    read = {"isic-cli": _isic_cli_rows, "isic-2019": _isic_2019_rows, "manifest": _manifest_rows}
+    every = read[_found_layout(root) if layout == "auto" else layout](root)
+    known = {} if annotations is None else read_annotations(annotations, root)
+
+    def name(row: _Row) -> str:
+        return row.path.relative_to(root).as_posix()
+
+    def shows_patch(row: _Row) -> bool | None:
+        return known[name(row)].spurious if name(row) in known else row.patch
+
+    rows = [row for row in every if row.split == split]
+    undecided = [row for row in rows if shows_patch(row) is None]
+    if undecided and unannotated == "error":
+        raise ImageDataError(
+            f"nothing says of {len(undecided)} of {len(rows)} images of {split}, such as "
+            f"{name(undecided[0])!r}, whether they show a coloured patch; annotate them (annotations=...), "
+            "or pass unannotated='drop' to leave them out or unannotated='clean' to take them as free of patches"
+        )
+    if unannotated == "drop":
+        rows = [row for row in rows if shows_patch(row) is not None]
+    labels = np.array([row.label for row in rows], np.int64)
+    check_classes(labels, CLASS_NAMES, f"{split} of {root}")
+
+    rates = PASTE_RATES[split] if paste_rate is None else paste_rate
+    patches = []
+    if any(rates):
+        masked = [(row, _mask_file(row, known.get(name(row)))) for row in every if row.split == "train"]
+        donors = [(row.path, mask) for row, mask in masked if mask is not None and shows_patch(row)]
+        if paste_rate is not None and not donors:
+            raise ImageDataError(
+                f"no training image in {root} has a drawn mask of its patch, so there is none to paste; "
+                "put masks into patch_masks/ or name them in the annotation file, or pass paste_rate=(0, 0)"
+            )
+        patches = [_donor(path, mask, size) for path, mask in donors]
+
+    images = read_images([row.path for row in rows], "RGB", size, progress)
+    natural = np.array([bool(shows_patch(row)) for row in rows], bool)
+    masks = np.zeros(images.shape[:3], bool)
+    kinds = ["none"] * len(rows)
+    for i in np.flatnonzero(natural):
+        masks[i], kinds[i] = _natural_mask(rows[i], known.get(name(rows[i])), images[i])
+
+    seed = [random_state, SPLITS.index(split)]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    for label, rate in enumerate(rates if patches else (0.0, 0.0)):
+        free = order[(labels[order] == label) & ~natural[order]]
+        for i in free[: round(rate * len(free))]:
+            rng = np.random.default_rng([*seed, i])
+            layer = patch_layer(images[i], patches[rng.integers(len(patches))], rng)
+            images[i], masks[i], kinds[i] = layer.over(images[i]), layer.mask, "pasted"
+
+    patched = np.array([kind != "none" for kind in kinds], np.int64)
+    return ImageFileDataset(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.from_numpy(labels),
+        groups=torch.from_numpy(2 * labels + patched),
+        spurious_masks=torch.from_numpy(masks),
+        class_names=CLASS_NAMES,
+        group_names=GROUP_NAMES,
+        name="skin",
+        names=tuple(name(row) for row in rows),
+        mask_kinds=tuple(kinds),
+    )
+
+
+def estimate_patch_mask(image: np.ndarray) -> np.ndarray:
+    """Where a coloured patch is likely, by colour alone.
+
+    Pixels whose hue is far from the image's median, in pieces that touch the
+    edge of the image.
+
+    Parameters
+    ----------
+    image : (S, S, 3) float in [0, 1]
+
+    Returns
+    -------
+    ndarray, (S, S), bool : empty where nothing is found
+    """
+    lab = rgb2lab(image)
+    lit = lab[..., 0] > 35
+    if not lit.any():
+        return np.zeros(lit.shape, bool)
+    distance = np.linalg.norm(lab[..., 1:] - np.median(lab[lit][:, 1:], axis=0), axis=2)
+    pieces, _ = ndimage.label(ndimage.binary_opening((distance > PATCH_COLOUR_DISTANCE) & lit))
+    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    large = np.flatnonzero(np.bincount(pieces.ravel()) > 0.01 * pieces.size)
+    kept = np.isin(pieces, np.intersect1d(np.unique(border[border > 0]), large))
+    return ndimage.binary_fill_holes(kept)
+
+
+def _natural_mask(row: _Row, known: Annotation | None, image: np.ndarray) -> tuple[np.ndarray, str]:
+    size = len(image)
+    path = _mask_file(row, known)
+    if path is not None:
+        return read_mask(path, size), "drawn"
+    if known is not None and known.box is not None:
+        return box_mask(known.box, row.path, size), "box"
+    mask = estimate_patch_mask(image)
+    return mask, "estimated" if mask.any() else "missing"
+
+
+def _mask_file(row: _Row, known: Annotation | None) -> Path | None:
+    return known.mask if known is not None and known.mask is not None else row.mask
+
+
+def _donor(path: Path, mask_path: Path, size: int) -> Layer:
+    image = read_image(path, "RGB")
+    if image.shape[0] != image.shape[1] or image.shape[0] > 4 * size:
+        image = read_image(path, "RGB", 4 * size)
+    return cut_out(image, read_mask(mask_path, len(image)), size)
+
+
+def _found_layout(root: Path) -> str:
+    files = {
+        "manifest": "manifest.csv",
+        "isic-2019": "ISIC_2019_Training_GroundTruth.csv",
+        "isic-cli": "metadata.csv",
+    }
+    found = [layout for layout, file in files.items() if (root / file).is_file()]
+    if len(found) != 1:
+        raise ImageDataError(
+            f"{root} must hold one of {', '.join(files.values())} to tell its layout, "
+            f"it holds {[files[layout] for layout in found]}; pass layout=... to say which"
+        )
+    return found[0]
+
+
+def _row(root: Path, path: Path | None, what: str, label: int, split: str, patch: bool | None) -> _Row:
+    if path is None or not path.is_file():
+        raise ImageDataError(f"{what} names an image that is not in {root}; download it again")
+    mask = root / "patch_masks" / f"{path.stem}.png"
+    return _Row(path, label, split, patch, mask if mask.is_file() else None)
+
+
+def _manifest_rows(root: Path) -> list[_Row]:
+    table = root / "manifest.csv"
+    splits = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+    patches = {"0": False, "1": True, "": None}
+    rows = []
+    for line, row in enumerate(read_table(table, ("image", "label", "split", "coloured_patch")), start=2):
+        where = f"{table}, line {line}"
+        for column, allowed in (("label", CLASS_NAMES), ("split", splits), ("coloured_patch", patches)):
+            if row[column] not in allowed:
+                raise ImageDataError(
+                    f"{where}: {column} must be one of {list(allowed)}, got {row[column]!r}"
+                )
+        label, patch = CLASS_NAMES.index(row["label"]), patches[row["coloured_patch"]]
+        rows.append(_row(root, root / row["image"], where, label, splits[row["split"]], patch))
+    return rows
+
+
+def _isic_cli_rows(root: Path) -> list[_Row]:
+    table = root / "metadata.csv"
+    records = read_table(table, ("isic_id",))
+    if records and not {"diagnosis_1", "benign_malignant"} & set(records[0]):
+        raise ImageDataError(
+            f"{table} has neither the column diagnosis_1 nor the older benign_malignant; "
+            f"it has {sorted(records[0])}"
+        )
+    files = {path.stem: path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    split_of = _hashed_splits(records, "isic_id")
+    rows = []
+    for line, (record, split) in enumerate(zip(records, split_of, strict=True), start=2):
+        diagnosis = (record.get("diagnosis_1") or record.get("benign_malignant") or "").lower()
+        if diagnosis in CLASS_NAMES:
+            path, where = files.get(record["isic_id"]), f"{table}, line {line} ({record['isic_id']})"
+            rows.append(_row(root, path, where, CLASS_NAMES.index(diagnosis), split, None))
+    return rows
+
+
+def _isic_2019_rows(root: Path) -> list[_Row]:
+    table = root / "ISIC_2019_Training_GroundTruth.csv"
+    records = read_table(table, ("image", *ISIC_2019_CLASSES))
+    extra = root / "ISIC_2019_Training_Metadata.csv"
+    if extra.is_file():
+        lesions = {row["image"]: row["lesion_id"] for row in read_table(extra, ("image", "lesion_id"))}
+        records = [{**record, "lesion_id": lesions.get(record["image"], "")} for record in records]
+    split_of = _hashed_splits(records, "image")
+    rows = []
+    for line, (record, split) in enumerate(zip(records, split_of, strict=True), start=2):
+        where = f"{table}, line {line} ({record['image']})"
+        try:
+            of = [name for name in ISIC_2019_CLASSES if float(record[name]) == 1]
+        except ValueError as error:
+            raise ImageDataError(
+                f"{where}: {error}; the columns {list(ISIC_2019_CLASSES)} hold 0 or 1"
+            ) from error
+        if len(of) != 1:
+            raise ImageDataError(f"{where} must be of one class, it is of {of}")
+        diagnosis = ISIC_2019_CLASSES[of[0]]
+        if diagnosis is not None:
+            path = root / "ISIC_2019_Training_Input" / f"{record['image']}.jpg"
+            rows.append(_row(root, path, where, CLASS_NAMES.index(diagnosis), split, None))
+    return rows
+
+
+def _hashed_splits(records: list[dict[str, str]], image_column: str) -> list[str]:
+    """A split for each record such that no patient and no lesion is in two."""
+    patient_of = {
+        record["lesion_id"]: record["patient_id"]
+        for record in records
+        if record.get("lesion_id") and record.get("patient_id")
+    }
+    bounds = np.cumsum(list(SPLIT_SHARES.values()))
+    splits = []
+    for record in records:
+        lesion = record.get("lesion_id", "")
+        key = record.get("patient_id") or patient_of.get(lesion) or lesion or record[image_column]
+        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+        splits.append(list(SPLIT_SHARES)[min(int(np.searchsorted(bounds, place, side="right")), 2)])
+    return splits

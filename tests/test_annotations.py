@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lvlmva_lite.datasets.annotations import (
+    Annotation,
+    append_annotation,
+    box_mask,
+    read_annotations,
+    read_mask,
+)
+from lvlmva_lite.datasets.image_files import ImageDataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("a.png", "b.png", "sub/c.png", "mask.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def read(root, text):
+    (root / "marks.csv").write_text(text)
+    return read_annotations(root / "marks.csv", root)
+
+
+def test_reads_flags_boxes_and_masks(root):
+    found = read(
+        root,
+        "spurious, image ,x0,y0,x1,y1,mask,by\n"
+        "0,a.png,,,,,,me\n"
+        "1,b.png,1,2,3.5,4,,me\n"
+        "1,sub/c.png,,,,,mask.png,me\n",
+    )
+    assert found == {
+        "a.png": Annotation(False),
+        "b.png": Annotation(True, (1, 2, 3.5, 4)),
+        "sub/c.png": Annotation(True, None, root / "mask.png"),
+    }
+
+
+def test_columns_beyond_the_two_are_optional_and_blank_means_undecided(root):
+    found = read(root, "\ufeffimage,spurious\na.png,\nb.png,1\n")
+    assert found == {"a.png": Annotation(None), "b.png": Annotation(True)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "image,patch\na.png,1\n",
+            r"marks.csv lacks the column\(s\) \['spurious'\]; it has \['image', 'patch'\]",
+        ),
+        ("", "lacks the column"),
+        ("image,spurious\na.png,0\nz.png,1\n", "line 3 names 'z.png', but there is no such file"),
+        ("image,spurious\na.png,yes\n", "line 2: spurious must be 0, 1 or empty, got 'yes'"),
+        ("image,spurious\na.png,1\na.png,0\n", "line 3: 'a.png' has a row already"),
+        ("image,spurious,mask\na.png,1,m.png\n", "line 2 names the mask 'm.png'"),
+        ("image,spurious,x0,y0,x1,y1\na.png,1,1,2,3\n", "needs four numbers"),
+        ("image,spurious,x0,y0,x1,y1\na.png,1,5,2,3,9\n", "needs 0 <= x0 < x1"),
+        ("image,spurious,x0,y0,x1,y1\na.png,0,1,2,3,9\n", "a box or a mask, but spurious is not 1"),
+    ],
+)
+def test_errors_name_the_line(root, text, message):
+    with pytest.raises(ImageDataError, match=message):
+        read(root, text)
+
+
+def test_no_file_and_no_text(root):
+    with pytest.raises(ImageDataError, match="there is no file"):
+        read_annotations(root / "none.csv", root)
+    (root / "marks.csv").write_bytes(b"image,spurious\n\xff\xfe,1\n")
+    with pytest.raises(ImageDataError, match="as a CSV file in UTF-8"):
+        read_annotations(root / "marks.csv", root)
+
+
+def test_what_is_appended_is_read_back(root):
+    append_annotation(root / "m.csv", "a.png", True, (1, 2, 3, 4))
+    append_annotation(root / "m.csv", "b.png", False)
+    append_annotation(root / "m.csv", "sub/c.png", None)
+    assert read_annotations(root / "m.csv", root) == {
+        "a.png": Annotation(True, (1, 2, 3, 4)),
+        "b.png": Annotation(False),
+        "sub/c.png": Annotation(None),
+    }
+    (root / "other.csv").write_text("image,spurious\n")
+    with pytest.raises(ImageDataError, match="rows can be added to"):
+        append_annotation(root / "other.csv", "a.png", True)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 38), st.integers(0, 28), st.integers(1, 40), st.integers(1, 30), st.integers(16, 64))
+def test_a_box_covers_what_it_touches_and_no_more(root, x0, y0, width, height, size):
+    """Against a count of original pixels: image a.png is 40 wide and 30 high."""
+    x1, y1 = min(x0 + width, 40), min(y0 + height, 30)
+    mask = box_mask((x0, y0, x1, y1), root / "a.png", size)
+    edges_x, edges_y = np.arange(size + 1) * 40 / size, np.arange(size + 1) * 30 / size
+    touches_x = (edges_x[:-1] < x1 - 1e-9) & (edges_x[1:] > x0 + 1e-9)
+    touches_y = (edges_y[:-1] < y1 - 1e-9) & (edges_y[1:] > y0 + 1e-9)
+    np.testing.assert_array_equal(mask, touches_y[:, None] & touches_x)
+
+
+def test_a_box_beyond_the_image(root):
+    with pytest.raises(
+        ImageDataError, match=r"reaches beyond .*a.png, which is 40 pixels wide and 30 high"
+    ):
+        box_mask((0, 0, 41, 30), root / "a.png", 16)
+
+
+def test_a_mask_file_counts_where_half_is_covered(tmp_path):
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[:16, :17] = (0, 9, 0)  # any colour counts
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    found = read_mask(tmp_path / "m.png", 16)
+    assert found[:8, :9].all()
+    assert found.sum() == 8 * 9
