@@ -106,6 +106,22 @@ class Bench:
             self.model, self.chosen.images, self.chosen.spurious_masks, reduction="mean"
         ).item()
 
+    def gradient_ratio(self) -> float:
+        """Norm of the cross-entropy's gradient in the weights over that of the penalty's, at the start."""
+        images, labels, masks = self.chosen.images, self.chosen.labels, self.chosen.spurious_masks
+        losses = (
+            nn.functional.cross_entropy(self.model(images), labels),
+            rrr_penalty(self.model, images, masks, reduction="mean"),
+        )
+        parameters = list(self.model.parameters())
+        of_loss, of_penalty = (
+            nn.utils.parameters_to_vector(
+                torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+            ).norm()
+            for loss in losses
+        )
+        return (of_loss / of_penalty).item()
+
     def aligned(
         self, *, model: nn.Module | None = None, plain: ShortcutDataset | None = None, **settings: float
     ) -> nn.Module:
@@ -177,10 +193,11 @@ def bench(seed: int, *, train_epochs: int = 5, pixels: int = 28) -> Bench:
 
 
 def scale_rows(name: str, place: Bench, nats: Sequence[float] = NATS) -> list[dict]:
-    """Accuracy of one bench against lambda in nats, and what that lambda is unscaled."""
-    initial = place.initial_penalty()
+    """Accuracy of one bench against lambda in nats, and what that lambda is in two other units."""
+    initial, ratio = place.initial_penalty(), place.gradient_ratio()
     return [
         {"setting": name, "nats": value, "penalty_weight": value / initial}
+        | {"in_gradient_ratios": value / initial / ratio}
         | place.score(place.aligned(penalty_weight=value, penalty_scale="initial"))
         for value in nats
     ]
@@ -192,29 +209,30 @@ def scale_sweep(seed: int) -> list[dict]:
 
 
 def budget_rows(
-    place: Bench, lambdas: Sequence[float] = (2.0, 200.0, PAPER_LAMBDA), epochs: Sequence[int] = EPOCHS
+    place: Bench,
+    lambdas: Sequence[float] = (2.0, 200.0, PAPER_LAMBDA),
+    epochs: Sequence[int] = EPOCHS,
+    *,
+    first: nn.Module | None = None,
 ) -> list[dict]:
-    """Large weights with more and more steps; in the last row from a model that a small weight aligned."""
+    """Each weight with each number of passes, from the shortcut or from the model ``first``."""
     rows = []
-
-    def row(start: str, weight: float, passes: int, model: nn.Module) -> None:
-        rows.append(
-            {"start": start, "penalty_weight": weight, "epochs": passes}
-            | {"objective": place.objective(model, weight)}
-            | place.score(model)
-        )
-
     for weight in lambdas:
         for passes in epochs:
-            row("shortcut", weight, passes, place.aligned(penalty_weight=weight, epochs=passes))
-    first = place.aligned(penalty_weight=lambdas[0], epochs=8)
-    row("aligned", lambdas[-1], 8, place.aligned(model=first, penalty_weight=lambdas[-1], epochs=8))
+            model = place.aligned(model=first, penalty_weight=weight, epochs=passes)
+            rows.append(
+                {"start": "aligned" if first else "shortcut", "penalty_weight": weight, "epochs": passes}
+                | {"objective": place.objective(model, weight)}
+                | place.score(model)
+            )
     return rows
 
 
 def budget_sweep(seed: int) -> list[dict]:
     """Do large penalty weights fail by their optimum or on the way there?"""
-    return budget_rows(bench(seed))
+    place = bench(seed)
+    first = place.aligned(penalty_weight=2.0, epochs=8)
+    return budget_rows(place) + budget_rows(place, (PAPER_LAMBDA,), (8,), first=first)
 
 
 def mixing_rows(place: Bench, fractions: Sequence[float] = FRACTIONS) -> list[dict]:
