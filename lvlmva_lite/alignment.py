@@ -43,9 +43,11 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     images : (n, C, H, W) float, or any other (n, ...)
     masks : (n, H, W) bool or float, broadcast over channels, or of the shape of ``images``
     reduction : "sum" (the formula) or "mean" over the masks' entries (n H W).
-        With the mean, the matching lambda depends neither on the batch size
-        nor on the resolution; it still depends on the scale of the inputs,
-        whose gradient is 255 times smaller for 0-255 pixels than for 0-1.
+        With the mean, the matching lambda does not depend on the batch size.
+        It still depends on the scale of the inputs, whose gradient is 255
+        times smaller for 0-255 pixels than for 0-1, and on the resolution: of
+        the same picture with r times as many pixels a side, the sum is r^2
+        and the mean r^4 times smaller.  See ``penalty_scale`` of :func:`align`.
 
     Returns
     -------
@@ -79,6 +81,7 @@ def align(
     masks: Tensor,
     *,
     penalty_weight: float,
+    penalty_scale: str = "none",
     epochs: int = 5,
     batch_size: int = 256,
     align_fraction: float = 0.5,
@@ -100,6 +103,12 @@ def align(
     images, labels : (N, C, H, W) float32 and (N,) int64, the training data
     align_images, align_labels, masks : (n, C, H, W), (n,), (n, H, W) bool
     penalty_weight : lambda >= 0
+    penalty_scale : "none", or "initial": the penalty is divided by its mean
+        over the alignment set before the first step.  Then lambda is in nats,
+        what it is worth to ``model`` to lose the masked gradient altogether,
+        and depends neither on the scale of the inputs nor on the resolution.
+        It is relative to this model: one that hardly looks at the masks any
+        more is pushed as hard as one that looks nowhere else.
     epochs : passes over the plain training samples
     batch_size, align_fraction, learning_rate : see above
     random_state : int, draws the batches
@@ -107,15 +116,19 @@ def align(
     Returns
     -------
     list of dict
-        per epoch: "cross_entropy" and "penalty", both means over batches
+        per epoch: "cross_entropy" and "penalty" (not scaled, without lambda),
+        both means over batches
 
     Raises
     ------
-    ValueError : negative ``penalty_weight``, empty alignment set, or
-        ``align_fraction`` not strictly between 0 and 1
+    ValueError : negative ``penalty_weight``, unknown ``penalty_scale``, empty
+        alignment set, ``align_fraction`` not strictly between 0 and 1, or
+        "initial" with masks under which ``model`` has no gradient at all
     """
     if penalty_weight < 0:
         raise ValueError(f"penalty_weight (lambda) must not be negative, got {penalty_weight}")
+    if penalty_scale not in ("none", "initial"):
+        raise ValueError(f"penalty_scale must be 'none' or 'initial', got {penalty_scale!r}")
     if not 0 < align_fraction < 1:
         raise ValueError(f"align_fraction must lie strictly between 0 and 1, got {align_fraction}")
     if not len(align_images):
@@ -125,6 +138,18 @@ def align(
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history = []
     model.eval()
+    # Empty masks cost nothing at any scale: plain fine-tuning.
+    if penalty_scale == "initial" and masks.any():
+        initial = sum(
+            rrr_penalty(model, *batch).item()
+            for batch in zip(align_images.split(batch_size), masks.split(batch_size), strict=True)
+        )
+        if not initial:
+            raise ValueError(
+                "the model's input gradient is 0 under all masks, so that its penalty cannot be the unit; "
+                "use penalty_scale='none'"
+            )
+        penalty_weight = penalty_weight / (initial / masks.numel())
     for _ in tqdm(range(epochs), desc="aligning", unit="epoch", disable=not progress):
         totals = torch.zeros(2)
         batches = torch.randperm(len(images), generator=generator).split(batch_size - n_align)

@@ -2,6 +2,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from lvlmva_lite.alignment import align, correction_masks, rrr_penalty
@@ -73,6 +75,46 @@ def test_masks_of_the_wrong_shape_are_refused():
         rrr_penalty(model, images, masks, reduction="max")
 
 
+@settings(max_examples=30, deadline=None)
+@given(core=st.floats(-3, 3), shortcut=st.floats(-3, 3), seed=st.integers(0, 99))
+def test_two_weights_by_hand(core, shortcut, seed):
+    # Logits (0, z), z = w x: d/dx sum_k log p_k = (1 - 2 p) w = -tanh(z / 2) w.
+    inputs = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    weights = torch.tensor([core, shortcut], dtype=torch.float64, requires_grad=True)
+    shortcut_only = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(20, 2)
+
+    def model(x):
+        return torch.stack([torch.zeros(len(x), dtype=x.dtype), x @ weights], 1)
+
+    penalty = rrr_penalty(model, inputs, shortcut_only)
+    t = torch.tanh(inputs @ weights.detach() / 2)
+    assert penalty.item() == pytest.approx((t**2).sum().item() * shortcut**2, abs=1e-12)
+    (gradient,) = torch.autograd.grad(penalty, weights)
+    through_p = (shortcut**2 * t * (1 - t**2))[:, None] * inputs
+    expected = through_p.sum(0) + torch.tensor([0.0, 2 * shortcut]) * (t**2).sum()
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_batch_norm_in_train_mode_couples_the_samples():
+    # What "keep BatchNorm in eval mode" is for: the sum over the batch is no
+    # longer the samples' own gradients.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    images, masks = torch.randn(8, 1, 2, 2), torch.ones(8, 2, 2)
+
+    def own_gradients():
+        images_ = images.clone().requires_grad_()
+        rows = model(images_).log_softmax(1).sum(1)
+        return sum(
+            torch.autograd.grad(rows[n], images_, retain_graph=True)[0][n].square().sum() for n in range(8)
+        )
+
+    model.eval()
+    torch.testing.assert_close(rrr_penalty(model, images, masks), own_gradients())
+    model.train()
+    assert abs(rrr_penalty(model, images, masks) / own_gradients() - 1) > 0.1
+
+
 def two_pixels(n=400):
     """Class = both pixels in training: the left one is the shortcut, the right one the truth."""
     generator = torch.Generator().manual_seed(0)
@@ -116,9 +158,95 @@ def test_empty_masks_are_plain_fine_tuning():
     torch.testing.assert_close(plain, empty)
 
 
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images):
+        return self.factor * images
+
+
+def small_task():
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(40, 1, 4, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (40,), generator=generator)
+    masks = torch.rand(40, 4, 4, generator=generator) > 0.6
+    return images, labels, masks
+
+
+def weights_after(front, images, masks, **keywords):
+    """The weights of one and the same network behind ``front``, aligned on 40 images."""
+    labels = small_task()[1]
+    model = mlp((1, 4, 4), 3, hidden=(8, 5), random_state=1).double()
+    align(
+        nn.Sequential(front, model), images, labels, images[:15], labels[:15], masks[:15],
+        epochs=2, batch_size=10, learning_rate=0.01, **keywords,
+    )  # fmt: skip
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@settings(max_examples=15, deadline=None)
+@given(power=st.integers(-10, 10), penalty_weight=st.floats(0.01, 10))
+def test_scaled_by_its_start_the_penalty_knows_no_input_scale(power, penalty_weight):
+    images, _, masks = small_task()
+    keywords = {"penalty_weight": penalty_weight, "penalty_scale": "initial"}
+    scale = 2.0**power  # a power of two, so that no digit may differ
+    plain = weights_after(Times(1), images, masks, **keywords)
+    assert torch.equal(weights_after(Times(1 / scale), images * scale, masks, **keywords), plain)
+
+
+def test_unscaled_the_penalty_does_know_the_input_scale():
+    images, _, masks = small_task()
+    plain = weights_after(Times(1), images, masks, penalty_weight=1)
+    scaled = weights_after(Times(1 / 16), images * 16, masks, penalty_weight=1)
+    assert (plain - scaled).abs().max() > 1e-3
+    matched = weights_after(Times(1 / 16), images * 16, masks, penalty_weight=16**2)
+    torch.testing.assert_close(plain, matched)
+
+
+@pytest.mark.parametrize("r", [2, 3])
+def test_resolution_changes_lambda_by_its_fourth_power_unless_scaled(r):
+    images, _, masks = small_task()
+    fine, fine_masks = (one.repeat_interleave(r, -1).repeat_interleave(r, -2) for one in (images, masks))
+    pool = nn.AvgPool2d(r)  # the same function of the finer picture
+    for keywords, matched in (
+        ({"penalty_scale": "initial"}, 1), ({"penalty_scale": "none"}, r**4),
+    ):  # fmt: skip
+        plain = weights_after(Times(1), images, masks, penalty_weight=1, **keywords)
+        finer = weights_after(pool, fine, fine_masks, penalty_weight=matched, **keywords)
+        torch.testing.assert_close(plain, finer)
+
+
+def test_lambda_in_nats_is_lambda_over_the_mean_penalty_at_the_start():
+    images, _, masks = small_task()
+    model = mlp((1, 4, 4), 3, hidden=(8, 5), random_state=1).double()
+    initial = rrr_penalty(model, images[:15], masks[:15], reduction="mean").item()
+    in_nats = weights_after(Times(1), images, masks, penalty_weight=0.5, penalty_scale="initial")
+    plain = weights_after(Times(1), images, masks, penalty_weight=0.5 / initial)
+    torch.testing.assert_close(in_nats, plain)
+
+
+def test_scaling_needs_a_penalty_to_scale_by():
+    images, _, masks = small_task()
+    empty = torch.zeros_like(masks)
+    keywords = {"penalty_weight": 1.0, "penalty_scale": "initial"}
+    blind = Times(0.0)  # a network that sees nothing
+    assert torch.equal(
+        weights_after(Times(1), images, empty, **keywords),
+        weights_after(Times(1), images, empty, penalty_weight=0.0),
+    )
+    with pytest.raises(ValueError, match="'none'"):
+        weights_after(blind, images, masks, **keywords)
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
-    [({"penalty_weight": -1}, "got -1"), ({"penalty_weight": 1, "align_fraction": 1.0}, "got 1.0")],
+    [
+        ({"penalty_weight": -1}, "got -1"),
+        ({"penalty_weight": 1, "penalty_scale": "model"}, "'model'"),
+        ({"penalty_weight": 1, "align_fraction": 1.0}, "got 1.0"),
+    ],
 )
 def test_bad_settings_are_refused_before_any_step(keywords, message):
     images, labels, masks = two_pixels()

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lvlmva_lite.experiments import decoy_sweeps
 from lvlmva_lite.experiments.tables import Rows
 
-SWEEPS: dict[str, Callable[[int], Rows]] = {}
+SWEEPS: dict[str, Callable[[int], Rows]] = {
+    "decoy_lambda": decoy_sweeps.lambda_sweep,
+    "decoy_scale": decoy_sweeps.scale_sweep,
+    "decoy_budget": decoy_sweeps.budget_sweep,
+    "decoy_mixing": decoy_sweeps.mixing_sweep,
+}
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
