@@ -14,6 +14,8 @@ ORDER = (
     "torchvision_compat", "datasets", "models", "sampling", "attribution", "segmentation", "critic",
     "alignment", "metrics", "pipeline", "run_folder", "experiments", "plots", "evaluation", "widgets",
     "annotation_widget", "cli_options", "critic_cli", "cli",
+    "alignment", "metrics", "baselines", "pipeline", "run_folder", "experiments", "plots", "evaluation",
+    "widgets", "cli_options", "critic_cli", "cli",
 )  # fmt: skip
 
 

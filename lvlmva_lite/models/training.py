@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -16,6 +18,8 @@ def fit(
     learning_rate: float = 1e-3,
     batch_size: int = 256,
     weight_decay: float = 0.0,
+    indices: Tensor | None = None,
+    on_batch: Callable[[Tensor, Tensor], None] | None = None,
     random_state: int = 0,
     progress: bool = False,
 ) -> list[float]:
@@ -28,6 +32,8 @@ def fit(
     labels : (N,) int64
     epochs, learning_rate, batch_size : as usual
     weight_decay : each step shrinks the weights by ``learning_rate * weight_decay``
+    indices : (m,) int64, the samples of an epoch, repeats allowed; None: each once
+    on_batch : called with the batch's indices and logits, before the step
     random_state : int, shuffles the samples
     progress : show a progress bar
 
@@ -37,17 +43,23 @@ def fit(
     """
     generator = torch.Generator().manual_seed(random_state)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    if indices is None:
+        indices = torch.arange(len(images))
     history = []
     model.train()
     for _ in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress):
         total = 0.0
-        for batch in torch.randperm(len(images), generator=generator).split(batch_size):
-            loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+        order = indices[torch.randperm(len(indices), generator=generator)]
+        for batch in order.split(batch_size):
+            logits = model(images[batch])
+            if on_batch is not None:
+                on_batch(batch, logits.detach())
+            loss = nn.functional.cross_entropy(logits, labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.item() * len(batch)
-        history.append(total / len(images))
+        history.append(total / len(indices))
     model.eval()
     return history
 
