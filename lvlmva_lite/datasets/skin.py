@@ -1,8 +1,8 @@
 """Dermoscopic images, benign against malignant, with coloured patches beside benign lesions.
 
-Images of the ISIC Archive.  The patches come from one study of benign lesions
-(SONIC), so nature shows none beside a malignant one; for validation and test
-they are cut out of training images and pasted in.  N. Codella et al., "Skin
+Images of the ISIC Archive.  Nearly all patches come from one study of benign
+lesions (SONIC), so beside a malignant one there is next to none; for
+validation and test they are cut out of training images and pasted in.  N. Codella et al., "Skin
 lesion analysis toward melanoma detection" (ISIC 2017); the challenge of 2019:
 M. Combalia et al., "BCN20000"; P. Tschandl et al., "The HAM10000 dataset".
 """
