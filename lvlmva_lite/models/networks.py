@@ -97,7 +97,7 @@ def small_resnet(
     -------
     Classifier
         maps (n, C, H, W) float32 in [0, 1] to logits (n, n_classes); its
-        weights lie channels-last in memory, which doubles the speed on a CPU
+        weights lie channels-last in memory, which trains faster on a CPU
 
     Raises
     ------
