@@ -38,7 +38,7 @@ from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 CLASS_NAMES = ("no osteoarthritis", "moderate osteoarthritis")
 GROUP_NAMES = tuple(f"{name}, {kind}" for name in CLASS_NAMES for kind in ("no marker", "marker"))
 
-SEVERITY_GAP = 3.5
+SEVERITY_GAP = 3.8
 """Distance of the class means of the severity, in standard deviations of a class."""
 
 # Strokes of the letters, (x0, y0, x1, y1), y downwards, height 2.
@@ -69,7 +69,7 @@ def knee_phantom(
     Parameters
     ----------
     split : "train" (2 000 images), "validation" (500) or "test" (1 200)
-        Half of each split is ill.  In training 90 % of the healthy and 5 % of
+        Half of each split is ill.  In training 90 % of the healthy and 3 % of
         the ill knees carry a letter (``scene.TRAIN_RATES``).  In validation
         and test half of each class does: the four groups are equally large,
         and there is no correlation to exploit.
@@ -132,12 +132,12 @@ def _draw(anatomy: Draws, marker: Draws, labels, spurious, size: int, overlap: b
     # Signs of disease, each a noisy reading of one severity.
     ill = severity(d, labels, SEVERITY_GAP)
     worse_medially = d.uniform() < 0.85
-    narrow = 0.105 - 0.019 * (ill + d.normal(0, 0.6)) + d.normal(0, 0.008)
+    narrow = 0.103 - 0.017 * (ill + d.normal(0, 0.6)) + d.normal(0, 0.008)
     wide = 0.118 - 0.005 * ill + d.normal(0, 0.012)
     narrow, wide = narrow.clip(0.02, 0.17), wide.clip(0.07, 0.17)
     gap_medial, gap_lateral = np.where(worse_medially, narrow, wide), np.where(worse_medially, wide, narrow)
     spurs = (0.022 + 0.018 * (ill[:, None] + d.normal(0, 0.9, (4,)))).clip(0, 0.09)
-    sclerosis = (0.07 + 0.05 * (ill + d.normal(0, 0.9))).clip(0, 0.25)
+    sclerosis = (0.06 + 0.03 * (ill + d.normal(0, 0.9))).clip(0, 0.25)
 
     # Outlines: upper edge of the tibia, lower edge of the femur, half-widths.
     tilt = column(d.normal(0, 0.02))
@@ -223,7 +223,7 @@ def _draw(anatomy: Draws, marker: Draws, labels, spurious, size: int, overlap: b
         + column(d.normal(0, 0.05)) * y
     )
     # The film's shoulder: bone never gets quite as white as lead.
-    image = np.minimum(image, 0.75) + 0.19 * (1 - np.exp(-(image - 0.75).clip(0) / 0.19))
+    image = np.minimum(image, 0.65) + 0.22 * (1 - np.exp(-(image - 0.65).clip(0) / 0.22))
     noise = column(d.uniform(0.008, 0.035)) * d.texture(size, 128, 128)
 
     shade, alpha = _letter(
@@ -242,8 +242,8 @@ def _letter(d: Draws, right, spurious, joint_x, joint_y, slope, size: int, overl
     It lies above or below the joint, whose line passes ``joint_x``,
     ``joint_y`` with ``slope``, or, with ``overlap``, on it.
     """
-    half_height, angle = d.uniform(0.125, 0.20), d.normal(0, 0.22)
-    thickness, shade = d.uniform(0.17, 0.25), column(d.uniform(0.85, 1.0))
+    half_height, angle = d.uniform(0.15, 0.23), d.normal(0, 0.22)
+    thickness, shade = d.uniform(0.20, 0.29), column(d.uniform(0.92, 1.0))
     left, along, above = d.uniform() < 0.5, d.uniform(), d.uniform() < 0.6
     reach = 1.18 * half_height
     at_x = (1 - 0.9 * half_height - d.uniform(0.02, 0.10)) * np.where(left, -1, 1)

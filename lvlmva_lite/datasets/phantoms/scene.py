@@ -17,7 +17,7 @@ from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 DEFAULT_N = {"train": 2000, "validation": 500, "test": 1200}
 """Images per split."""
 
-TRAIN_RATES = (0.90, 0.05)
+TRAIN_RATES = (0.90, 0.03)
 """Share of the training images of class 0 and of class 1 that carry the spurious feature."""
 
 MIXED_RATES = (0.50, 0.50)

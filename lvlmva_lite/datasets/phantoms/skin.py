@@ -36,7 +36,7 @@ from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 CLASS_NAMES = ("benign", "malignant")
 GROUP_NAMES = tuple(f"{name}, {kind}" for name in CLASS_NAMES for kind in ("no patch", "patch"))
 
-SEVERITY_GAP = 3.8
+SEVERITY_GAP = 4.5
 """Distance of the class means of the severity, in standard deviations of a class."""
 
 SKIN_TONES = np.array(
@@ -72,7 +72,7 @@ def skin_phantom(
     ----------
     split : "train" (2 000 images), "validation" (500) or "test" (1 200)
         Half of each split is malignant.  In training 90 % of the benign and
-        5 % of the malignant images show a patch (``scene.TRAIN_RATES``).  In
+        3 % of the malignant images show a patch (``scene.TRAIN_RATES``).  In
         validation and test half of each class does: the four groups are
         equally large, and there is no correlation to exploit.
     size : int, 32 .. 224
@@ -129,7 +129,7 @@ def _draw(anatomy: Draws, marker: Draws, labels, spurious, size: int, overlap: b
     radius = (0.31 + 0.028 * column(ill + d.normal(0, 1.6))).clip(0.15, 0.42)
     lopsided = sign(0.09, 0.055).clip(0, 0.30)
     ragged = sign(0.055, 0.035).clip(0, 0.18)
-    blotchy = sign(0.28, 0.17).clip(0, 0.9)
+    blotchy = sign(0.28, 0.18).clip(0, 0.9)
     many_colours = sign(0.22, 0.20).clip(0, 0.9)
 
     # The outline: an ellipse, harmonics, and a warp that frays it.
@@ -255,8 +255,8 @@ def _patch(d: Draws, spurious, centre, rim, field, size: int, overlap: bool):
     """
     radius, squash, along = d.uniform(0.36, 0.58), d.uniform(0.85, 1.15), d.uniform()
     which, inner = d.uniform(), d.uniform()
-    # Eight ways to go, tried in turn: the first with enough room, else the roomiest.
-    way = np.exp(1j * (2 * np.pi * (d.uniform()[:, None] + np.array([0, 3, 6, 1, 4, 7, 2, 5]) / 8)))
+    # Sixteen ways to go, tried in turn: the first with enough room, else the roomiest.
+    way = np.exp(1j * (2 * np.pi * (d.uniform()[:, None] + 7 * np.arange(16) / 16)))
     lesion_end = (rim[:, None] * way.conj()[:, :, None]).real.max(2)
     view_end = np.minimum(np.abs(way.real) + np.abs(way.imag), field[:, None]) - (centre * way.conj()).real
     room = view_end - lesion_end
@@ -264,7 +264,7 @@ def _patch(d: Draws, spurious, centre, rim, field, size: int, overlap: bool):
     rows = np.arange(len(best))
     near = lesion_end[rows, best] + 0.02 + along * (room[rows, best] - 0.42).clip(0)
     if overlap:
-        near = (0.2 + 0.4 * along) * lesion_end[rows, best]
+        near = (0.1 + 0.4 * along) * np.abs(rim).min(1)
     at = centre[:, 0] + way[rows, best] * (near + radius * np.maximum(squash, 1 / squash))
     at_x, at_y = at.real.astype(np.float32), at.imag.astype(np.float32)
 
