@@ -79,7 +79,7 @@ def lambda_rows(
 
 def lambda_sweep(seed: int) -> list[dict]:
     """Accuracy and mu_Align against lambda on the test set (paper, Figure 6)."""
-    return lambda_rows(prepare(Config(seed=seed)))
+    return lambda_rows(prepare(Config(seed=seed, n_explained=500)))
 
 
 @dataclass(frozen=True)
