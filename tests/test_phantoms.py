@@ -108,7 +108,7 @@ def test_malignant_lesions_are_larger_on_average_only():
     area = skin.core_masks.flatten(1).float().mean(1)
     benign, malignant = area[skin.labels == 0], area[skin.labels == 1]
     assert malignant.mean() > 1.2 * benign.mean()
-    assert benign.max() > malignant.median()
+    assert malignant.quantile(0.1) < benign.quantile(0.9)
 
 
 @PHANTOMS
@@ -156,19 +156,22 @@ def margins(model, data):
     return logits[:, 1] - logits[:, 0]
 
 
-def trained(data, epochs, seen=()):
-    """Margins on each data set in ``seen`` after every 16 steps: one row each, one tuple per look."""
+def trained(data, epochs, seen):
+    """Margins on each data set in ``seen``: one row after every 16 steps, the last one at the end."""
     torch.manual_seed(0)
     model = small_cnn(data.images.shape[1])
-    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    n_steps = epochs * -(-len(data) // 64)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0.01, n_steps)
     history, steps = [], 0
     for _ in range(epochs):
         for batch in torch.randperm(len(data)).split(64):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(data.images[batch]), data.labels[batch]).backward()
             optimizer.step()
+            decay.step()
             steps += 1
-            if steps % 16 == 0:
+            if steps % 16 == 0 or steps == n_steps:
                 history.append([margins(model, other) for other in seen])
     return history
 
@@ -182,8 +185,8 @@ def area_under_curve(positive, negative):
 def test_clean_images_can_be_told_apart_but_not_perfectly(phantom):
     clean = phantom("test", marker_rate=(0, 0))
     history = trained(phantom("train", marker_rate=(0, 0)), 10, [clean])
-    accuracies = [((margin > 0) == clean.labels).float().mean().item() for (margin,) in history[-6:]]
-    assert 0.82 < np.mean(accuracies) < 0.95
+    accuracy = ((history[-1][0] > 0) == clean.labels).float().mean().item()
+    assert 0.85 < accuracy < 0.95
 
 
 @pytest.mark.slow
@@ -194,11 +197,8 @@ def test_a_network_falls_for_the_marker_and_sees_it_first(phantom):
     ill = probes[0].labels == 1
     history = trained(phantom("train"), 8, [test, *probes])
 
-    worst = []
-    for margin, *_ in history[-6:]:
-        right = ((margin > 0) == test.labels).float()
-        worst.append(min(right[test.groups == group].mean().item() for group in range(4)))
-    assert np.mean(worst) < 0.6
+    right = ((history[-1][0] > 0) == test.labels).float()
+    assert min(right[test.groups == group].mean().item() for group in range(4)) < 0.6
 
     # After 32 steps: does a marker say "class 0" more surely than the core feature says anything?
     _, unmarked, marked = history[1]

@@ -20,8 +20,10 @@ Where they fall short of real radiographs:
 - The grain is filtered noise and does not follow the lines of load.
 - The joint is seen end-on: of the front and back rims of the plateau there is
   one faint line, of the condyles none.
-- Letters are plain strokes of even brightness, without frame or initials, and
-  never mirrored.  In the public real crops we have there are no letters.
+- Contrast between bone and soft tissue is higher, the thigh bone narrows
+  sooner and the noise is grainier than in the real crops we looked at.
+- Letters are large and bold, so that they survive 64 pixels: plain strokes
+  of even brightness, without frame or initials, never mirrored.  In the public real crops we have there are no letters.
 - Real images come from many devices; here exposure is a gain, a gamma and a
   slope, and does not depend on the class.
 """
@@ -250,8 +252,8 @@ def _letter(d: Draws, right, spurious, joint_x, joint_y, slope, size: int, overl
     if overlap:
         at_x = joint_x + (along - 0.5) * 1.1
     joint = joint_y + slope * (at_x - joint_x)
-    room_above = (joint - 0.36 - reach) - (reach - 0.98)
-    room_below = (0.98 - reach) - (joint + 0.26 + reach)
+    room_above = (joint - 0.39 - reach) - (reach - 0.98)
+    room_below = (0.98 - reach) - (joint + 0.28 + reach)
     above = np.where(above, room_above > 0, room_below < 0)
     at_y = np.where(
         above, reach - 0.98 + along * room_above.clip(0), 0.98 - reach - along * room_below.clip(0)

@@ -36,7 +36,7 @@ from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 CLASS_NAMES = ("benign", "malignant")
 GROUP_NAMES = tuple(f"{name}, {kind}" for name in CLASS_NAMES for kind in ("no patch", "patch"))
 
-SEVERITY_GAP = 4.5
+SEVERITY_GAP = 4.2
 """Distance of the class means of the severity, in standard deviations of a class."""
 
 SKIN_TONES = np.array(
@@ -126,7 +126,7 @@ def _draw(anatomy: Draws, marker: Draws, labels, spurious, size: int, overlap: b
     def sign(mean: float, slope: float, noise: float = 0.9) -> np.ndarray:
         return column((mean + slope * (ill + d.normal(0, noise))).clip(0, None))
 
-    radius = (0.31 + 0.028 * column(ill + d.normal(0, 1.6))).clip(0.15, 0.42)
+    radius = (0.31 + 0.022 * column(ill + d.normal(0, 2.0))).clip(0.15, 0.42)
     lopsided = sign(0.09, 0.055).clip(0, 0.30)
     ragged = sign(0.055, 0.035).clip(0, 0.18)
     blotchy = sign(0.28, 0.18).clip(0, 0.9)
