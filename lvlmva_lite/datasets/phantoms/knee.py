@@ -23,7 +23,8 @@ Where they fall short of real radiographs:
 - Contrast between bone and soft tissue is higher, the thigh bone narrows
   sooner and the noise is grainier than in the real crops we looked at.
 - Letters are large and bold, so that they survive 64 pixels: plain strokes
-  of even brightness, without frame or initials, never mirrored.  In the public real crops we have there are no letters.
+  of even brightness, without frame or initials, never mirrored.  In the public real
+  crops we have there are no letters.
 - Real images come from many devices; here exposure is a gain, a gamma and a
   slope, and does not depend on the class.
 """
