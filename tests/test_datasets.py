@@ -60,8 +60,59 @@ def test_seed_decides():
     assert not torch.equal(one, other)
 
 
+def shade_classes(data):
+    shade = (data.images[:, 0] * data.spurious_masks).amax((1, 2)) * 255
+    return ((255 - shade) / 25).round().long()
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.9])
+def test_correlation_is_the_share_that_follows_and_fills_the_groups(correlation):
+    data = load_decoy_mnist("train", correlation=correlation, random_state=3)
+    aligned = shade_classes(data) == data.labels
+    expected = correlation + (1 - correlation) / 10
+    # Four standard deviations of 50 000 draws.
+    assert abs(aligned.double().mean() - expected) < 4 * (expected * (1 - expected) / 50_000) ** 0.5
+    assert torch.equal(data.groups, 2 * data.labels + aligned)
+    assert torch.bincount(data.groups, minlength=20).min() > 0
+    others = torch.bincount(shade_classes(data)[~aligned], minlength=10).double()
+    assert (others / others.sum()).sub(0.1).abs().max() < 0.02
+
+
+def test_more_correlation_adds_followers_and_leaves_the_rest_alone():
+    weak, strong, full = (load_decoy_mnist("train", correlation=c) for c in (0.4, 0.8, 1.0))
+    assert torch.equal(weak.spurious_masks, full.spurious_masks)
+    follows = shade_classes(weak) == weak.labels
+    assert torch.equal(weak.images[follows], full.images[follows])
+    changed = (strong.images != weak.images).flatten(1).any(1)
+    assert torch.equal(strong.images[changed], full.images[changed])
+    assert 0.3 < changed.double().mean() < 0.42  # of the 40 % that joined, a tenth agreed by chance
+
+
+def test_full_correlation_is_the_default():
+    default, explicit = load_decoy_mnist("train"), load_decoy_mnist("train", correlation=1)
+    assert torch.equal(default.images, explicit.images)
+    assert torch.equal(default.groups, explicit.groups)
+
+
+def test_default_draws_stay_what_they_were():
+    """Corners of the first training and test decoys as published with version 0.1.0."""
+    train, test = [2, 3, 3, 2, 1, 3, 0, 3, 3, 0, 0, 0], [3, 2, 2, 1, 1, 0, 0, 0, 0, 3, 2, 3]
+    for split, expected in (("train", train), ("test", test)):
+        data = load_decoy_mnist(split)
+        corners = data.spurious_masks[:12, [0, 0, 27, 27], [0, 27, 0, 27]].int().argmax(1)
+        assert corners.tolist() == expected
+
+
 @pytest.mark.parametrize(
-    ("keywords", "name"), [({"split": "dev"}, "dev"), ({"split": "test", "shade": "red"}, "red")]
+    ("keywords", "name"),
+    [
+        ({"split": "dev"}, "dev"),
+        ({"split": "test", "shade": "red"}, "red"),
+        ({"split": "train", "correlation": 1.5}, "1.5"),
+        ({"split": "train", "correlation": -0.1}, "-0.1"),
+        ({"split": "train", "correlation": float("nan")}, "nan"),
+        ({"split": "test", "correlation": 0.5}, "pass shade='label'"),
+    ],
 )
 def test_unknown_names_are_refused(keywords, name):
     with pytest.raises(ValueError, match=name):

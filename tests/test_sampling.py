@@ -1,10 +1,11 @@
 import pytest
 import scipy.stats
+import sklearn.metrics
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvlmva_lite.sampling import entropy, sample_alignment_set
+from lvlmva_lite.sampling import enrichment_curve, entropy, sample_alignment_set
 
 
 def test_entropy_equals_scipys():
@@ -60,3 +61,59 @@ def test_random_depends_on_the_seed_alone():
 def test_bad_values_are_named(n, strategy, message):
     with pytest.raises(ValueError, match=message):
         sample_alignment_set(torch.rand(30, 5), torch.zeros(30, dtype=torch.int64), n, strategy=strategy)
+
+
+def test_enrichment_by_hand():
+    curve = enrichment_curve(torch.tensor([0.3, 0.1, 0.2, 0.9]), torch.tensor([1.0, 5.0, 0.0, 2.0]))
+    torch.testing.assert_close(curve, torch.tensor([0, 5, 5, 6, 8], dtype=torch.float64) / 8)
+
+
+@pytest.mark.parametrize(("separation", "p"), [(0.0, 0.5), (1.0, 0.2), (-2.0, 0.7)])
+def test_enrichment_of_two_gaussians(separation, p):
+    """Scores N(-d, 1) with the feature and N(0, 1) without: the curve is (P(score < t), Phi(t + d))."""
+    generator = torch.Generator().manual_seed(0)
+    n = 100_000
+    spurious = torch.rand(n, generator=generator) < p
+    scores = torch.randn(n, generator=generator, dtype=torch.float64) - separation * spurious
+    curve = enrichment_curve(scores, spurious)
+    for t in (-2.0, -0.5, 0.0, 1.5):
+        with_it, without = scipy.stats.norm.cdf(t + separation), scipy.stats.norm.cdf(t)
+        fraction = p * with_it + (1 - p) * without
+        assert curve[round(fraction * n)].item() == pytest.approx(with_it, abs=0.02)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 60))
+def test_area_under_the_enrichment_curve_is_the_roc_area_rescaled(seed, n):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randperm(n, generator=generator).double()
+    spurious = torch.rand(n, generator=generator) < 0.4
+    spurious[:2] = torch.tensor([True, False])
+    area = torch.trapezoid(enrichment_curve(scores, spurious), dx=1 / n).item()
+    auc = sklearn.metrics.roc_auc_score(spurious.numpy(), -scores.numpy())
+    p = spurious.double().mean().item()
+    assert area == pytest.approx((1 - p) * auc + p / 2)
+
+
+def test_enrichment_agrees_with_sampling():
+    probabilities, spurious = torch.randn(300, 5).softmax(1), torch.rand(300) < 0.3
+    labels = torch.zeros(300, dtype=torch.int64)
+    picked = sample_alignment_set(probabilities, labels, 80, strategy="low", balanced=False)
+    curve = enrichment_curve(entropy(probabilities.double()), spurious)
+    assert curve[80].item() == pytest.approx((spurious[picked].sum() / spurious.sum()).item())
+    assert curve[0] == 0
+    assert curve[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "message"),
+    [
+        ([1.0, 2.0], "3 scores, 2 amounts"),
+        ([1.0, -2.0, 3.0], "least -2"),
+        ([0.0, 0.0, 0.0], "all zero"),
+        ([1.0, float("nan"), 0.0], "nan"),
+        ([1.0, float("inf"), 0.0], "inf"),
+    ],
+)
+def test_bad_amounts_are_named(amounts, message):
+    with pytest.raises(ValueError, match=message):
+        enrichment_curve(torch.rand(3), torch.tensor(amounts))

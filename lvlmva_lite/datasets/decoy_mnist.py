@@ -26,7 +26,9 @@ GROUP_NAMES = tuple(f"{digit}, {kind}" for digit in CLASS_NAMES for kind in ("co
 _SHADES = {"train": "label", "validation": "random", "test": "random"}
 
 
-def load_decoy_mnist(split: str, *, shade: str | None = None, random_state: int = 0) -> ShortcutDataset:
+def load_decoy_mnist(
+    split: str, *, shade: str | None = None, correlation: float = 1.0, random_state: int = 0
+) -> ShortcutDataset:
     """Build one split of DecoyMNIST from the MNIST that ships with the package.
 
     Parameters
@@ -40,8 +42,14 @@ def load_decoy_mnist(split: str, *, shade: str | None = None, random_state: int 
         that one image in ten agrees with its class by chance; "none": no
         square at all (clean MNIST).  None takes "label" for training and
         "random" elsewhere.
+    correlation : float in [0, 1], for shade "label" only
+        Each image's square follows its label with this probability; else its
+        shade is "random", so that a share of
+        correlation + (1 - correlation) / 10 is aligned.  With one seed the
+        corners are the same for every value, and a larger value only adds
+        images that follow.
     random_state : int
-        Draws the corners and the random shades.
+        Draws the corners, the random shades and which images follow.
 
     Returns
     -------
@@ -52,13 +60,21 @@ def load_decoy_mnist(split: str, *, shade: str | None = None, random_state: int 
 
     Raises
     ------
-    ValueError : unknown ``split`` or ``shade``
+    ValueError : unknown ``split`` or ``shade``; ``correlation`` outside [0, 1],
+        or below 1 with another shade than "label"
     """
     if split not in _SHADES:
         raise ValueError(f"split must be one of {sorted(_SHADES)}, got {split!r}")
     shade = _SHADES[split] if shade is None else shade
     if shade not in ("label", "random", "none"):
         raise ValueError(f"shade must be 'label', 'random' or 'none', got {shade!r}")
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation must lie between 0 and 1, got {correlation}")
+    if correlation < 1 and shade != "label":
+        raise ValueError(
+            f"correlation {correlation} says how often the shade follows the label, and here it is "
+            f"{shade!r}; pass shade='label' or leave correlation out"
+        )
 
     images, labels = load_mnist("test" if split == "test" else "train")
     if split != "test":
@@ -69,7 +85,9 @@ def load_decoy_mnist(split: str, *, shade: str | None = None, random_state: int 
     rng = np.random.default_rng([random_state, sorted(_SHADES).index(split)])
     n, height, width = images.shape
     corners = rng.integers(0, 4, n)
-    shade_class = labels if shade == "label" else rng.integers(0, 10, n)
+    shade_class = labels if shade == "label" and correlation == 1 else rng.integers(0, 10, n)
+    if shade == "label" and correlation < 1:
+        shade_class = np.where(rng.random(n) < correlation, labels, shade_class)
     masks = np.zeros(images.shape, bool)
     if shade != "none":
         rows = np.where(corners // 2 == 0, 0, height - SQUARE)
