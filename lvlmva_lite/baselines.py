@@ -106,6 +106,7 @@ def subg(
     learning_rate: float = 1e-3,
     batch_size: int = 256,
     weight_decay: float = 0.0,
+    decay: bool = False,
     random_state: int = 0,
     progress: bool = False,
 ) -> Baseline:
@@ -119,7 +120,7 @@ def subg(
     ----------
     new_model : makes an untrained model from a seed
     train : the training split; its groups are read
-    epochs, learning_rate, batch_size, weight_decay : see :func:`~lvlmva_lite.models.fit`;
+    epochs, learning_rate, batch_size, weight_decay, decay : see :func:`~lvlmva_lite.models.fit`;
         epochs are passes over the subset
     random_state : int, draws the subset, the initial weights and the batches
     progress : show a progress bar
@@ -143,6 +144,7 @@ def subg(
         learning_rate=learning_rate,
         batch_size=batch_size,
         weight_decay=weight_decay,
+        decay=decay,
         indices=indices,
         random_state=random_state,
         progress=progress,
@@ -245,6 +247,7 @@ def jtt(
     learning_rate: float = 1e-3,
     batch_size: int = 256,
     weight_decay: float = 0.0,
+    decay: bool = False,
     random_state: int = 0,
     progress: bool = False,
 ) -> Baseline:
@@ -265,7 +268,7 @@ def jtt(
         every sample is seen
     epochs : epochs of the second model, which starts afresh; repeats make
         each of them longer
-    learning_rate, batch_size, weight_decay : see :func:`~lvlmva_lite.models.fit`, for both models
+    learning_rate, batch_size, weight_decay, decay : see :func:`~lvlmva_lite.models.fit`, for both models
     random_state : int, draws the initial weights and the batches
     progress : show a progress bar
 
@@ -284,6 +287,7 @@ def jtt(
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "weight_decay": weight_decay,
+        "decay": decay,
         "random_state": random_state,
         "progress": progress,
     }

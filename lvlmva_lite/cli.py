@@ -38,7 +38,9 @@ def _options(
 
 @app.command()
 def run(
-    dataset: Annotated[str, typer.Argument(help="The data set: decoy-mnist.", metavar="DATASET")],
+    dataset: Annotated[
+        str, typer.Argument(help="The data set: decoy-mnist, knee or skin.", metavar="DATASET")
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
     ],
@@ -67,17 +69,54 @@ def run(
             metavar="TEXT|FILE",
         ),
     ] = "",
-    seed: Annotated[int, typer.Option(help="Draws decoys, weights, batches and baselines.")] = 0,
-    n_align: Annotated[int, typer.Option(help="N, size of the alignment set.", metavar="N")] = 1000,
+    data_root: Annotated[
+        str,
+        typer.Option(
+            help="Folder of real knees or skin lesions (`The data` in the book); default: phantoms.",
+            metavar="DIR",
+        ),
+    ] = "",
+    method: Annotated[
+        str,
+        typer.Option(help="For knee and skin: lvlm-va, rrr-gt, subg, dfr, jtt, placebo, finetune."),
+    ] = "lvlm-va",
+    model: Annotated[
+        str | None,
+        typer.Option(help="For knee and skin: small_resnet, resnet50, efficientnet_lite0.", metavar="NAME"),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Of resnet50 and efficientnet_lite0: imagenet, none, or a file.", metavar="NAME|FILE"
+        ),
+    ] = "imagenet",
+    image_size: Annotated[
+        int | None, typer.Option(help="For knee and skin: side in pixels.", metavar="N")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws decoys, phantoms, weights, batches and baselines.")] = 0,
+    n_align: Annotated[
+        int | None,
+        typer.Option(
+            help="N, size of the alignment set. [1000; phantoms 300; real images 150]", metavar="N"
+        ),
+    ] = None,
     n_segments: Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")] = 6,
+    segmenter: Annotated[
+        str, typer.Option(help="ppeps-wgm, or superpixels: felzenszwalb, slic, sam.")
+    ] = "ppeps-wgm",
+    segmenter_checkpoint: Annotated[str, typer.Option(help="SAM's weights.", metavar="FILE")] = "",
+    feature_weight: Annotated[
+        float, typer.Option(help="Above 0: a mixture over coordinates and colours.", metavar="X")
+    ] = 0.0,
     penalty_weight: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--lambda",
             metavar="X",
-            help="Weight of the penalty on the input gradient (mean over samples and pixels, inputs in 0-1).",
+            help="Weight of the penalty on the input gradient: for decoy-mnist of its mean over samples "
+            "and pixels, inputs in 0-1 [2]; for knee and skin in nats, and chosen on the validation split.",
         ),
-    ] = 2.0,
+    ] = None,
     sampling: Annotated[str, typer.Option(help="Alignment samples by entropy: low, random, high.")] = "low",
     balanced: Annotated[bool, typer.Option(help="Equally many alignment samples of each class.")] = True,
     explain: Annotated[
@@ -86,8 +125,8 @@ def run(
     keep_unjudged: Annotated[
         bool, typer.Option(help="Keep samples in which nothing was judged spurious.")
     ] = False,
-    train_epochs: Annotated[int, typer.Option(help="Epochs before alignment, on decoys.")] = 5,
-    align_epochs: Annotated[int, typer.Option(help="Epochs of alignment.")] = 5,
+    train_epochs: Annotated[int | None, typer.Option(help="Epochs before alignment.", metavar="N")] = None,
+    align_epochs: Annotated[int | None, typer.Option(help="Epochs of alignment.", metavar="N")] = None,
     evaluate_on: Annotated[
         str, typer.Option(help="test, or validation when settings are being chosen.")
     ] = "test",
@@ -100,12 +139,16 @@ def run(
 
     lvlmva run decoy-mnist --seed 1 --out results/seed-1
 
+    Or on knee phantoms, with another method than LVLM-VA:
+
+    lvlmva run knee --method subg --out results/knee-subg
+
     With a model (see `lvlmva critic estimate` first; the key is OPENAI_API_KEY):
 
     lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
     """
     # Late, so that `lvlmva --help` answers at once.
-    from lvlmva_lite import pipeline
+    from lvlmva_lite import methods, pipeline
     from lvlmva_lite.critic import providers
     from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.run_folder import RunFolder
@@ -127,12 +170,20 @@ def run(
         )
         config = pipeline.Config(
             dataset=dataset,
+            data_root=data_root,
+            method=method,
+            model=model,
+            weights=weights,
+            image_size=image_size,
             critic=critic,
             critic_settings=settings,
             description=options.text_or_file(description),
             seed=seed,
             n_align=n_align,
             n_segments=n_segments,
+            segmenter=segmenter,
+            segmenter_checkpoint=segmenter_checkpoint,
+            feature_weight=feature_weight,
             penalty_weight=penalty_weight,
             sampling=sampling,
             balanced=balanced,
@@ -142,12 +193,12 @@ def run(
             align_epochs=align_epochs,
             evaluate_on=evaluate_on,
         )
-        providers.check(critic, settings, connection, dataset)
+        providers.check(critic, settings, connection, config.source)
         folder = RunFolder(out, config)
     if critic == "openai":
         typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
     with options.failures_told():
-        result = pipeline.run(
+        result = (pipeline if dataset == "decoy-mnist" else methods).run(
             config,
             connection=connection,
             known_critiques=folder.known_critiques(),
@@ -156,14 +207,17 @@ def run(
         )
     folder.finish(result)
     summary = result.summary()
-    if critic != "lexicon":
+    if critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
     if summary["n_undecided"]:
         typer.echo(
             f"undecided: {summary['n_undecided']} segments in {summary['n_cases_undecided']} "
             f"of {summary['n_cases']} cases"
         )
-    typer.echo(pipeline.format_table(result.scores))
+    if dataset == "decoy-mnist":
+        typer.echo(pipeline.format_table(result.scores))
+    else:
+        typer.echo(methods.format_table(result))
     typer.echo(f"results: {out / 'results.json'}")
 
 

@@ -6,8 +6,12 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
@@ -17,15 +21,94 @@ from lvlmva_lite.critic import Case, Critique, Verdict, class_description, provi
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.lexicon import read_description
 from lvlmva_lite.critic.providers import Connection, CriticSettings
-from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
+from lvlmva_lite.datasets import (
+    ShortcutDataset,
+    knee_phantom,
+    load_decoy_mnist,
+    load_knee,
+    load_skin,
+    skin_phantom,
+)
 from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
-from lvlmva_lite.models import fit, mlp, predict, predict_proba
+from lvlmva_lite.models import (
+    Classifier,
+    efficientnet_lite0,
+    fit,
+    mlp,
+    predict,
+    predict_proba,
+    resnet50,
+    small_resnet,
+)
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
-from lvlmva_lite.segmentation import Segments, ppeps_wgm
+from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
+from lvlmva_lite.superpixels import sam, superpixels
 
-DATASETS = ("decoy-mnist",)
 N_TRAIN = 60_000 - N_VALIDATION
 N_TEST = 10_000
+DATASETS = ("decoy-mnist", "knee", "skin")
+METHODS = ("lvlm-va", "rrr-gt", "subg", "dfr", "jtt", "placebo", "finetune")
+MODELS = ("mlp", "small_resnet", "resnet50", "efficientnet_lite0")
+SEGMENTERS = ("ppeps-wgm", "felzenszwalb", "slic", "sam")
+
+_MNIST = {
+    "model": "mlp",
+    "image_size": 28,
+    "n_align": 1000,
+    "penalty_weight": 2.0,
+    "penalty_scale": "none",
+    "fill": 0.0,
+    "tolerance": 5e-5,
+    "smoothing": 0.0,
+    "train_epochs": 5,
+    "learning_rate": 1e-3,
+    "decay": False,
+    "batch_size": 256,
+    "align_epochs": 5,
+    "align_learning_rate": 3e-3,
+    "align_fraction": 0.5,
+    "n_baselines": 50,
+    "n_explained": 2000,
+}
+_PHANTOMS = {
+    "model": "small_resnet",
+    "image_size": 64,
+    "n_align": 300,
+    "penalty_weight": 1.0,
+    "penalty_scale": "initial",
+    "fill": 6.0,
+    "tolerance": 5e-4,
+    "smoothing": 0.023,
+    "train_epochs": 8,
+    "learning_rate": 3e-3,
+    "decay": True,
+    "batch_size": 64,
+    "align_epochs": 2,
+    "align_learning_rate": 1e-3,
+    "align_fraction": 0.25,
+    "n_baselines": 12,
+    "n_explained": 100,
+}
+_PHOTOGRAPHS = _PHANTOMS | {
+    "model": "efficientnet_lite0",
+    "image_size": 96,
+    "n_align": 150,
+    "train_epochs": 8,
+    "learning_rate": 3e-4,
+    "batch_size": 32,
+    "align_epochs": 4,
+    "align_learning_rate": 1e-4,
+    "n_baselines": 6,
+    "n_explained": 60,
+}
+
+
+def defaults(dataset: str, data_root: str = "") -> dict[str, Any]:
+    """The settings of a data set: DecoyMNIST, phantoms, or real images (with a ``data_root``).
+
+    Chosen on validation splits, of seeds that are not reported for the phantoms.
+    """
+    return _MNIST if dataset == "decoy-mnist" else _PHOTOGRAPHS if data_root else _PHANTOMS
 
 
 class ConfigError(ValueError):
@@ -36,87 +119,167 @@ class ConfigError(ValueError):
 class Config:
     """Every setting of a run.  Checked when made, before any work.
 
+    Settings that are None are filled in from :func:`defaults`.
+
     Attributes
     ----------
     dataset : one of ``DATASETS``
+    data_root : folder of real knees or skin lesions; empty: phantoms, drawn from the seed
+    method : one of ``METHODS``; those other than "lvlm-va" are for knee and skin
+    model : one of ``MODELS``
+    weights : of resnet50 and efficientnet_lite0: "imagenet", "none" or a file
+    image_size : side in pixels; 28 for DecoyMNIST
     critic : one of ``critic.providers.PROVIDERS``
     critic_settings : model, samples, ...: what decides the critic's answers
     description : the expert's words; empty: those that ship for the data set
-    seed : int >= 0, draws decoys, weights, batches and baselines
-    n_align : N, size of the alignment set, 1 .. 50 000
+    seed : int >= 0, draws decoys, phantoms, weights, batches and baselines
+    n_align : N, size of the alignment set
     n_segments : J, segments of an image, 1 .. 50
+    segmenter : one of ``SEGMENTERS``
+    segmenter_checkpoint : file with SAM's weights, for "sam"
+    fill : segments take all pixels within this squared Mahalanobis distance of
+        their Gaussian, also those without positive effect; 0: only pixels of
+        positive effect.  6 is the ellipse that holds 95 % of a Gaussian.
+    smoothing : standard deviation, as a share of the image's side, of the
+        Gaussian that smooths maps before they are segmented.  A convolutional
+        network's map alternates in sign from pixel to pixel; its positive part
+        alone is mostly this noise, which neighbours cancel.
+    tolerance : at which a mixture is done, see :func:`segmentation.ppeps_wgm`
+    feature_weight : > 0: a mixture over coordinates and colours, see
+        :func:`segmentation.ppeps_wgm`; 0: coordinates alone
     penalty_weight : lambda >= 0, for the mean over samples and pixels of the
         squared input gradient, inputs in [0, 1]
+    penalty_scale : "none" or "initial" (lambda in nats), see :func:`alignment.align`
     sampling : "low" (the method), "random" or "high" entropy
     balanced : take equally many alignment samples from each class
     explain : "contrast": the logit of the class minus that of its runner-up,
         why this class rather than the next?; "logit": that of the class alone
     keep_unjudged : keep alignment samples in which nothing was judged spurious;
         their empty masks say "all is well here", which is not known
-    train_epochs, align_epochs : passes over the 50 000 training images
-    align_learning_rate, align_fraction : of the fine-tuning; the share of a
-        batch that comes from the alignment set
+    train_epochs, learning_rate, batch_size, decay : of the training on the
+        shortcut; decay lowers the learning rate to 0
+    align_epochs, align_learning_rate, align_fraction : of the fine-tuning;
+        the share of a batch that comes from the alignment set
     n_baselines : training images that DeepLIFT-SHAP compares with, >= 2
-    n_explained : test images on which mu_Align is measured, 1 .. 10 000
+    n_explained : test images on which mu_Align is measured
+    overlap : phantoms whose spurious feature lies on the core feature
     evaluate_on : "test", or "validation" when settings are being chosen
     """
 
     dataset: str = "decoy-mnist"
+    data_root: str = ""
+    method: str = "lvlm-va"
+    model: str | None = None
+    weights: str = "imagenet"
+    image_size: int | None = None
     critic: str = "lexicon"
     critic_settings: CriticSettings = field(default_factory=CriticSettings)
     description: str = ""
     seed: int = 0
-    n_align: int = 1000
+    n_align: int | None = None
     n_segments: int = 6
-    penalty_weight: float = 2.0
+    segmenter: str = "ppeps-wgm"
+    segmenter_checkpoint: str = ""
+    fill: float | None = None
+    tolerance: float | None = None
+    smoothing: float | None = None
+    feature_weight: float = 0.0
+    penalty_weight: float | None = None
+    penalty_scale: str | None = None
     sampling: str = "low"
     balanced: bool = True
     explain: str = "contrast"
     keep_unjudged: bool = False
-    train_epochs: int = 5
-    align_epochs: int = 5
-    align_learning_rate: float = 3e-3
-    align_fraction: float = 0.5
-    n_baselines: int = 50
-    n_explained: int = 2000
+    train_epochs: int | None = None
+    learning_rate: float | None = None
+    decay: bool | None = None
+    batch_size: int | None = None
+    align_epochs: int | None = None
+    align_learning_rate: float | None = None
+    align_fraction: float | None = None
+    n_baselines: int | None = None
+    n_explained: int | None = None
+    overlap: bool = False
     evaluate_on: str = "test"
 
     def __post_init__(self) -> None:
+        if self.dataset in DATASETS:
+            for name, value in defaults(self.dataset, self.data_root).items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
         for value, name, known in (
             (self.dataset, "dataset", DATASETS),
+            (self.method, "method", METHODS),
+            (self.model, "model", MODELS),
             (self.critic, "critic", providers.PROVIDERS),
+            (self.segmenter, "segmenter", SEGMENTERS),
             (self.sampling, "sampling", STRATEGIES),
             (self.explain, "explain", ("contrast", "logit")),
+            (self.penalty_scale, "penalty_scale", ("none", "initial")),
             (self.evaluate_on, "evaluate_on", ("test", "validation")),
         ):
             if value not in known:
                 raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
+        decoys = self.dataset == "decoy-mnist"
+        n_train, n_test = (N_TRAIN, N_TEST) if decoys else (100_000, 100_000)
+        there_are = ", the training images there are" if decoys else ""
         for value, name, low, high, unit in (
             (self.seed, "seed", 0, 2**32 - 1, ""),
-            (self.n_align, "n_align (N)", 1, N_TRAIN, ", the training images there are"),
+            (self.image_size, "image_size", 28 if decoys else 32, 28 if decoys else 1024, ""),
+            (self.n_align, "n_align (N)", 1, n_train, there_are),
             (self.n_segments, "n_segments (J)", 1, 50, ""),
             (self.train_epochs, "train_epochs", 1, 1000, ""),
+            (self.batch_size, "batch_size", 2, 100_000, ""),
             (self.align_epochs, "align_epochs", 1, 1000, ""),
-            (self.n_baselines, "n_baselines", 2, N_TRAIN, ", the training images there are"),
-            (self.n_explained, "n_explained", 1, N_TEST, ", the test images there are"),
+            (self.n_baselines, "n_baselines", 2, n_train, there_are),
+            (self.n_explained, "n_explained", 1, n_test, ", the test images there are" if decoys else ""),
         ):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigError(f"{name} must be a whole number; got {value!r}")
             if not low <= value <= high:
                 raise ConfigError(f"{name} must lie between {low} and {high}{unit}; got {value}")
-        if not 0 <= self.penalty_weight < float("inf"):
-            raise ConfigError(f"lambda must be a number of at least 0; got {self.penalty_weight}")
-        if not 0 < self.align_learning_rate < float("inf"):
-            raise ConfigError(f"align_learning_rate must be above 0; got {self.align_learning_rate}")
+        for value, name in (
+            (self.penalty_weight, "lambda"), (self.fill, "fill"), (self.smoothing, "smoothing"),
+            (self.feature_weight, "feature_weight"),
+        ):  # fmt: skip
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} must be a number of at least 0; got {value}")
+        for value, name in (
+            (self.learning_rate, "learning_rate"), (self.align_learning_rate, "align_learning_rate"),
+            (self.tolerance, "tolerance"),
+        ):  # fmt: skip
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{name} must be above 0; got {value}")
         if not 0 < self.align_fraction < 1:
             raise ConfigError(
                 f"align_fraction must lie strictly between 0 and 1; got {self.align_fraction}"
+            )
+        if decoys and (self.data_root or self.method != "lvlm-va" or self.model != "mlp" or self.overlap):
+            raise ConfigError(
+                "decoy-mnist has no data_root, overlap or other model, and its training data leave most "
+                "groups empty, so that there is nothing for the other methods; these are for knee and skin"
+            )
+        if self.overlap and self.data_root:
+            raise ConfigError("overlap is for phantoms; leave out data_root")
+        if self.data_root and not Path(self.data_root).is_dir():
+            raise ConfigError(
+                f"there is no folder {self.data_root}; give the data set's folder as data_root"
+            )
+        if self.segmenter == "sam" and not Path(self.segmenter_checkpoint).is_file():
+            raise ConfigError(
+                f"SAM needs a file with its weights as segmenter_checkpoint; got {self.segmenter_checkpoint!r}"
             )
         if self.critic == "lexicon" and not read_description(self.expert_description):
             raise ConfigError(
                 f"the lexicon critic knows no word of the description {self.expert_description!r}; "
                 "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage"
             )
+
+    @property
+    def source(self) -> str:
+        """Where the images come from: "decoy-mnist", "knee-phantom", "skin-phantom", "knee" or "skin"."""
+        drawn = self.dataset != "decoy-mnist" and not self.data_root
+        return f"{self.dataset}-phantom" if drawn else self.dataset
 
     @property
     def expert_description(self) -> str:
@@ -130,17 +293,21 @@ class Score:
 
     Attributes
     ----------
-    accuracy : on the decoy test set, in [0, 1]
-    accuracy_clean : on MNIST's test digits without any square
-    mu_align : share of attribution outside the square, test set
+    accuracy : on the test set, in [0, 1]; each sample counts alike
+    accuracy_clean : on the same images without the spurious feature, None where
+        there are none such
+    mu_align : share of attribution outside the spurious feature, test set
+    wga, aga : worst and average accuracy over the test set's groups
     verdict_accuracy, verdict_balanced_accuracy : of critic and judge, None
         where nobody judged
     seconds : wall time of what this row needed beyond the row before it
     """
 
     accuracy: float
-    accuracy_clean: float
+    accuracy_clean: float | None
     mu_align: float
+    wga: float
+    aga: float
     seconds: float
     verdict_accuracy: float | None = None
     verdict_balanced_accuracy: float | None = None
@@ -232,7 +399,7 @@ class AlignmentSet:
     Attributes
     ----------
     indices : Tensor, (N,), int64, within the training data
-    attributions : Tensor, (N, H, W)
+    attributions : Tensor, (N, H, W), smoothed if the config says so
     segments : Segments
     cases : list of N
     truth : Tensor, (N, J), bool, from :func:`metrics.segment_truth`; not for critics
@@ -258,7 +425,7 @@ class Prepared:
     Attributes
     ----------
     config : Config
-    train, test, clean_test : ShortcutDataset
+    train, test, clean_test : ShortcutDataset; the latter may be None
         "test" is the split of ``config.evaluate_on``; the clean one has the
         same images without the spurious feature
     model : nn.Module, before alignment
@@ -270,7 +437,7 @@ class Prepared:
     config: Config
     train: ShortcutDataset
     test: ShortcutDataset
-    clean_test: ShortcutDataset
+    clean_test: ShortcutDataset | None
     model: nn.Module
     baselines: Tensor
     found: AlignmentSet
@@ -330,6 +497,8 @@ class Prepared:
                 chosen.images[keep], chosen.labels[keep], masks[keep],
                 **{
                     "penalty_weight": self.config.penalty_weight,
+                    "penalty_scale": self.config.penalty_scale,
+                    "batch_size": self.config.batch_size,
                     "epochs": self.config.align_epochs,
                     "learning_rate": self.config.align_learning_rate,
                     "align_fraction": self.config.align_fraction,
@@ -345,16 +514,51 @@ class Prepared:
         return self.aligned(masks, taking_part(spurious, masks, self.config.keep_unjudged), **settings)
 
     def score(self, model: nn.Module) -> dict[str, float]:
-        """ "accuracy", "accuracy_clean" and "mu_align" of a model, all in [0, 1]."""
-        test, some = self.test, slice(self.config.n_explained)
-        maps = deeplift_shap(model, test.images[some], test.labels[some], self.baselines)
+        """The measured fields of :class:`Score`, of a model on the test set."""
+        test = self.test
+        # Images of real sets and phantoms come sorted: take some of every kind.
+        step = max(1, len(test) // self.config.n_explained)
+        shown = test.subset(
+            torch.arange(len(test))[:: step if self.config.data_root else 1][: self.config.n_explained]
+        )
+        maps = explain(self.config, model, shown, self.baselines, rivals=None)
+        predicted = predict(model, test.images)
+        in_groups = metrics.group_accuracy(predicted, test.labels, test.groups, len(test.group_names))
+        clean = self.clean_test
         return {
-            "accuracy": metrics.accuracy(predict(model, test.images), test.labels),
-            "accuracy_clean": metrics.accuracy(
-                predict(model, self.clean_test.images), self.clean_test.labels
-            ),
-            "mu_align": metrics.mu_align(maps, test.spurious_masks[some]),
+            "accuracy": metrics.accuracy(predicted, test.labels),
+            "accuracy_clean": None
+            if clean is None
+            else metrics.accuracy(predict(model, clean.images), clean.labels),
+            "mu_align": metrics.mu_align(maps, shown.spurious_masks),
+            "wga": metrics.worst_group_accuracy(in_groups),
+            "aga": metrics.average_group_accuracy(in_groups),
         }
+
+
+def load_split(config: Config, split: str, *, clean: bool = False) -> ShortcutDataset | None:
+    """One split of the config's data set.
+
+    Parameters
+    ----------
+    split : "train", "validation" or "test"
+    clean : the same images without the spurious feature; None where there are
+        none such (natural patches cannot be taken off)
+
+    Raises
+    ------
+    ImageDataError : the real images are not as their loader wants them
+    """
+    seed, size = config.seed, config.image_size
+    if config.dataset == "decoy-mnist":
+        return load_decoy_mnist(split, shade="none" if clean else None, random_state=seed)
+    rate = (0.0, 0.0) if clean else None
+    if not config.data_root:
+        draw = {"knee": knee_phantom, "skin": skin_phantom}[config.dataset]
+        return draw(split, size=size, marker_rate=rate, overlap=config.overlap, random_state=seed)
+    if config.dataset == "knee":
+        return load_knee(config.data_root, split, size=size, marker_rate=rate, random_state=seed)
+    return None if clean else load_skin(config.data_root, split, size=size, random_state=seed)
 
 
 def prepare(config: Config, *, model: nn.Module | None = None, progress: bool = False) -> Prepared:
@@ -364,8 +568,19 @@ def prepare(config: Config, *, model: nn.Module | None = None, progress: bool = 
     ----------
     config : Config
     model : one that was trained before, with a config of the same seed; None: train one
+
+    Raises
+    ------
+    ConfigError : the alignment set or the baselines ask for more training images than there are
     """
-    train = load_decoy_mnist("train", random_state=config.seed)
+    train = load_split(config, "train")
+    for name in ("n_align", "n_baselines"):
+        if getattr(config, name) > len(train):
+            raise ConfigError(
+                f"{name} must be at most {len(train)}, the training images there are; "
+                f"got {getattr(config, name)}"
+            )
+    test, clean_test = (load_split(config, config.evaluate_on, clean=clean) for clean in (False, True))
     clock = _Clock()
     model = model or trained(config, train, progress=progress)
     training_seconds = clock.lap()
@@ -373,8 +588,8 @@ def prepare(config: Config, *, model: nn.Module | None = None, progress: bool = 
     return Prepared(
         config,
         train,
-        load_decoy_mnist(config.evaluate_on, random_state=config.seed),
-        load_decoy_mnist(config.evaluate_on, shade="none"),
+        test,
+        clean_test,
         model,
         baselines,
         _alignment_set(config, train, model, baselines, progress),
@@ -387,14 +602,63 @@ def _baselines(config: Config, train: ShortcutDataset) -> Tensor:
     return train.images[order[: config.n_baselines]]
 
 
-def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False) -> nn.Module:
+def new_model(config: Config, dataset: ShortcutDataset, random_state: int) -> Classifier:
+    """An untrained (or, for the backbones, pretrained) model of the config for this data set."""
+    make = {
+        "mlp": mlp,
+        "small_resnet": small_resnet,
+        "resnet50": partial(resnet50, weights=config.weights),
+        "efficientnet_lite0": partial(efficientnet_lite0, weights=config.weights),
+    }[config.model]
+    return make(dataset.images.shape[1:], dataset.n_classes, random_state=random_state)
+
+
+def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False) -> Classifier:
     """A fresh model of the config, trained on ``dataset``."""
-    model = mlp(dataset.images.shape[1:], dataset.n_classes, random_state=config.seed)
+    model = new_model(config, dataset, config.seed)
     fit(
         model, dataset.images, dataset.labels,
-        epochs=config.train_epochs, random_state=config.seed, progress=progress,
+        epochs=config.train_epochs, learning_rate=config.learning_rate, decay=config.decay,
+        batch_size=config.batch_size, random_state=config.seed, progress=progress,
     )  # fmt: skip
     return model
+
+
+def explain(
+    config: Config,
+    model: nn.Module,
+    dataset: ShortcutDataset,
+    baselines: Tensor,
+    *,
+    rivals: Tensor | None,
+    progress: bool = False,
+) -> Tensor:
+    """DeepLIFT-SHAP maps (n, H, W) of a data set's own classes, within the memory that the model allows."""
+    rows = {} if config.model == "mlp" else {"max_rows": 256}
+    return deeplift_shap(
+        model, dataset.images, dataset.labels, baselines, rivals=rivals, progress=progress, **rows
+    )
+
+
+def segment(config: Config, images: Tensor, attributions: Tensor, *, progress: bool = False) -> Segments:
+    """Segments of maps (n, H, W), by the config's segmenter."""
+    if config.segmenter == "sam":
+        return sam(
+            images, attributions, config.n_segments,
+            checkpoint=config.segmenter_checkpoint, progress=progress,
+        )  # fmt: skip
+    if config.segmenter != "ppeps-wgm":
+        return superpixels(
+            images, attributions, config.n_segments, method=config.segmenter, progress=progress
+        )
+    hybrid = {"features": images, "feature_weight": config.feature_weight} if config.feature_weight else {}
+    segments = ppeps_wgm(
+        attributions, config.n_segments,
+        random_state=config.seed, tol=config.tolerance, progress=progress, **hybrid,
+    )  # fmt: skip
+    if config.fill:
+        segments = filled(segments, config.fill, features=images if hybrid else None)
+    return segments
 
 
 def _alignment_set(
@@ -407,10 +671,11 @@ def _alignment_set(
     )  # fmt: skip
     chosen = train.subset(indices)
     rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
-    attributions = deeplift_shap(
-        model, chosen.images, chosen.labels, baselines, rivals=rivals, progress=progress
-    )
-    segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed, progress=progress)
+    attributions = explain(config, model, chosen, baselines, rivals=rivals, progress=progress)
+    if config.smoothing:
+        sigma = config.smoothing * config.image_size
+        attributions = torch.from_numpy(gaussian_filter(attributions.numpy(), sigma, axes=(1, 2)))
+    segments = segment(config, chosen.images, attributions, progress=progress)
     return make_alignment_set(train, indices, attributions, segments, config.expert_description)
 
 
@@ -488,8 +753,10 @@ def run(
     ServerError, CapReached, StoreError : its answers stopped coming; those so
         far are in the store
     """
+    if config.dataset != "decoy-mnist":
+        raise ConfigError(f"pipeline.run is for decoy-mnist; methods.run runs {config.dataset}")
     connection = connection or Connection()
-    providers.check(config.critic, config.critic_settings, connection, config.dataset)
+    providers.check(config.critic, config.critic_settings, connection, config.source)
     clock = _Clock()
     ready = prepare(config, progress=progress)
     found = ready.found

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from lvlmva_lite.critic import Critique
+from lvlmva_lite.methods import MethodResult
 from lvlmva_lite.pipeline import Config, ConfigError, Result
 
 
@@ -73,7 +74,7 @@ class RunFolder:
         with (self.path / "critiques.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(critique)) + "\n")
 
-    def finish(self, result: Result) -> None:
+    def finish(self, result: Result | MethodResult) -> None:
         """Write ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors`` and ``results.json``."""
         segments = result.segments
         np.savez_compressed(
@@ -85,5 +86,6 @@ class RunFolder:
         )
         with (self.path / "verdicts.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(verdict)) + "\n" for verdict in result.verdicts)
-        save_file(result.models["lvlm_va"].state_dict(), self.path / "aligned.safetensors")
+        model = result.models["lvlm_va" if isinstance(result, Result) else "after"]
+        save_file(model.state_dict(), self.path / "aligned.safetensors")
         (self.path / "results.json").write_text(json.dumps(result.summary(), indent=1) + "\n", "utf-8")

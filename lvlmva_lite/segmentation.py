@@ -317,6 +317,54 @@ def choose_n_segments(
     return SegmentChoice(candidates, torch.stack(scores, 1), chosen, best)
 
 
+def filled(segments: Segments, distance: float = 6.0, *, features: Tensor | None = None) -> Segments:
+    """The same mixtures, with every pixel near a segment's Gaussian labelled, whatever its effect.
+
+    The hard assignment c_i = argmax_j r_ij is defined for all pixels, not only
+    for those of positive effect.  A mask made of the latter is full of holes,
+    through which a convolutional network goes on seeing what is masked.
+
+    Parameters
+    ----------
+    segments : from :func:`ppeps_wgm`
+    distance : squared Mahalanobis distance from its Gaussian up to which a
+        pixel belongs to a segment; in the plane the ellipse of 6 holds 95 % of
+        a Gaussian's mass
+    features : (n, F, H, W), those that the mixtures were fitted with, if any
+
+    Returns
+    -------
+    Segments : other ``labels``, everything else as it was
+
+    Raises
+    ------
+    ValueError : ``distance`` not above 0, or features that do not fit the mixtures
+    """
+    if not distance > 0:
+        raise ValueError(f"distance must be above 0, got {distance}")
+    n, height, width = segments.labels.shape
+    features = _checked_features(features, segments.labels.shape)
+    if features.shape[1] + 2 != segments.means.shape[2]:
+        raise ValueError(
+            f"the mixtures have {segments.means.shape[2] - 2} features beside the position, "
+            f"got {features.shape[1]}; give those they were fitted with"
+        )
+    rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
+    columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width
+    positions = torch.cartesian_prod(rows, columns)
+    labels = torch.full((n, height * width), -1)
+    for i in range(n):  # one at a time: (pixels, J, D) differences
+        points = torch.cat([positions, features[i].flatten(1).T.double()], 1)
+        offsets = points[:, None] - segments.means[i]
+        precisions, log_determinant = _inverse(segments.covariances[i])
+        squared = torch.einsum("pjd,jde,pje->pj", offsets, precisions, offsets)
+        joint = segments.shares[i].log() - 0.5 * log_determinant - 0.5 * squared
+        nearest = joint.argmax(1)
+        near = squared.gather(1, nearest[:, None])[:, 0] <= distance
+        labels[i] = torch.where(near & (segments.shares[i].sum() > 0), nearest, -1)
+    return replace(segments, labels=labels.view(n, height, width))
+
+
 def _with_room(segments: Segments, n_segments: int) -> Segments:
     """The same segments followed by empty ones, ``n_segments`` in all."""
     missing = n_segments - segments.n_segments

@@ -9,13 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 # The order in which data flows; a module may use those before it, never those after.
 ORDER = (
     "torchvision_compat", "datasets", "models", "sampling", "attribution", "segmentation", "superpixels",
-    "critic", "alignment", "metrics", "pipeline", "run_folder", "experiments", "plots", "evaluation",
-    "widgets", "cli_options", "critic_cli", "cli",
-    "torchvision_compat", "datasets", "models", "sampling", "attribution", "segmentation", "critic",
-    "alignment", "metrics", "pipeline", "run_folder", "experiments", "plots", "evaluation", "widgets",
-    "annotation_widget", "cli_options", "critic_cli", "cli",
-    "alignment", "metrics", "baselines", "pipeline", "run_folder", "experiments", "plots", "evaluation",
-    "widgets", "cli_options", "critic_cli", "cli",
+    "critic", "alignment", "metrics", "baselines", "pipeline", "methods", "run_folder", "experiments",
+    "plots", "evaluation", "widgets", "annotation_widget", "cli_options", "critic_cli", "cli",
 )  # fmt: skip
 
 

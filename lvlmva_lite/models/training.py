@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,7 @@ def fit(
     learning_rate: float = 1e-3,
     batch_size: int = 256,
     weight_decay: float = 0.0,
+    decay: bool = False,
     indices: Tensor | None = None,
     on_batch: Callable[[Tensor, Tensor], None] | None = None,
     random_state: int = 0,
@@ -34,6 +36,8 @@ def fit(
     weight_decay : each step shrinks the weights by ``learning_rate * weight_decay``
     indices : (m,) int64, the samples of an epoch, repeats allowed; None: each once
     on_batch : called with the batch's indices and logits, before the step
+    decay : lower the learning rate to 0 in equal steps; at a constant rate BatchNorm
+        makes single epochs jump
     random_state : int, shuffles the samples
     progress : show a progress bar
 
@@ -45,6 +49,9 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     if indices is None:
         indices = torch.arange(len(images))
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optimizer, 1.0, 0.0, total_iters=epochs * math.ceil(len(indices) / batch_size)
+    )
     history = []
     model.train()
     for _ in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress):
@@ -58,6 +65,8 @@ def fit(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if decay:
+                schedule.step()
             total += loss.item() * len(batch)
         history.append(total / len(indices))
     model.eval()

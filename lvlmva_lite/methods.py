@@ -1,0 +1,306 @@
+"""Knee and skin: one method after another on the same model, measured in groups.
+
+Every method gets the same number of trials, and the trial of the best
+worst-group accuracy on the validation split is taken: the rule of SUBG, DFR
+and JTT, which reads the validation groups for all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lvlmva_lite import metrics
+from lvlmva_lite.alignment import correction_masks
+from lvlmva_lite.baselines import dfr, jtt, placebo_masks, subg
+from lvlmva_lite.critic import Critique, Verdict, providers
+from lvlmva_lite.critic.batch import criticise_all, judge_all
+from lvlmva_lite.critic.providers import Connection
+from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.models import predict
+from lvlmva_lite.pipeline import (
+    Config,
+    ConfigError,
+    Prepared,
+    Score,
+    load_split,
+    new_model,
+    prepare,
+    taking_part,
+    verdict_matrix,
+)
+from lvlmva_lite.segmentation import Segments
+
+ROWS = {
+    "lvlm-va": "LVLM-VA",
+    "rrr-gt": "RRR, true masks",
+    "placebo": "placebo masks",
+    "finetune": "plain fine-tuning",
+    "subg": "SUBG",
+    "dfr": "DFR",
+    "jtt": "JTT",
+}
+"""Methods as people read them; their keys are ``pipeline.METHODS``."""
+
+TRIALS: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "lvlm-va": ({"strength": 0.3}, {"strength": 1.0}, {"strength": 3.0}),
+    "rrr-gt": ({"strength": 0.3}, {"strength": 1.0}, {"strength": 3.0}),
+    "placebo": ({"strength": 0.3}, {"strength": 1.0}, {"strength": 3.0}),
+    "finetune": ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0}),
+    "subg": ({"rate": 0.3}, {"rate": 1.0}, {"rate": 3.0}),
+    "dfr": ({"C": 1.0}, {"C": 0.1}, {"C": 0.01}),
+    "jtt": (
+        {"first_epochs": 1, "upweight": 5},
+        {"first_epochs": 1, "upweight": 20},
+        {"first_epochs": 2, "upweight": 20},
+    ),
+}
+"""Three settings to choose from for each method.
+
+"strength" is a factor of the config's lambda, "rate" one of its learning
+rate, "C" the inverse strength of DFR's L1 penalty.
+"""
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """All that one method made of one model.
+
+    Attributes
+    ----------
+    config : Config
+    indices, attributions, segments, critiques, verdicts, spurious, masks
+        of the alignment set, as in :class:`pipeline.Result`; critiques and
+        verdicts are empty and masks those used where nobody was asked
+    models : dict of nn.Module, "before" and "after"
+    scores : dict of Score, "before" and the method
+    group_accuracies : dict of Tensor, (n_groups,), "before" and "after"
+    group_names : tuple of str
+    trials : list of dict, the settings tried and their "score"
+    spurious_share_align : share of the alignment set that shows the spurious feature
+    verdicts_right : of :func:`metrics.verdict_accuracy`, or None where nobody judged
+    """
+
+    config: Config
+    indices: Tensor
+    attributions: Tensor
+    segments: Segments
+    critiques: list[Critique]
+    verdicts: list[Verdict]
+    spurious: Tensor
+    masks: Tensor
+    models: dict[str, nn.Module]
+    scores: dict[str, Score]
+    group_accuracies: dict[str, Tensor]
+    group_names: tuple[str, ...]
+    trials: list[dict[str, Any]]
+    spurious_share_align: float
+    verdicts_right: dict[str, float] | None
+
+    def summary(self) -> dict:
+        """The numbers of a run as plain values, ready for JSON."""
+        before, after = self.scores["before"], self.scores[self.config.method]
+        return {
+            "method": self.config.method,
+            "wga_before": before.wga,
+            "wga_after": after.wga,
+            "aga_before": before.aga,
+            "aga_after": after.aga,
+            "delta_wga": after.wga - before.wga,
+            "delta_aga": after.aga - before.aga,
+            "accuracy_before": before.accuracy,
+            "accuracy_after": after.accuracy,
+            "mu_align_before": before.mu_align,
+            "mu_align_after": after.mu_align,
+            "verdict_accuracy": after.verdict_accuracy,
+            "verdict_balanced_accuracy": after.verdict_balanced_accuracy,
+            "spurious_share_align": self.spurious_share_align,
+            "n_cases": len(self.indices),
+            "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
+            "n_undecided": int(self.spurious.isnan().sum()),
+            "n_cases_undecided": int(self.spurious.isnan().any(1).sum()),
+            "critic": self.critiques[0].critic if self.critiques else None,
+            "judge": self.verdicts[0].judge if self.verdicts else None,
+            "groups": {
+                name: {when: _number(values[i]) for when, values in self.group_accuracies.items()}
+                for i, name in enumerate(self.group_names)
+            },
+            "trials": self.trials,
+            "seed": self.config.seed,
+            "scores": {row: asdict(score) for row, score in self.scores.items()},
+            "config": asdict(self.config) | {"description": self.config.expert_description},
+        }
+
+
+def format_table(result: MethodResult) -> str:
+    """The result as text: before and after, worst group, average group, every group."""
+    names = {"before": "before", "after": ROWS[result.config.method]}
+    lines = [f"{'':<20}{'WGA':>7}{'AGA':>7}  " + "  ".join(result.group_names)]
+    for when, values in result.group_accuracies.items():
+        score = result.scores["before" if when == "before" else result.config.method]
+        groups = "  ".join(
+            f"{value:>{len(name)}.3f}"
+            for name, value in zip(result.group_names, values.tolist(), strict=True)
+        )
+        lines.append(f"{names[when]:<20}{score.wga:>7.3f}{score.aga:>7.3f}  {groups}")
+    return "\n".join(lines)
+
+
+def _number(value: Tensor) -> float | None:
+    return None if value.isnan() else value.item()
+
+
+def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor:
+    """Accuracy of a model in each group of a data set, (n_groups,), nan where a group is empty."""
+    return metrics.group_accuracy(
+        predict(model, dataset.images), dataset.labels, dataset.groups, len(dataset.group_names)
+    )
+
+
+def candidates(
+    prepared: Prepared, method: str, spurious: Tensor | None = None, *, progress: bool = False
+) -> Callable[[dict[str, Any]], nn.Module]:
+    """The method as a function from one of its ``TRIALS`` to a trained model.
+
+    Parameters
+    ----------
+    prepared : the model, its alignment set and its data
+    method : of ``pipeline.METHODS``
+    spurious : (N, J) float verdicts; for "lvlm-va" and "placebo"
+
+    Raises
+    ------
+    ConfigError : a group that the method needs is empty
+    """
+    config, train, chosen = prepared.config, prepared.train, prepared.chosen
+    fresh = partial(new_model, config, train)
+    common = {
+        "epochs": config.train_epochs, "batch_size": config.batch_size, "decay": config.decay,
+        "random_state": config.seed, "progress": progress,
+    }  # fmt: skip
+    everything = torch.ones(len(chosen), dtype=torch.bool)
+    if method in ("lvlm-va", "placebo"):
+        masks = correction_masks(prepared.found.segments.labels, spurious == 1)
+        keep = taking_part(spurious, masks, config.keep_unjudged)
+        if method == "placebo":
+            masks = placebo_masks(masks, random_state=config.seed)
+    elif method == "rrr-gt":
+        masks, keep = chosen.spurious_masks, everything
+    if method in ("lvlm-va", "placebo", "rrr-gt"):
+        return lambda trial: prepared.aligned(
+            masks, keep, progress=progress, penalty_weight=config.penalty_weight * trial["strength"]
+        )
+    if method == "finetune":
+        return lambda trial: prepared.aligned(
+            torch.zeros_like(chosen.spurious_masks), everything, progress=progress, penalty_weight=0.0,
+            learning_rate=config.align_learning_rate * trial["rate"],
+        )  # fmt: skip
+    try:
+        if method == "subg":
+            # As many steps as plain training takes: the subset is smaller, so it is seen more often.
+            smallest = min(n for n in torch.bincount(train.groups).tolist() if n)
+            longer = max(1, len(train) // (smallest * len(train.group_names)) // 2)
+            return lambda trial: subg(
+                fresh, train, learning_rate=config.learning_rate * trial["rate"],
+                **common | {"epochs": config.train_epochs * longer},
+            ).model  # fmt: skip
+        if method == "jtt":
+            return lambda trial: (
+                jtt(fresh, train, learning_rate=config.learning_rate, **trial, **common).model
+            )
+        validation = load_split(config, "validation")
+        return lambda trial: (
+            dfr(
+                prepared.model, validation, Cs=(trial["C"],), random_state=config.seed, progress=progress
+            ).model
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def best_trial(
+    make: Callable[[dict[str, Any]], nn.Module],
+    method: str,
+    validation: ShortcutDataset,
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """The model of the trial of best worst-group accuracy on the validation split, and all trials.
+
+    Of trials that score alike the first is taken.
+    """
+    tried = []
+    best: tuple[float, nn.Module] | None = None
+    for trial in TRIALS[method]:
+        model = make(trial)
+        score = metrics.worst_group_accuracy(groups_of(model, validation))
+        tried.append({**trial, "score": score})
+        if best is None or score > best[0]:
+            best = score, model
+    return best[1], tried
+
+
+def run(
+    config: Config,
+    *,
+    connection: Connection | None = None,
+    known_critiques: Mapping[tuple[str, int], Critique] | None = None,
+    on_critique: Callable[[Critique], None] | None = None,
+    progress: bool = False,
+) -> MethodResult:
+    """Train on the shortcut, apply the config's method, and measure in groups.
+
+    Parameters and errors as for :func:`pipeline.run`.
+    """
+    connection = connection or Connection()
+    asks = config.method in ("lvlm-va", "placebo")
+    if asks:
+        providers.check(config.critic, config.critic_settings, connection, config.source)
+    prepared = prepare(config, progress=progress)
+    start = time.perf_counter()
+    found, chosen = prepared.found, prepared.chosen
+    critiques: list[Critique] = []
+    verdicts: list[Verdict] = []
+    spurious = torch.full(found.truth.shape, float("nan"))
+    ruled = None
+    masks = torch.zeros_like(chosen.spurious_masks)
+    if asks:
+        critic, judge = providers.make(
+            config.critic, config.critic_settings, connection, seed=config.seed,
+            truth=found.truth_by_case() if config.critic == "simulated" else None,
+        )  # fmt: skip
+        critiques = criticise_all(
+            critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress
+        )
+        verdicts = judge_all(judge, critiques, found.segments.n_segments, progress=progress)
+        spurious = verdict_matrix(verdicts)
+        ruled = metrics.verdict_accuracy(spurious, found.truth, found.segments.labels)
+        masks = correction_masks(found.segments.labels, spurious == 1)
+    elif config.method == "rrr-gt":
+        masks = chosen.spurious_masks
+    validation = load_split(config, "validation")
+    make = candidates(prepared, config.method, spurious, progress=progress)
+    model, trials = best_trial(make, config.method, validation)
+    seconds = time.perf_counter() - start
+    models = {"before": prepared.model, "after": model}
+    right = {} if ruled is None else {
+        "verdict_accuracy": ruled["accuracy"],
+        "verdict_balanced_accuracy": ruled["balanced_accuracy"],
+    }  # fmt: skip
+    return MethodResult(
+        config, found.indices, found.attributions, found.segments, critiques, verdicts, spurious, masks,
+        models,
+        {
+            "before": Score(**prepared.score(prepared.model), seconds=prepared.training_seconds),
+            config.method: Score(**prepared.score(model), seconds=seconds, **right),
+        },
+        {when: groups_of(one, prepared.test) for when, one in models.items()},
+        prepared.test.group_names,
+        trials,
+        chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
+        ruled,
+    )  # fmt: skip
