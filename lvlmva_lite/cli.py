@@ -123,8 +123,12 @@ def run(
         str, typer.Option(help="contrast: the class against its runner-up; logit: the class alone.")
     ] = "contrast",
     keep_unjudged: Annotated[
-        bool, typer.Option(help="Keep samples in which nothing was judged spurious.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--keep-unjudged/--drop-unjudged",
+            help="Samples in which nothing was judged spurious: keep for knee and skin, drop for decoy-mnist.",
+        ),
+    ] = None,
     train_epochs: Annotated[int | None, typer.Option(help="Epochs before alignment.", metavar="N")] = None,
     align_epochs: Annotated[int | None, typer.Option(help="Epochs of alignment.", metavar="N")] = None,
     evaluate_on: Annotated[

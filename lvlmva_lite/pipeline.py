@@ -67,6 +67,7 @@ _MNIST = {
     "align_epochs": 5,
     "align_learning_rate": 3e-3,
     "align_fraction": 0.5,
+    "keep_unjudged": False,
     "n_baselines": 50,
     "n_explained": 2000,
 }
@@ -83,23 +84,26 @@ _PHANTOMS = {
     "learning_rate": 3e-3,
     "decay": True,
     "batch_size": 64,
-    "align_epochs": 2,
-    "align_learning_rate": 1e-3,
+    "align_epochs": 3,
+    "align_learning_rate": 3e-4,
     "align_fraction": 0.25,
+    # Two classes, and the spurious feature on one of them: without the images in which
+    # nothing is judged, the alignment set would hold that class alone.
+    "keep_unjudged": True,
     "n_baselines": 12,
-    "n_explained": 100,
+    "n_explained": 60,
 }
 _PHOTOGRAPHS = _PHANTOMS | {
     "model": "efficientnet_lite0",
     "image_size": 96,
-    "n_align": 150,
-    "train_epochs": 8,
-    "learning_rate": 3e-4,
+    "n_align": 100,
+    "train_epochs": 6,
+    "learning_rate": 1e-3,
     "batch_size": 32,
-    "align_epochs": 4,
+    "align_epochs": 3,
     "align_learning_rate": 1e-4,
-    "n_baselines": 6,
-    "n_explained": 60,
+    "n_baselines": 4,
+    "n_explained": 20,
 }
 
 
@@ -189,7 +193,7 @@ class Config:
     sampling: str = "low"
     balanced: bool = True
     explain: str = "contrast"
-    keep_unjudged: bool = False
+    keep_unjudged: bool | None = None
     train_epochs: int | None = None
     learning_rate: float | None = None
     decay: bool | None = None

@@ -80,6 +80,10 @@ def test_two_ways_to_describe_a_lesion():
     skin = np.zeros((64, 64), bool)
     skin[50:, :10] = True
     where = [torch.from_numpy(mask) for mask in (lesion, patch & ~lesion, skin)]
-    # "Only the lesion counts" dismisses bare skin as well; naming the bandage does not.
-    assert verdicts(image, class_description("skin"), *where) == (False, True, True)
+    # "Only the lesion counts" dismisses things that were put there, though no word names them.
+    assert verdicts(image, class_description("skin"), *where) == (False, True, False)
     assert verdicts(image, class_description("skin-bandages"), *where) == (False, True, False)
+    # Words that neither name the bandage nor say that nothing else counts leave it alone.
+    assert verdicts(image, "The lesion tells.", *where) == (False, False, False)
+    across, beside = (slice(28, 36), slice(15, 49)), (slice(3, 14), slice(55, 62))
+    assert verdicts(knee(True), class_description("knee-joint"), across, beside) == (False, True)

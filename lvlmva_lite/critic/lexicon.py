@@ -120,6 +120,11 @@ def _place(inside: np.ndarray) -> str:
     return "centre" if vertical == horizontal else f"{vertical} {horizontal}"
 
 
+def _foreign_object(image: np.ndarray) -> np.ndarray:
+    """Things that somebody put into a medical picture: dyed patches, and letters in grey ones."""
+    return regions.coloured_patch(image) if len(image) == 3 else regions.letter(image)
+
+
 class LexiconCritic:
     """Argues about segments with the words of the description.
 
@@ -127,8 +132,10 @@ class LexiconCritic:
     pixels that lie in the clause's region (of all its pixels if it covers
     hardly any drawing).  What covers mostly a region that the description
     dismisses is called irrelevant; what covers a region that it upholds is
-    called relevant; and what it does not mention is called relevant, unless
-    the description says that only what it upholds counts.
+    called relevant.  What it does not mention is called relevant too, with one
+    exception: where the description says that only this or that counts, a
+    thing that was put into the picture (a letter, a dyed patch) is called
+    irrelevant although no word names it.  Bare surroundings are no thing.
     """
 
     name = "lexicon"
@@ -153,6 +160,7 @@ class LexiconCritic:
         found = [clause.region(image) for clause in clauses]
         drawn = regions.grey(image)
         only_this = any(clause.only_this for clause in clauses)
+        foreign = _foreign_object(image) & ~np.logical_or.reduce(found)
 
         lines = [f"The image is labelled {case.class_name}."]
         for clause, region in zip(clauses, found, strict=True):
@@ -168,9 +176,9 @@ class LexiconCritic:
             shares = [(region & basis).sum() / basis.sum() for region in found]
             best = int(np.argmax(shares))
             covers = f"Segment {name} lies in the {_place(inside)} and covers "
-            if shares[best] < 0.5 and only_this:
+            if shares[best] < 0.5 and only_this and (foreign & basis).sum() >= 0.5 * basis.sum():
                 lines.append(
-                    covers + "mostly parts other than those that the expert says count. "
+                    covers + "mostly a thing that is none of those that the expert says count. "
                     f"Segment {name} is not relevant, it is spurious."
                 )
             elif shares[best] < 0.5:

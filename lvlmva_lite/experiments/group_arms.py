@@ -128,8 +128,7 @@ def arm_rows(prepared: Prepared, arms: Sequence[str] = METHODS) -> list[Row]:
     cases = [dataclasses.replace(case, description=other.description) for case in found.cases]
     again = dataclasses.replace(prepared, config=other, found=dataclasses.replace(found, cases=cases))
     spurious, ruled = judged(again)
-    rows.append(row("other words", "lvlm-va", again, spurious, ruled))
-    return rows
+    return [*rows, row("other words", "lvlm-va", again, spurious, ruled)]
 
 
 def _one_trial(prepared: Prepared, ablation: str, arm: str, spurious: Tensor) -> Row:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from lvlmva_lite.experiments import decoy_arms, decoy_sweeps
+from lvlmva_lite.experiments import decoy_arms, decoy_sweeps, group_arms
 from lvlmva_lite.experiments.tables import Rows
 
 SWEEPS: dict[str, Callable[[int], Rows]] = {
@@ -13,6 +14,15 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "decoy_budget": decoy_sweeps.budget_sweep,
     "decoy_mixing": decoy_sweeps.mixing_sweep,
     "decoy_loop": decoy_arms.loop_sweep,
+    "knee_phantoms": partial(group_arms.phantom_sweep, "knee"),
+    "skin_phantoms": partial(group_arms.phantom_sweep, "skin"),
+    "knee_ablations": partial(group_arms.ablation_sweep, "knee"),
     "decoy_beyond": decoy_arms.beyond_sweep,
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
+
+REAL_SWEEPS: dict[str, Callable[[str, int], Rows]] = {
+    "knee_real": partial(group_arms.real_sweep, "knee"),
+    "skin_real": partial(group_arms.real_sweep, "skin"),
+}
+"""As ``SWEEPS``, for functions that take the folder of the images before the seed."""
