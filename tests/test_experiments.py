@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
-from lvlmva_lite.experiments.claims import contradicted, load_claims
+from lvlmva_lite.experiments.claims import NOT_STATED, contradicted, load_claims
 from lvlmva_lite.experiments.record import record, recorded
 
 CELLS = [
@@ -91,9 +91,28 @@ def test_a_status_that_what_ran_contradicts_is_told(status, after, holds):
     assert contradicted(claims, "another chapter", {}) == []
 
 
-def test_a_claim_about_an_unrecorded_number_is_an_error():
-    with pytest.raises(ValueError, match="claim a: name 'after' is not defined"):
-        contradicted(load_claims(CLAIM.format(id="a", status="reproduced", note="")), "00_x", {"before": 1})
+def test_a_claim_about_an_unrecorded_number_is_told():
+    claims = load_claims(CLAIM.format(id="a", status="reproduced", note=""))
+    told = "claim a names 'after', which 00_x did not record; it recorded: before"
+    assert contradicted(claims, "00_x", {"before": 1}) == [told]
+    with pytest.raises(ValueError, match=told):
+        claims[0].holds({"before": 1})
+
+
+def test_a_name_is_missed_although_the_check_is_decided_before_it():
+    text = CLAIM.format(id="a", status="not reproduced", note="seen")
+    claims = load_claims(text.replace("after > before", "before > 1 and after > 1"))
+    assert claims[0].names == ["before", "after"]
+    assert "names 'after'" in contradicted(claims, "00_x", {"before": 1})[0]
+
+
+def test_a_check_that_cannot_be_evaluated_is_told():
+    claims = load_claims(CLAIM.format(id="a", status="not reproduced", note="seen"))
+    (line,) = contradicted(claims, "00_x", {"before": 1, "after": "text"})
+    assert line.startswith("claim a: 'after > before' cannot be evaluated: TypeError")
+
+
+ROW = CLAIM.format(id="a", status="reproduced", note="")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +120,15 @@ def test_a_claim_about_an_unrecorded_number_is_an_error():
     [
         (CLAIM.format(id="a", status="proved", note=""), "'proved'"),
         (CLAIM.format(id="a", status="not reproduced", note=""), "its note must say"),
-        (CLAIM.format(id="a", status="reproduced", note="") * 2, "share an id"),
+        (CLAIM.format(id="a", status="reproduced", note="") * 2, "share an id: a"),
+        (ROW + "  colour: red", "claim a has an unknown field colour; there are: id, statement"),
+        (ROW.replace("  chapter: 00_x\n", ""), "claim a lacks chapter"),
+        (ROW.replace("after > before", "true"), "claim a: check must be a text, got True"),
+        (ROW.replace("after > before", "after >"), "claim a: its check 'after >' is no expression"),
+        (ROW.replace("after > before", "1 < 2"), "claim a: its check '1 < 2' names no recorded number"),
+        (ROW + "  data: knees", "claim a: data must be one of DecoyMNIST, .* got 'knees'"),
+        (ROW + "  experiment: E9", "claim a: experiment must be one of E1, .* got 'E9'"),
+        ("- a sentence", "claim number 1 is 'a sentence'"),
     ],
 )
 def test_ill_formed_claims_are_refused(text, message):
@@ -114,8 +141,26 @@ def test_a_check_cannot_reach_the_interpreter():
         CLAIM.format(id="a", status="reproduced", note="").replace("after > before", "open('x')")
     )
     with pytest.raises(ValueError, match="'open'"):
-        contradicted(claims, "00_x", {})
+        claims[0].holds({})
 
 
-def test_claims_that_ship_are_well_formed():
-    assert load_claims()
+@pytest.mark.parametrize(
+    ("id", "experiment", "data"),
+    [
+        ("E5-x", "E5", "DecoyMNIST"),
+        ("E2-x", "E2", "not stated"),
+        ("E9-x", "ours", "DecoyMNIST"),
+        ("x", "ours", "DecoyMNIST"),
+    ],
+)
+def test_experiment_and_data_follow_from_the_id_where_the_file_is_silent(id, experiment, data):
+    (claim,) = load_claims(CLAIM.format(id=id, status="reproduced", note=""))
+    assert (claim.experiment, claim.data) == (experiment, data)
+    text = CLAIM.format(id=id, status="reproduced", note="") + "  experiment: E3\n  data: skin phantom"
+    assert (load_claims(text)[0].experiment, load_claims(text)[0].data) == ("E3", "skin phantom")
+
+
+def test_claims_that_ship_are_well_formed_and_say_their_data():
+    claims = load_claims()
+    assert claims
+    assert [claim.id for claim in claims if claim.data == NOT_STATED] == []
