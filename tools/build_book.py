@@ -3,7 +3,8 @@
 ``python tools/build_book.py [--profile quick|paper] [--jobs N]`` stages the book in
 ``_build/work/src``, runs every chapter of ``_toc.yml`` into it (only those whose code,
 parameters, package or constraints have changed since) and renders it with every warning
-an error.  Then it checks the links of the HTML.
+an error.  Before that it holds the claims to what the chapters recorded and writes the
+scorecard; after it, it checks the links of the HTML.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import nbformat
 import yaml
 from vendor_javascript import SPHINX_CONFIG, vendor
 
+from lvlmva_lite.experiments.claims import Claim, contradicted, load_claims
+from lvlmva_lite.experiments.scorecard import scorecard
 from notebooks import ROOT, repository, write_full
 
 # The first page lies deeper: this leads to it, without scripts, too.
@@ -111,20 +114,23 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
     return notebook
 
 
-def false_claims(runs: Path, chapters: set[str]) -> list[str]:
-    """Return one line for every claim that what ran contradicts, or that no chapter of the book makes."""
-    from lvlmva_lite.experiments.claims import contradicted, load_claims
-
-    claims = load_claims()
-    lines = [
+def without_chapter(claims: list[Claim], chapters: set[str]) -> list[str]:
+    """Return one line for every claim that no chapter of the book makes."""
+    return [
         f"{claim.id} is about {claim.chapter}, which is not in _toc.yml"
         for claim in claims
         if claim.chapter not in chapters
     ]
-    for chapter in sorted(chapters):
-        values = json.loads((runs / chapter / f"{chapter}.json").read_text())
-        lines += contradicted(claims, chapter, values)
-    return lines
+
+
+def recorded_values(runs: Path, chapters: set[str]) -> dict[str, dict]:
+    """Return what every chapter recorded."""
+    return {name: json.loads((runs / name / f"{name}.json").read_text()) for name in sorted(chapters)}
+
+
+def false_claims(claims: list[Claim], values: dict[str, dict]) -> list[str]:
+    """Return one line for every claim that what the chapters recorded contradicts or cannot decide."""
+    return [line for chapter in values for line in contradicted(claims, chapter, values[chapter])]
 
 
 def configuration(root: Path, vendored: bool) -> dict:
@@ -192,6 +198,9 @@ def build(root: Path, profile: str, jobs: int) -> Path:
 
     listed = documents(yaml.safe_load((root / "_toc.yml").read_text()))
     chapters = {name.removeprefix("notebooks/") for name in listed if name.startswith("notebooks/")}
+    claims = load_claims()
+    if lines := without_chapter(claims, chapters):
+        raise SystemExit("\n".join(["claims without a chapter:", *lines]))
     written = write_full(stage / "notebooks", root, only=chapters)
     if missing := chapters - {path.stem for path in written}:
         raise SystemExit(f"_toc.yml lists chapters that are not there: {', '.join(sorted(missing))}")
@@ -202,8 +211,11 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     with ProcessPoolExecutor(max_workers=jobs) as pool:
         for path, result in zip(written, pool.map(one, written), strict=True):
             nbformat.write(with_outputs(nbformat.read(path, 4), nbformat.read(result, 4)), path)
-    if lines := false_claims(work / "runs" / profile, chapters):
+    values = recorded_values(work / "runs" / profile, chapters)
+    if lines := false_claims(claims, values):
         raise SystemExit("\n".join(["claims that no longer hold:", *lines]))
+    page = stage / "book" / "scorecard.md"
+    page.write_text(scorecard(page.read_text(), claims, values, profile))
 
     shutil.rmtree(html, ignore_errors=True)
     command = Path(sys.executable).parent / "jupyter-book"
