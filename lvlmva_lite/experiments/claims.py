@@ -29,6 +29,7 @@ NOT_STATED = "not stated"
 DATA = {
     "DecoyMNIST": "real digits with a grey square that we drew",
     "drawn numbers": "points or vectors drawn at random; no images",
+    "toy image": "a picture of a few shapes, drawn to make one point",
     "knee phantom": "drawn knees with drawn letters; no person's radiograph",
     "skin phantom": "drawn lesions with drawn patches; no photograph",
     "real knees": "radiographs as they were taken",
