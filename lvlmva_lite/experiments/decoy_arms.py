@@ -36,9 +36,14 @@ Row = dict[str, Any]
 ACCURACIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of the simulated critics."""
 
+ERROR_RATES = (0.3, 0.6)
+"""Of the simulated critics that err in one way only."""
+
+AS_IT_IS = "as it is"
+"""Name of the arm with every setting at its default."""
+
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "explain the class alone": {"explain": "logit"},
-    "keep what was not judged": {"keep_unjudged": True},
     "classes not balanced": {"balanced": False},
     "random samples": {"sampling": "random"},
     "high entropy": {"sampling": "high"},
@@ -107,51 +112,88 @@ def loop_sweep(seed: int) -> list[Row]:
     return loop_rows(prepare(Config(seed=seed)))
 
 
+def _row(
+    prepared: Prepared,
+    experiment: str,
+    arm: str,
+    model: nn.Module,
+    spurious: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> Row:
+    """Measure a model; and the verdicts (N, J) and samples (N,) it was aligned with, where there are any."""
+    row = {"experiment": experiment, "arm": arm}
+    if spurious is not None:
+        ruled = metrics.verdict_accuracy(spurious, prepared.found.truth, prepared.found.segments.labels)
+        row["verdict_accuracy"] = ruled["accuracy"]
+        row["verdict_balanced_accuracy"] = ruled["balanced_accuracy"]
+    if keep is not None:
+        row["n_taking_part"] = int(keep.sum())
+    return row | prepared.score(model)
+
+
 def _arm(prepared: Prepared, experiment: str, arm: str, spurious: Tensor) -> Row:
     """Align by verdicts (N, J) and measure."""
-    ruled = metrics.verdict_accuracy(spurious, prepared.found.truth, prepared.found.segments.labels)
-    return {
-        "experiment": experiment,
-        "arm": arm,
-        "verdict_accuracy": ruled["accuracy"],
-        "verdict_balanced_accuracy": ruled["balanced_accuracy"],
-        "n_taking_part": int((spurious == 1).any(1).sum()),
-        **prepared.score(prepared.aligned_by_verdicts(spurious)),
-    }
+    masks = correction_masks(prepared.found.segments.labels, spurious == 1)
+    keep = taking_part(spurious, masks, prepared.config.keep_unjudged)
+    return _row(prepared, experiment, arm, prepared.aligned(masks, keep), spurious, keep)
 
 
 def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] = VARIANTS) -> list[Row]:
     """What each ingredient is worth: the method as it is, then with one thing changed.
 
-    Besides ``variants``: effects of both signs in place of positive ones, J
-    chosen for each map by the weighted BIC, and a second round of critique on
-    the aligned model whose masks join the first.
+    Besides ``variants``: alignment samples that were not judged are kept;
+    segments of the effects of both signs in place of positive ones; J chosen
+    for each map by the weighted BIC; and a second round of critique on the
+    aligned model whose masks join the first.
+
+    Returns
+    -------
+    list of dict
+        "experiment" ("variant"), "arm", "verdict_accuracy",
+        "verdict_balanced_accuracy", "n_taking_part" (alignment samples),
+        "accuracy", "accuracy_clean" and "mu_align"
     """
     spurious = prepared.verdicts()
-    rows = [_arm(prepared, "variant", "as it is", spurious)]
+    rows = [_arm(prepared, "variant", AS_IT_IS, spurious)]
     for name, settings in variants.items():
         changed = prepare(dataclasses.replace(prepared.config, **settings), model=prepared.model)
         rows.append(_arm(changed, "variant", name, changed.verdicts()))
 
+    keeping = dataclasses.replace(prepared.config, keep_unjudged=True)
+    kept = dataclasses.replace(prepared, config=keeping)
+    rows.append(_arm(kept, "variant", "keep what was not judged", spurious))
+
     found, seed = prepared.found, prepared.config.seed
-    both_signs = ppeps_wgm(found.attributions.abs(), found.segments.n_segments, random_state=seed)
-    chosen_by_bic = choose_n_segments(found.attributions, (2, 4, 6, 8, 10), random_state=seed).segments
-    for name, segments in (("effects of both signs", both_signs), ("J by BIC", chosen_by_bic)):
-        changed = dataclasses.replace(
-            prepared, found=_with_segments(prepared, found.attributions, segments)
-        )
+    effects = found.attributions
+    either = ppeps_wgm(effects.abs(), found.segments.n_segments, random_state=seed)
+    by_bic = choose_n_segments(effects, (3, 6, 10), random_state=seed).segments
+    for name, maps, segments in (
+        ("effects of both signs", effects.abs(), either),
+        ("J by BIC", effects, by_bic),
+    ):
+        changed = dataclasses.replace(prepared, found=_resegmented(prepared, maps, segments))
         rows.append(_arm(changed, "variant", name, changed.verdicts()))
     return [*rows, second_round(prepared, spurious)]
 
 
-def _with_segments(prepared: Prepared, attributions: Tensor, segments: Segments) -> AlignmentSet:
+def _resegmented(prepared: Prepared, attributions: Tensor, segments: Segments) -> AlignmentSet:
+    """The same samples under other segments, whose truth is that of ``attributions``."""
     return make_alignment_set(
         prepared.train, prepared.found.indices, attributions, segments, prepared.config.expert_description
     )
 
 
 def second_round(prepared: Prepared, spurious: Tensor) -> Row:
-    """Explain the aligned model on the same images, ask again, and align with both rounds' masks."""
+    """Explain the aligned model on the same images, ask again, and align with both rounds' masks.
+
+    The second alignment starts where the first did.  "verdict_accuracy" is
+    that of the second round.
+
+    Parameters
+    ----------
+    prepared : with ``config.explain`` "contrast"
+    spurious : (N, J), verdicts of the first round
+    """
     first = correction_masks(prepared.found.segments.labels, spurious == 1)
     model, chosen, config = prepared.aligned_by_verdicts(spurious), prepared.chosen, prepared.config
     attributions = deeplift_shap(
@@ -159,42 +201,39 @@ def second_round(prepared: Prepared, spurious: Tensor) -> Row:
         rivals=runner_up(predict_proba(model, chosen.images), chosen.labels),
     )  # fmt: skip
     segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed)
-    again = dataclasses.replace(prepared, found=_with_segments(prepared, attributions, segments))
+    again = dataclasses.replace(prepared, found=_resegmented(prepared, attributions, segments))
     verdicts = again.verdicts()
-    ruled = metrics.verdict_accuracy(verdicts, again.found.truth, segments.labels)
     masks = first | correction_masks(segments.labels, verdicts == 1)
     keep = masks.flatten(1).any(1)
-    return {
-        "experiment": "variant",
-        "arm": "two rounds",
-        "verdict_accuracy": ruled["accuracy"],
-        "verdict_balanced_accuracy": ruled["balanced_accuracy"],
-        "n_taking_part": int(keep.sum()),
-        **prepared.score(prepared.aligned(masks, keep)),
-    }
+    return _row(again, "variant", "two rounds", prepared.aligned(masks, keep), verdicts, keep)
 
 
 def control_rows(prepared: Prepared) -> list[Row]:
     """Is it the place of the masks?  Same images, same budget, other masks or none.
 
-    "before" and "true masks" frame them; "moved" shifts each mask to another
-    place in its image; "shuffled" hands each image the verdicts of another;
-    "lambda 0" fine-tunes on the same batches without any penalty.
+    "before" and "true masks" frame the method.  "moved masks" shifts each mask
+    to another place in its image; "opposite corner" turns each by half a turn,
+    so that what lay on a square lies on an empty corner; "shuffled verdicts"
+    hands each image the verdicts on another; "lambda 0" fine-tunes on the same
+    batches without any penalty.
     """
-    seed, config = prepared.config.seed, prepared.config
+    seed, found = prepared.config.seed, prepared.found
     spurious = prepared.verdicts()
-    masks = correction_masks(prepared.found.segments.labels, spurious == 1)
-    keep = taking_part(spurious, masks, config.keep_unjudged)
-    shuffled = shuffle_verdicts(spurious, prepared.found.segments.labels, random_state=seed)
-    models = {
-        "before": prepared.model,
-        "LVLM-VA": prepared.aligned(masks, keep),
-        "true masks": prepared.aligned(prepared.chosen.spurious_masks),
-        "moved masks": prepared.aligned(placebo_masks(masks, random_state=seed), keep),
-        "shuffled verdicts": prepared.aligned_by_verdicts(shuffled),
-        "lambda 0": prepared.aligned(masks, keep, penalty_weight=0.0),
+    masks = correction_masks(found.segments.labels, spurious == 1)
+    keep = taking_part(spurious, masks, prepared.config.keep_unjudged)
+    everyone = torch.ones(len(masks), dtype=torch.bool)
+    shuffled = shuffle_verdicts(spurious, found.segments.labels, random_state=seed)
+    placed = {
+        "true masks": (prepared.chosen.spurious_masks, everyone),
+        "moved masks": (placebo_masks(masks, random_state=seed), keep),
+        "opposite corner": (masks.flip(1, 2), keep),
     }
-    return [{"experiment": "control", "arm": arm, **prepared.score(m)} for arm, m in models.items()]
+    rows = [_row(prepared, "control", "before", prepared.model)]
+    for arm, (mask, who) in placed.items():
+        rows.append(_row(prepared, "control", arm, prepared.aligned(mask, who), keep=who))
+    rows.append(_arm(prepared, "control", "shuffled verdicts", shuffled))
+    idle = prepared.aligned(masks, keep, penalty_weight=0.0)
+    return [*rows, _row(prepared, "control", "lambda 0", idle, keep=keep)]
 
 
 def dose_rows(prepared: Prepared, accuracies: Sequence[float] = ACCURACIES) -> list[Row]:
@@ -207,7 +246,62 @@ def dose_rows(prepared: Prepared, accuracies: Sequence[float] = ACCURACIES) -> l
     return rows
 
 
+def one_sided_verdicts(
+    truth: Tensor, *, misses: float = 0.0, false_alarms: float = 0.0, random_state: int
+) -> Tensor:
+    """The truth with errors of one kind, or of both, at rates of their own.
+
+    Parameters
+    ----------
+    truth : (N, J) bool, spurious in truth
+    misses : probability that a spurious segment is called relevant
+    false_alarms : probability that a relevant segment is called spurious
+    random_state : int; at a higher rate every error of a lower one is made too
+
+    Returns
+    -------
+    Tensor, (N, J), float, 1 spurious, 0 not
+
+    Raises
+    ------
+    ValueError : a rate outside [0, 1]
+    """
+    for name, rate in (("misses", misses), ("false_alarms", false_alarms)):
+        if not 0 <= rate <= 1:
+            raise ValueError(f"{name} must lie between 0 and 1, got {rate}")
+    draw = torch.rand(truth.shape, generator=torch.Generator().manual_seed(random_state))
+    return (truth ^ (draw < torch.where(truth, misses, false_alarms))).float()
+
+
+def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list[Row]:
+    """Which errors hurt?  Simulated critics that only miss, or only raise false alarms.
+
+    At the same rate false alarms are more, for most segments are relevant; "as
+    many false alarms" has the rate at which both make equally many errors.
+    """
+    found, seed = prepared.found, prepared.config.seed
+    present = (
+        found.segments.labels.flatten(1)[:, None] == torch.arange(found.truth.shape[1])[:, None]
+    ).any(2)
+    odds = (found.truth.sum() / (present & ~found.truth).sum()).item()
+    rows = []
+    for rate in rates:
+        for arm, errors in (
+            (f"misses at {rate:g}", {"misses": rate}),
+            (f"false alarms at {rate:g}", {"false_alarms": rate}),
+            (f"as many false alarms as misses at {rate:g}", {"false_alarms": min(1.0, rate * odds)}),
+        ):
+            spurious = one_sided_verdicts(found.truth, **errors, random_state=seed)
+            rows.append(_arm(prepared, "error", arm, spurious))
+    return rows
+
+
 def beyond_sweep(seed: int) -> list[Row]:
-    """Variants, controls, dose and response, on the test set; mu_Align on 500 images."""
+    """Variants, controls, doses and kinds of error, on the test set; mu_Align on 500 images."""
     prepared = prepare(Config(seed=seed, n_explained=500))
-    return [*variant_rows(prepared), *control_rows(prepared), *dose_rows(prepared)]
+    return [
+        *variant_rows(prepared),
+        *control_rows(prepared),
+        *dose_rows(prepared),
+        *error_rows(prepared),
+    ]
