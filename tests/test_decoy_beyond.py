@@ -104,9 +104,11 @@ def test_as_many_false_alarms_means_as_many(prepared):
 
 def test_true_masks_help_and_none_do_not(prepared):
     rows = by_arm(decoy_arms.control_rows(prepared))
-    assert set(rows) == {
-        "before", "true masks", "moved masks", "opposite corner", "shuffled verdicts", "lambda 0"
-    }  # fmt: skip
+    assert list(rows) == [
+        "before", "true masks", "moved masks", "opposite corner", "shuffled verdicts",
+        "contrary verdicts", "every segment", "lambda 0",
+    ]  # fmt: skip
+    assert rows["every segment"]["n_taking_part"] == 40
     before, bound = rows["before"], rows["true masks"]
     assert bound["accuracy"] > before["accuracy"] + 0.2
     assert bound["n_taking_part"] == 40

@@ -36,7 +36,7 @@ Row = dict[str, Any]
 ACCURACIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Of the simulated critics."""
 
-ERROR_RATES = (0.3, 0.6)
+ERROR_RATES = (0.6,)
 """Of the simulated critics that err in one way only."""
 
 AS_IT_IS = "as it is"
@@ -214,8 +214,9 @@ def control_rows(prepared: Prepared) -> list[Row]:
     "before" and "true masks" frame the method.  "moved masks" shifts each mask
     to another place in its image; "opposite corner" turns each by half a turn,
     so that what lay on a square lies on an empty corner; "shuffled verdicts"
-    hands each image the verdicts on another; "lambda 0" fine-tunes on the same
-    batches without any penalty.
+    hands each image the verdicts on another; "contrary verdicts" masks just
+    what the critic called relevant; "every segment" masks all that the network
+    was seen to use; "lambda 0" fine-tunes on the same batches without penalty.
     """
     seed, found = prepared.config.seed, prepared.found
     spurious = prepared.verdicts()
@@ -231,7 +232,12 @@ def control_rows(prepared: Prepared) -> list[Row]:
     rows = [_row(prepared, "control", "before", prepared.model)]
     for arm, (mask, who) in placed.items():
         rows.append(_row(prepared, "control", arm, prepared.aligned(mask, who), keep=who))
-    rows.append(_arm(prepared, "control", "shuffled verdicts", shuffled))
+    for arm, ruled in (
+        ("shuffled verdicts", shuffled),
+        ("contrary verdicts", 1 - spurious),
+        ("every segment", torch.ones_like(spurious)),
+    ):
+        rows.append(_arm(prepared, "control", arm, ruled))
     idle = prepared.aligned(masks, keep, penalty_weight=0.0)
     return [*rows, _row(prepared, "control", "lambda 0", idle, keep=keep)]
 
