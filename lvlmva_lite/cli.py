@@ -201,7 +201,8 @@ def run(
         folder = RunFolder(out, config)
     if critic == "openai":
         typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
-    with options.failures_told():
+    # Some settings can be held against the data only once these are there.
+    with options.bad_settings_told(), options.failures_told():
         result = (pipeline if dataset == "decoy-mnist" else methods).run(
             config,
             connection=connection,

@@ -172,7 +172,7 @@ def candidates(
 
     Raises
     ------
-    ConfigError : a group that the method needs is empty
+    ConfigError : a group that the method needs is empty; from the function that is returned
     """
     config, train, chosen = prepared.config, prepared.train, prepared.chosen
     fresh = partial(new_model, config, train)
@@ -197,27 +197,27 @@ def candidates(
             torch.zeros_like(chosen.spurious_masks), everything, progress=progress, penalty_weight=0.0,
             learning_rate=config.align_learning_rate * trial["rate"],
         )  # fmt: skip
-    try:
-        if method == "subg":
-            # As many steps as plain training takes: the subset is smaller, so it is seen more often.
-            smallest = min(n for n in torch.bincount(train.groups).tolist() if n)
-            longer = max(1, len(train) // (smallest * len(train.group_names)) // 2)
-            return lambda trial: subg(
-                fresh, train, learning_rate=config.learning_rate * trial["rate"],
-                **common | {"epochs": config.train_epochs * longer},
-            ).model  # fmt: skip
-        if method == "jtt":
-            return lambda trial: (
-                jtt(fresh, train, learning_rate=config.learning_rate, **trial, **common).model
-            )
-        validation = load_split(config, "validation")
-        return lambda trial: (
-            dfr(
+    validation = load_split(config, "validation") if method == "dfr" else None
+    # SUBG's subset is smaller and seen more often: for half as many steps as plain training takes.
+    smallest = min(n for n in torch.bincount(train.groups).tolist() if n)
+    longer = max(1, len(train) // (smallest * len(train.group_names)) // 2)
+
+    def baseline(trial: dict[str, Any]) -> nn.Module:
+        try:
+            if method == "subg":
+                return subg(
+                    fresh, train, learning_rate=config.learning_rate * trial["rate"],
+                    **common | {"epochs": config.train_epochs * longer},
+                ).model  # fmt: skip
+            if method == "jtt":
+                return jtt(fresh, train, learning_rate=config.learning_rate, **trial, **common).model
+            return dfr(
                 prepared.model, validation, Cs=(trial["C"],), random_state=config.seed, progress=progress
             ).model
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    return baseline
 
 
 def best_trial(

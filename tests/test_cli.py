@@ -141,3 +141,45 @@ def test_killed_run_is_taken_up(tmp_path):
     lines = answers.read_bytes().splitlines()
     assert lines[: len(kept)] == kept
     assert len({json.loads(line)["case_id"] for line in lines}) == len(lines) == 2000
+
+
+# Knee and skin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["knee", "skin"])
+def test_a_method_on_phantoms_writes_its_results(tmp_path, dataset):
+    out = tmp_path / "out"
+    answer = lvlmva(
+        "run", dataset, "--method", "finetune", "--out", out, "--image-size", 32, "--n-align", 20,
+        "--n-segments", 3, "--train-epochs", 1, "--align-epochs", 1, "--quiet",
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert "plain fine-tuning" in answer.stdout
+    assert "WGA" in answer.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert results["method"] == "finetune"
+    assert 0 <= results["wga_before"] <= results["aga_before"] <= 1
+    assert results["delta_wga"] == pytest.approx(results["wga_after"] - results["wga_before"])
+    assert len(results["groups"]) == 4
+    assert results["config"]["image_size"] == 32
+    assert load_file(out / "aligned.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "knee", "--method", "erm"], "unknown method 'erm'; choose one of: lvlm-va"),
+        (["run", "decoy-mnist", "--method", "subg"], "these are for knee and skin"),
+        (["run", "skin", "--data-root", "no/such/folder"], "there is no folder no/such/folder"),
+        (
+            ["run", "knee", "--n-align", "2001", "--image-size", "32", "--quiet"],
+            "n_align must be at most 2000, the training images there are; got 2001",
+        ),
+    ],
+)
+def test_bad_settings_of_knee_and_skin_end_in_one_line(tmp_path, arguments, message):
+    answer = lvlmva(*arguments, "--out", tmp_path / "out")
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1

@@ -1,0 +1,131 @@
+import json
+import math
+
+import pytest
+import torch
+
+from lvlmva_lite import methods, pipeline
+from lvlmva_lite.datasets import knee_phantom, skin_phantom
+from lvlmva_lite.experiments import group_arms
+from lvlmva_lite.models import predict, predict_proba
+from lvlmva_lite.pipeline import METHODS, Config
+
+TINY = {
+    "image_size": 32, "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,
+    "align_epochs": 1, "batch_size": 32, "n_segments": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_images():
+    """Splits of a few small phantoms in place of thousands."""
+
+    def load(config, split, *, clean=False):
+        draw = {"knee": knee_phantom, "skin": skin_phantom}[config.dataset]
+        n = 200 if split == "train" else 80
+        rate = (0.0, 0.0) if clean else None
+        return draw(split, size=32, n=n, marker_rate=rate, random_state=config.seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pipeline, methods, group_arms):
+            patch.setattr(module, "load_split", load)
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return pipeline.prepare(Config(dataset="knee", **TINY))
+
+
+def test_sampling_shares_are_those_of_a_sorted_list(prepared):
+    shares = group_arms.sampling_shares(prepared)
+    p = predict_proba(prepared.model, prepared.train.images).double().numpy()
+    shows = [bool(mask.any()) for mask in prepared.train.spurious_masks]
+    labels = prepared.train.labels.tolist()
+    entropy = [-sum(q * math.log(q) for q in row if q > 0) for row in p]
+    surest = sorted(range(200), key=lambda i: entropy[i])
+
+    def share(chosen):
+        chosen = list(chosen)
+        assert len(chosen) == 20
+        return sum(shows[i] for i in chosen) / 20
+
+    def of_class(y):
+        return [i for i in surest if labels[i] == y]
+
+    # Entropies near zero are equal in float32: an image more or less at the edge.
+    one = 1.01 / 20
+    assert shares["spurious_all"] == pytest.approx(sum(shows) / 200)
+    assert shares["spurious_low"] == pytest.approx(share(surest[:20]), abs=one)
+    assert shares["spurious_high"] == pytest.approx(share(surest[-20:]), abs=one)
+    low = [*of_class(0)[:10], *of_class(1)[:10]]
+    high = [*of_class(0)[-10:], *of_class(1)[-10:]]
+    assert shares["spurious_low_balanced"] == pytest.approx(share(low), abs=one)
+    assert shares["spurious_high_balanced"] == pytest.approx(share(high), abs=one)
+    kinds = {f"spurious_{s}{b}" for s in ("low", "random", "high") for b in ("", "_balanced")}
+    assert set(shares) == kinds | {"spurious_all"}
+    assert all(0 <= value <= 1 for value in shares.values())
+
+
+@pytest.mark.slow
+def test_a_row_for_every_arm_and_each_is_what_a_run_of_its_own_gives(prepared):
+    rows = group_arms.arm_rows(prepared)
+    assert [row["arm"] for row in rows] == ["before", *METHODS, "other words"]
+    by_arm = {row["arm"]: row for row in rows}
+    measures = {"accuracy", "accuracy_clean", "mu_align", "wga", "aga"}
+    groups = {f"group_{i}" for i in range(4)}
+    right = predict(prepared.model, prepared.test.images) == prepared.test.labels
+    assert by_arm["before"]["accuracy"] == pytest.approx(right.double().mean().item())
+    for arm, row in by_arm.items():
+        assert measures | groups <= set(row)
+        assert row["wga"] == min(row[group] for group in groups)
+        assert row["aga"] == pytest.approx(sum(row[group] for group in groups) / 4)
+        assert ("verdict_accuracy" in row) == (arm in ("lvlm-va", "other words"))
+        assert ("spurious_low" in row) == (arm == "before")
+        assert ("trials" in row) == (arm != "before")
+        if arm in METHODS:
+            trials = json.loads(row["trials"])
+            assert [{k: v for k, v in t.items() if k != "score"} for t in trials] == [*methods.TRIALS[arm]]
+    for method in ("rrr-gt", "subg"):
+        alone = methods.run(Config(dataset="knee", method=method, **TINY)).summary()
+        assert by_arm[method]["wga"] == pytest.approx(alone["wga_after"])
+        assert by_arm[method]["aga"] == pytest.approx(alone["aga_after"])
+
+
+def test_other_words_describe_the_same_data_set_otherwise():
+    for dataset, name in group_arms.OTHER_WORDS.items():
+        other = group_arms.class_description(name)
+        assert other != group_arms.class_description(dataset)
+        assert Config(dataset=dataset, description=other).expert_description == other
+
+
+def test_every_arm_of_the_ablations_is_a_config_and_each_has_one_default():
+    for arms in group_arms.ABLATIONS.values():
+        configs = [Config(dataset="knee", **settings) for settings in arms.values()]
+        assert configs.count(Config(dataset="knee")) == 1
+        assert len({repr(config) for config in configs}) == len(configs)
+
+
+@pytest.mark.slow
+def test_ablation_rows_measure_each_arm_from_the_same_model(prepared):
+    ablations = {
+        "J": {"2": {"n_segments": 2}, "3": {}},
+        "lambda": {"0": {"penalty_weight": 0.0}, "1": {}},
+    }
+    rows = group_arms.ablation_rows(prepared, ablations)
+    names = [(row["ablation"], row["arm"]) for row in rows]
+    critics = [f"simulated {accuracy:g}" for accuracy in group_arms.PAPER_CRITICS]
+    assert names == [
+        ("before", "before"), ("critic", "lexicon"), *(("critic", name) for name in critics),
+        ("J", "2"), ("J", "3"), ("lambda", "0"), ("lambda", "1"),
+    ]  # fmt: skip
+    by_name = dict(zip(names, rows, strict=True))
+    default = {k: v for k, v in by_name["critic", "lexicon"].items() if k not in ("ablation", "arm")}
+    for same in (("J", "3"), ("lambda", "1")):
+        assert {k: v for k, v in by_name[same].items() if k not in ("ablation", "arm")} == default
+    assert by_name["critic", "simulated 1"]["verdict_accuracy"] == 1
+    spurious = prepared.verdicts()
+    plain = prepared.aligned_by_verdicts(spurious, penalty_weight=0.0)
+    right = predict(plain, prepared.test.images) == prepared.test.labels
+    assert by_name["lambda", "0"]["accuracy"] == pytest.approx(right.double().mean().item())
+    assert torch.equal(prepared.test.groups.bincount(), torch.full((4,), 20))

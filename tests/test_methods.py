@@ -1,0 +1,214 @@
+import dataclasses
+import functools
+import math
+
+import pytest
+import torch
+
+from lvlmva_lite import methods, pipeline
+from lvlmva_lite.baselines import SUPERVISION
+from lvlmva_lite.datasets import ShortcutDataset, knee_phantom, skin_phantom
+from lvlmva_lite.models import predict
+from lvlmva_lite.pipeline import METHODS, Config, ConfigError
+
+TINY = {
+    "image_size": 32, "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,
+    "align_epochs": 1, "batch_size": 32, "n_segments": 3,
+}  # fmt: skip
+N_IMAGES = {"train": 200, "validation": 80, "test": 80}
+
+
+@functools.cache
+def few(dataset, split, seed, clean):
+    draw = {"knee": knee_phantom, "skin": skin_phantom}[dataset]
+    rate = (0.0, 0.0) if clean else None
+    return draw(split, size=32, n=N_IMAGES[split], marker_rate=rate, random_state=seed)
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Splits of a few small phantoms in place of thousands."""
+
+    def load(config, split, *, clean=False):
+        return few(config.dataset, split, config.seed, clean)
+
+    for module in (pipeline, methods):
+        monkeypatch.setattr(module, "load_split", load)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_and_its_summary_is_what_its_models_do(few_images, method):
+    result = methods.run(Config(dataset="knee", method=method, **TINY))
+    summary = result.summary()
+    test = few("knee", "test", 0, False)
+    for when in ("before", "after"):
+        right = predict(result.models[when], test.images) == test.labels
+        groups = [right[test.groups == g].double().mean().item() for g in range(4)]
+        assert summary[f"wga_{when}"] == pytest.approx(min(groups))
+        assert summary[f"aga_{when}"] == pytest.approx(sum(groups) / 4)
+        assert summary[f"accuracy_{when}"] == pytest.approx(right.double().mean().item())
+        assert [of[when] for of in summary["groups"].values()] == pytest.approx(groups)
+    for measure in ("wga", "aga"):
+        change = summary[f"{measure}_after"] - summary[f"{measure}_before"]
+        assert summary[f"delta_{measure}"] == pytest.approx(change)
+    asked = method in ("lvlm-va", "placebo")
+    assert (summary["verdict_accuracy"] is not None) == asked
+    assert (summary["critic"] is not None) == asked
+    masked = few("knee", "train", 0, False).spurious_masks[result.indices].flatten(1).any(1)
+    assert summary["spurious_share_align"] == pytest.approx(masked.double().mean().item())
+    if method == "rrr-gt":
+        assert summary["n_cases_judged_spurious"] == masked.sum()
+    assert len(summary["trials"]) == len(methods.TRIALS[method])
+    assert methods.ROWS[method] in methods.format_table(result)
+
+
+def test_every_method_has_a_name_and_as_many_trials_as_the_others():
+    assert set(methods.ROWS) == set(methods.TRIALS) == set(METHODS)
+    assert {len(trials) for trials in methods.TRIALS.values()} == {2}
+    assert {"SUBG", "DFR", "JTT"} <= set(SUPERVISION) & set(methods.ROWS.values())
+
+
+@pytest.mark.slow
+def test_a_run_is_reproducible_and_keeps_its_first_model(few_images):
+    config = Config(dataset="skin", method="finetune", **TINY)
+    one, other = methods.run(config), methods.run(config)
+    for when in ("before", "after"):
+        for a, b in zip(one.models[when].parameters(), other.models[when].parameters(), strict=True):
+            assert torch.equal(a, b)
+    trained = pipeline.trained(config, few("skin", "train", 0, False))
+    changed = []
+    for start, a, b in zip(
+        trained.parameters(),
+        one.models["before"].parameters(),
+        one.models["after"].parameters(),
+        strict=True,
+    ):
+        assert torch.equal(start, a)
+        changed.append(not torch.equal(a, b))
+    assert any(changed)
+
+
+def answers_of(wrong):
+    """A data set of two groups of ten, and a model that errs on ``wrong`` of group 1."""
+    labels = torch.zeros(20, dtype=torch.int64)
+    labels[20 - wrong :] = 1
+    return labels
+
+
+class Constant(torch.nn.Module):
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, images):
+        return torch.nn.functional.one_hot(self.answers, 2).float()
+
+
+def two_groups():
+    return ShortcutDataset(
+        torch.zeros(20, 1, 2, 2), torch.zeros(20, dtype=torch.int64), torch.arange(20) // 10,
+        torch.zeros(20, 2, 2, dtype=torch.bool), ("a", "b"), ("first", "second"), "two groups",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("errors", "best"), [((3, 1), 1), ((1, 3), 0), ((2, 2), 0)])
+def test_the_trial_of_the_best_worst_group_is_taken_and_of_equals_the_first(errors, best):
+    made = []
+
+    def make(trial):
+        made.append(trial)
+        return Constant(answers_of(errors[len(made) - 1]))
+
+    model, tried = methods.best_trial(make, "subg", two_groups())
+    assert made == list(methods.TRIALS["subg"])
+    assert tried == [
+        {**trial, "score": pytest.approx(1 - wrong / 10)}
+        for trial, wrong in zip(methods.TRIALS["subg"], errors, strict=True)
+    ]
+    assert (model.answers != 0).sum() == errors[best]
+
+
+def test_an_empty_group_has_no_accuracy_and_is_not_the_worst():
+    dataset = dataclasses.replace(two_groups(), group_names=("first", "second", "nobody"))
+    groups = methods.groups_of(Constant(answers_of(5)), dataset)
+    assert groups[:2].tolist() == [1.0, 0.5]
+    assert math.isnan(groups[2])
+
+
+@pytest.mark.parametrize("method", ["subg", "dfr"])
+def test_a_method_without_the_groups_it_needs_says_so(few_images, monkeypatch, method):
+    config = Config(dataset="knee", method=method, **TINY)
+    split = {"subg": "train", "dfr": "validation"}[method]
+    whole = few("knee", split, 0, False)
+    without = whole.subset((whole.groups != 3).nonzero()[:, 0])
+
+    def load(config, wanted, *, clean=False):
+        return without if wanted == split else few("knee", wanted, 0, clean)
+
+    for module in (pipeline, methods):
+        monkeypatch.setattr(module, "load_split", load)
+    with pytest.raises(ConfigError, match="'moderate osteoarthritis, marker' has 0"):
+        methods.run(config)
+
+
+def test_true_masks_and_placebos_go_where_they_should(few_images, monkeypatch):
+    used = {}
+
+    def aligned(self, masks, keep=None, *, progress=False, **settings):
+        used[method].append((masks, keep, settings))
+        return self.model
+
+    monkeypatch.setattr(pipeline.Prepared, "aligned", aligned)
+    prepared = pipeline.prepare(Config(dataset="knee", **TINY))
+    spurious = torch.zeros(20, 3)
+    spurious[:, 0] = 1
+    spurious[7] = torch.nan
+    for method in ("lvlm-va", "placebo", "rrr-gt", "finetune"):
+        used[method] = []
+        make = methods.candidates(prepared, method, spurious)
+        for trial in methods.TRIALS[method]:
+            make(trial)
+    for masks, keep, _ in used["rrr-gt"]:
+        assert torch.equal(masks, prepared.chosen.spurious_masks)
+        assert keep.all()
+    for masks, keep, settings in used["finetune"]:
+        assert not masks.any()
+        assert keep.all()
+        assert settings["penalty_weight"] == 0
+    in_first = prepared.found.segments.labels == 0
+    for (masks, keep, _), (moved, moved_keep, _) in zip(used["lvlm-va"], used["placebo"], strict=True):
+        assert torch.equal(masks[keep], in_first[keep])
+        assert torch.equal(masks.flatten(1).sum(1), moved.flatten(1).sum(1))
+        assert not torch.equal(masks, moved)
+        assert torch.equal(keep, moved_keep)
+        assert keep.tolist() == [i != 7 for i in range(20)]
+    for method in ("lvlm-va", "placebo", "rrr-gt"):
+        weights = [settings["penalty_weight"] for *_, settings in used[method]]
+        assert weights == [trial["strength"] for trial in methods.TRIALS[method]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dataset": "knee", "method": "erm"}, "unknown method 'erm'; choose one of: lvlm-va"),
+        ({"dataset": "decoy-mnist", "method": "subg"}, "these are for knee and skin"),
+        ({"dataset": "knee", "data_root": "no/such/folder"}, "there is no folder no/such/folder"),
+        ({"dataset": "knee", "n_align": 0}, "n_align"),
+        ({"dataset": "knee", "image_size": 16}, "image_size must lie between 32"),
+        ({"dataset": "knee", "data_root": ".", "overlap": True}, "overlap is for phantoms"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(**settings)
+
+
+@pytest.mark.parametrize("name", ["n_align", "n_baselines"])
+def test_more_images_than_there_are_cannot_be_asked_for(few_images, name):
+    with pytest.raises(ConfigError, match=f"{name} must be at most 200, the training images there are; got 201"):
+        methods.run(Config(dataset="knee", **TINY | {name: 201}))
+
+
+def test_the_method_of_chapter_00_is_not_run_on_groups():
+    with pytest.raises(ConfigError, match="methods.run runs knee"):
+        pipeline.run(Config(dataset="knee", **TINY))
