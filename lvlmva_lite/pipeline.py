@@ -310,9 +310,9 @@ class Score:
     accuracy: float
     accuracy_clean: float | None
     mu_align: float
-    wga: float
-    aga: float
     seconds: float
+    wga: float | None = None
+    aga: float | None = None
     verdict_accuracy: float | None = None
     verdict_balanced_accuracy: float | None = None
 

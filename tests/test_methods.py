@@ -205,10 +205,12 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 @pytest.mark.parametrize("name", ["n_align", "n_baselines"])
 def test_more_images_than_there_are_cannot_be_asked_for(few_images, name):
-    with pytest.raises(ConfigError, match=f"{name} must be at most 200, the training images there are; got 201"):
+    with pytest.raises(
+        ConfigError, match=f"{name} must be at most 200, the training images there are; got 201"
+    ):
         methods.run(Config(dataset="knee", **TINY | {name: 201}))
 
 
 def test_the_method_of_chapter_00_is_not_run_on_groups():
-    with pytest.raises(ConfigError, match="methods.run runs knee"):
+    with pytest.raises(ConfigError, match=r"methods\.run runs knee"):
         pipeline.run(Config(dataset="knee", **TINY))
