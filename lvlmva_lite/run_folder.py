@@ -87,5 +87,7 @@ class RunFolder:
         with (self.path / "verdicts.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(verdict)) + "\n" for verdict in result.verdicts)
         model = result.models["lvlm_va" if isinstance(result, Result) else "after"]
-        save_file(model.state_dict(), self.path / "aligned.safetensors")
+        # Convolutions lie channels-last in memory, which the file format does not know.
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, self.path / "aligned.safetensors")
         (self.path / "results.json").write_text(json.dumps(result.summary(), indent=1) + "\n", "utf-8")
