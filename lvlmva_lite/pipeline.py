@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.stats import chi2
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
@@ -143,7 +145,8 @@ class Config:
     segmenter_checkpoint : file with SAM's weights, for "sam"
     fill : segments take all pixels within this squared Mahalanobis distance of
         their Gaussian, also those without positive effect; 0: only pixels of
-        positive effect.  6 is the ellipse that holds 95 % of a Gaussian.
+        positive effect.  6 is the ellipse that holds 95 % of a Gaussian; beside
+        features the distance is the one that holds as much in so many dimensions.
     smoothing : standard deviation, as a share of the image's side, of the
         Gaussian that smooths maps before they are segmented.  A convolutional
         network's map alternates in sign from pixel to pixel; its positive part
@@ -661,7 +664,10 @@ def segment(config: Config, images: Tensor, attributions: Tensor, *, progress: b
         random_state=config.seed, tol=config.tolerance, progress=progress, **hybrid,
     )  # fmt: skip
     if config.fill:
-        segments = filled(segments, config.fill, features=images if hybrid else None)
+        distance = config.fill
+        if hybrid:  # as much of a Gaussian as that ellipse holds in the plane, 1 - exp(-fill / 2)
+            distance = float(chi2.isf(math.exp(-distance / 2), segments.means.shape[2]))
+        segments = filled(segments, distance, features=images if hybrid else None)
     return segments
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lvlmva_lite.experiments import decoy_arms, decoy_sweeps, group_arms
+from lvlmva_lite.experiments import decoy_arms, decoy_sweeps, group_arms, overlap_arms
 from lvlmva_lite.experiments.tables import Rows
 
 SWEEPS: dict[str, Callable[[int], Rows]] = {
@@ -18,6 +18,7 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "skin_phantoms": partial(group_arms.phantom_sweep, "skin"),
     "knee_ablations": partial(group_arms.ablation_sweep, "knee"),
     "decoy_beyond": decoy_arms.beyond_sweep,
+    "knee_overlap": partial(overlap_arms.overlap_sweep, "knee"),
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
 

@@ -1,0 +1,108 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from lvlmva_lite.datasets import knee_phantom
+from lvlmva_lite.experiments import overlap_arms
+from lvlmva_lite.models import small_resnet
+from lvlmva_lite.pipeline import Config, Prepared, make_alignment_set, segment
+from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """Eight letters across the joint, an untrained network, and maps that are the letters and the joint."""
+    config = Config(dataset="knee", overlap=True, n_segments=2, fill=0.0, n_align=8, align_epochs=1)
+    train = knee_phantom("train", n=8, marker_rate=(1, 1), overlap=True)
+    maps = (train.spurious_masks | train.core_masks).double()
+    indices = torch.arange(8)
+    found = make_alignment_set(
+        train, indices, maps, segment(config, train.images, maps), config.expert_description
+    )
+    test = knee_phantom("test", n=16, overlap=True)
+    model = small_resnet((1, 64, 64), 2, random_state=0)
+    return Prepared(config, train, test, None, model, train.images[:2], found, training_seconds=0.0)
+
+
+def with_labels(prepared, labels):
+    """The same with segments (N, H, W) of our own."""
+    n = len(labels)
+    segments = Segments(
+        labels, torch.full((n, 2), 0.5), torch.zeros(n, 2, 2), torch.eye(2).repeat(n, 2, 1, 1),
+        torch.zeros(n), torch.zeros(n),
+    )  # fmt: skip
+    found = make_alignment_set(
+        prepared.train, prepared.found.indices, prepared.found.attributions, segments,
+        prepared.config.expert_description,
+    )  # fmt: skip
+    return dataclasses.replace(prepared, found=found)
+
+
+def test_masks_that_are_the_letters_are_perfect(prepared):
+    letters = prepared.train.spurious_masks
+    ours = with_labels(prepared, torch.where(letters, 0, torch.where(prepared.train.core_masks, 1, -1)))
+    quality = overlap_arms.mask_quality(ours, torch.tensor([[1.0, 0.0]] * 8))
+    assert quality == pytest.approx(
+        {"purity": 1, "covered": 1, "off": 0, "on_core": 0, "core_masked": 0, "overlap": 1}
+    )
+
+
+def test_one_segment_for_all_masks_letter_and_joint_alike(prepared):
+    letters, core = prepared.train.spurious_masks, prepared.train.core_masks
+    ours = with_labels(prepared, torch.where(letters | core, 0, -1))
+    quality = overlap_arms.mask_quality(ours, torch.tensor([[1.0, 0.0]] * 8))
+    # On even maps the effect is the area.
+    share = (letters.sum((1, 2)) / (letters | core).sum((1, 2))).double()
+    assert quality["covered"] == quality["core_masked"] == 1
+    assert quality["off"] == quality["on_core"] == pytest.approx(1 - share.mean().item())
+    assert quality["overlap"] == pytest.approx(share.mean().item())
+    assert quality["purity"] == pytest.approx(torch.maximum(share, 1 - share).mean().item())
+
+
+def test_without_masks_nothing_is_covered_and_no_share_of_a_mask_is_known(prepared):
+    quality = overlap_arms.mask_quality(prepared, torch.zeros(8, 2))
+    assert quality["covered"] == quality["core_masked"] == quality["overlap"] == 0
+    assert math.isnan(quality["off"])
+    assert math.isnan(quality["on_core"])
+
+
+def test_feature_weight_zero_is_the_mixture_over_positions(prepared):
+    spatial, hybrid = (overlap_arms.resegmented(prepared, weight) for weight in (0.0, 1.0))
+    assert torch.equal(spatial.found.segments.labels, prepared.found.segments.labels)
+    assert spatial.found.segments.means.shape[2] == 2
+    assert hybrid.found.segments.means.shape[2] == 3
+    assert hybrid.model is prepared.model
+
+
+def test_filling_holds_as_much_of_a_gaussian_with_features_as_without(prepared):
+    images, maps = prepared.train.images, prepared.found.attributions
+    filling = dataclasses.replace(prepared.config, fill=6.0)
+    # Quantiles of chi-squared at 1 - exp(-3): 6 in two dimensions by definition, 7.81 in three (tables).
+    for weight, distance in ((0.0, 6.0), (1.0, 7.81)):
+        config = dataclasses.replace(filling, feature_weight=weight)
+        features = {"features": images, "feature_weight": weight} if weight else {}
+        mixtures = ppeps_wgm(maps, 2, random_state=0, tol=config.tolerance, **features)
+        expected = filled(mixtures, distance, features=images if weight else None)
+        differ = segment(config, images, maps).labels != expected.labels
+        assert differ.double().mean() < 1e-3
+
+
+def test_the_perfect_critic_is_always_right_and_rows_are_complete(prepared):
+    rows = overlap_arms.segment_rows(prepared, (0.0, 1.0))
+    assert [(row["feature_weight"], row["critic"]) for row in rows] == [
+        (0.0, "perfect"), (0.0, "lexicon"), (1.0, "perfect"), (1.0, "lexicon"),
+    ]  # fmt: skip
+    assert all(row["verdict_accuracy"] == 1 for row in rows if row["critic"] == "perfect")
+
+
+@pytest.mark.slow
+def test_every_arm_is_aligned_from_the_same_model(prepared):
+    weights = [value.clone() for value in prepared.model.state_dict().values()]
+    rows = overlap_arms.aligned_rows(prepared, ("perfect",))
+    assert [row["arm"] for row in rows] == ["before", "true masks", "spatial", "hybrid"]
+    assert all(0 <= row["wga"] <= row["aga"] <= 1 for row in rows)
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights, prepared.model.state_dict().values(), strict=True)
+    )
