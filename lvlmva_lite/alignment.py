@@ -7,6 +7,8 @@ the summed log-probabilities inside a mask.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -86,6 +88,7 @@ def align(
     batch_size: int = 256,
     align_fraction: float = 0.5,
     learning_rate: float = 1e-3,
+    decay: bool = False,
     random_state: int = 0,
     progress: bool = False,
 ) -> list[dict[str, float]]:
@@ -111,6 +114,8 @@ def align(
         more is pushed as hard as one that looks nowhere else.
     epochs : passes over the plain training samples
     batch_size, align_fraction, learning_rate : see above
+    decay : lower the learning rate to 0 in equal steps; at a constant rate the last
+        few batches decide which of two groups a convolutional network favours
     random_state : int, draws the batches
 
     Returns
@@ -136,6 +141,8 @@ def align(
     n_align = max(1, round(align_fraction * batch_size))
     generator = torch.Generator().manual_seed(random_state)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    n_steps = epochs * math.ceil(len(images) / (batch_size - n_align))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=n_steps)
     history = []
     model.eval()
     # Empty masks cost nothing at any scale: plain fine-tuning.
@@ -162,6 +169,8 @@ def align(
             optimizer.zero_grad()
             (cross_entropy + penalty_weight * penalty).backward()
             optimizer.step()
+            if decay:
+                schedule.step()
             totals += torch.stack([cross_entropy.detach(), penalty.detach()])
         cross_entropy, penalty = (totals / len(batches)).tolist()
         history.append({"cross_entropy": cross_entropy, "penalty": penalty})

@@ -87,7 +87,7 @@ _PHANTOMS = {
     "decay": True,
     "batch_size": 64,
     "align_epochs": 3,
-    "align_learning_rate": 3e-4,
+    "align_learning_rate": 6e-4,
     "align_fraction": 0.25,
     # Two classes, and the spurious feature on one of them: without the images in which
     # nothing is judged, the alignment set would hold that class alone.
@@ -163,8 +163,8 @@ class Config:
         why this class rather than the next?; "logit": that of the class alone
     keep_unjudged : keep alignment samples in which nothing was judged spurious;
         their empty masks say "all is well here", which is not known
-    train_epochs, learning_rate, batch_size, decay : of the training on the
-        shortcut; decay lowers the learning rate to 0
+    train_epochs, learning_rate, batch_size : of the training on the shortcut
+    decay : lower the learning rate to 0 by the end of training, and of alignment
     align_epochs, align_learning_rate, align_fraction : of the fine-tuning;
         the share of a batch that comes from the alignment set
     n_baselines : training images that DeepLIFT-SHAP compares with, >= 2
@@ -509,6 +509,7 @@ class Prepared:
                     "epochs": self.config.align_epochs,
                     "learning_rate": self.config.align_learning_rate,
                     "align_fraction": self.config.align_fraction,
+                    "decay": self.config.decay,
                     "random_state": self.config.seed,
                     "progress": progress,
                 } | settings,

@@ -158,6 +158,20 @@ def test_empty_masks_are_plain_fine_tuning():
     torch.testing.assert_close(plain, empty)
 
 
+@pytest.mark.parametrize(("decay", "total"), [(False, 40), (True, 41 / 2)])
+def test_the_learning_rate_decays_to_zero_in_equal_steps(decay, total):
+    """Adam moves a weight by the learning rate wherever the gradient stays the same: steps can be counted."""
+    images, labels, masks = (part[:80] for part in two_pixels())
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).double()
+    before = model[1].weight.detach().clone()
+    align(
+        model, images.double(), labels, images.double(), labels, masks,
+        penalty_weight=0.0, epochs=4, batch_size=16, learning_rate=1e-7, decay=decay,
+    )  # 80 images, 8 in a batch: 10 steps an epoch  # fmt: skip
+    moved = (model[1].weight - before).abs().detach() / 1e-7
+    torch.testing.assert_close(moved, torch.full_like(moved, total), rtol=0.1, atol=0)
+
+
 class Times(nn.Module):
     def __init__(self, factor):
         super().__init__()

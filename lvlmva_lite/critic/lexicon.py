@@ -83,6 +83,11 @@ class Clause:
     terms: tuple[_Term, ...]
     only_this: bool = False
 
+    @property
+    def about_object(self) -> bool:
+        """Whether an object is named, which is found by its own looks."""
+        return any(term.kind == "object" for term in self.terms)
+
     def region(self, image: np.ndarray) -> np.ndarray:
         """Pixels (H, W) bool that fit: any object, or any term of each kind, and all kinds at once.
 
@@ -120,6 +125,19 @@ def _place(inside: np.ndarray) -> str:
     return "centre" if vertical == horizontal else f"{vertical} {horizontal}"
 
 
+def _cover(segment: np.ndarray, region: np.ndarray, is_object: bool) -> float:
+    """How much a segment is about a region, in [0, 1]: the share of it that lies there.
+
+    An object may lie in a segment as well as the other way round: one that fills
+    at least a quarter of the segment is covered by as much of it as lies inside.
+    """
+    shared = (segment & region).sum()
+    share = shared / segment.sum()
+    if is_object and share >= 0.25:
+        return max(share, shared / region.sum())
+    return share
+
+
 def _foreign_object(image: np.ndarray) -> np.ndarray:
     """Things that somebody put into a medical picture: dyed patches, and letters in grey ones."""
     return regions.coloured_patch(image) if len(image) == 3 else regions.letter(image)
@@ -130,7 +148,7 @@ class LexiconCritic:
 
     A segment is held against each clause by the share of its drawn-upon
     pixels that lie in the clause's region (of all its pixels if it covers
-    hardly any drawing).  What covers mostly a region that the description
+    hardly any drawing), or by how much of an object it holds.  What covers mostly a region that the description
     dismisses is called irrelevant; what covers a region that it upholds is
     called relevant.  What it does not mention is called relevant too, with one
     exception: where the description says that only this or that counts, a
@@ -173,10 +191,13 @@ class LexiconCritic:
                 continue
             seen = inside & drawn
             basis = seen if seen.sum() >= 0.25 * inside.sum() else inside
-            shares = [(region & basis).sum() / basis.sum() for region in found]
+            shares = [
+                _cover(basis, region, clause.about_object)
+                for clause, region in zip(clauses, found, strict=True)
+            ]
             best = int(np.argmax(shares))
             covers = f"Segment {name} lies in the {_place(inside)} and covers "
-            if shares[best] < 0.5 and only_this and (foreign & basis).sum() >= 0.5 * basis.sum():
+            if shares[best] < 0.5 and only_this and _cover(basis, foreign, True) >= 0.5:
                 lines.append(
                     covers + "mostly a thing that is none of those that the expert says count. "
                     f"Segment {name} is not relevant, it is spurious."
