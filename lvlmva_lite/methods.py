@@ -49,9 +49,9 @@ ROWS = {
 """Methods as people read them; their keys are ``pipeline.METHODS``."""
 
 TRIALS: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "lvlm-va": ({"strength": 1.0}, {"strength": 2.0}),
-    "rrr-gt": ({"strength": 1.0}, {"strength": 2.0}),
-    "placebo": ({"strength": 1.0}, {"strength": 2.0}),
+    "lvlm-va": ({"strength": 1.0}, {"strength": 3.0}),
+    "rrr-gt": ({"strength": 1.0}, {"strength": 3.0}),
+    "placebo": ({"strength": 1.0}, {"strength": 3.0}),
     "finetune": ({"rate": 1.0}, {"rate": 3.0}),
     "subg": ({"rate": 1.0}, {"rate": 0.3}),
     "dfr": ({"C": 0.1}, {"C": 0.01}),

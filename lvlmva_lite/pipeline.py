@@ -79,7 +79,7 @@ _PHANTOMS = {
     "n_align": 300,
     "penalty_weight": 1.0,
     "penalty_scale": "initial",
-    "fill": 6.0,
+    "fill": 3.0,
     "tolerance": 5e-4,
     "smoothing": 0.023,
     "train_epochs": 8,
@@ -145,8 +145,9 @@ class Config:
     segmenter_checkpoint : file with SAM's weights, for "sam"
     fill : segments take all pixels within this squared Mahalanobis distance of
         their Gaussian, also those without positive effect; 0: only pixels of
-        positive effect.  6 is the ellipse that holds 95 % of a Gaussian; beside
-        features the distance is the one that holds as much in so many dimensions.
+        positive effect.  3 is the ellipse that holds 78 % of a Gaussian, 6 that
+        of 95 %; beside features the distance is the one that holds as much in so
+        many dimensions.
     smoothing : standard deviation, as a share of the image's side, of the
         Gaussian that smooths maps before they are segmented.  A convolutional
         network's map alternates in sign from pixel to pixel; its positive part

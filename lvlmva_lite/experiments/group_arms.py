@@ -29,6 +29,7 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "segmentation": {
         "PPEPS-WGM": {},
         "no filling": {"fill": 0.0},
+        "twice the filling": {"fill": 6.0},
         "no smoothing": {"smoothing": 0.0},
         "neither": {"fill": 0.0, "smoothing": 0.0},
         "Felzenszwalb": {"segmenter": "felzenszwalb"},
