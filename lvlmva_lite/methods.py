@@ -224,14 +224,16 @@ def best_trial(
     make: Callable[[dict[str, Any]], nn.Module],
     method: str,
     validation: ShortcutDataset,
+    n_trials: int | None = None,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
     """The model of the trial of best worst-group accuracy on the validation split, and all trials.
 
-    Of trials that score alike the first is taken.
+    Of trials that score alike the first is taken.  ``n_trials``: only the
+    first so many of ``TRIALS``; None: all.
     """
     tried = []
     best: tuple[float, nn.Module] | None = None
-    for trial in TRIALS[method]:
+    for trial in TRIALS[method][:n_trials]:
         model = make(trial)
         score = metrics.worst_group_accuracy(groups_of(model, validation))
         tried.append({**trial, "score": score})

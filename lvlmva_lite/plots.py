@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, TwoSlopeNorm
@@ -85,3 +86,19 @@ def show_mask(axis: Axes, image: Tensor, mask: Tensor) -> None:
     """Draw a mask (H, W) bool in vermilion over a dimmed image (C, H, W)."""
     show_image(axis, image * 0.45)
     axis.imshow(np.ma.masked_equal(mask.numpy(), False), cmap=ListedColormap([SPURIOUS]))
+
+
+def show_changes(rows: pd.DataFrame) -> None:
+    """Draw the table of :func:`experiments.group_arms.changes`: means and intervals, WGA left, AGA right."""
+    _, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, (measure, part) in zip(axes, rows.groupby("measure", sort=False), strict=True):
+        for k, row in enumerate(part.itertuples()):
+            ours = row.method.startswith("LVLM-VA")
+            axis.plot([row.low, row.high], [k, k], color="black" if ours else "grey")
+            axis.plot(row.mean, k, "o" if ours else "s", color=SPURIOUS if ours else "grey")
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set(yticks=range(len(part)), xlabel=f"change of {measure}")
+        axis.set_yticklabels(part["method"])
+        axis.grid(axis="x", alpha=0.4)
+    axes[0].invert_yaxis()
+    sns.despine()

@@ -1,6 +1,7 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 
@@ -90,6 +91,23 @@ def test_a_row_for_every_arm_and_each_is_what_a_run_of_its_own_gives(prepared):
         alone = methods.run(Config(dataset="knee", method=method, **TINY)).summary()
         assert by_arm[method]["wga"] == pytest.approx(alone["wga_after"])
         assert by_arm[method]["aga"] == pytest.approx(alone["aga_after"])
+
+
+def test_changes_are_differences_seed_by_seed():
+    before, after = [0.2, 0.4, 0.3], [0.5, 0.5, 0.5]
+    table = pd.DataFrame(
+        [{"seed": s, "arm": "before", "wga": b, "aga": 0.5} for s, b in enumerate(before)]
+        # another order of seeds: they must be paired by number
+        + [{"seed": s, "arm": "dfr", "wga": after[s], "aga": 0.5 + s} for s in (2, 0, 1)]
+    )
+    wga, aga = group_arms.changes(table, {"dfr": "DFR"}).to_dict("records")
+    assert (wga["measure"], wga["method"], aga["measure"]) == ("WGA", "DFR", "AGA")
+    assert wga["mean"] == pytest.approx(0.2)
+    assert wga["sd"] == pytest.approx(0.1)
+    assert aga["mean"] == pytest.approx(1)
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # Student's t, 2 degrees of freedom
+    assert (wga["low"], wga["high"]) == pytest.approx((0.2 - half, 0.2 + half))
+    assert wga["p"] == wga["smallest p"] == 0.25  # 2 of 2^3 signs
 
 
 def test_other_words_describe_the_same_data_set_otherwise():

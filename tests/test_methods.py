@@ -128,6 +128,12 @@ def test_the_trial_of_the_best_worst_group_is_taken_and_of_equals_the_first(erro
     assert (model.answers != 0).sum() == errors[best]
 
 
+def test_fewer_trials_are_the_first():
+    _, tried = methods.best_trial(lambda trial: Constant(answers_of(1)), "subg", two_groups(), 1)
+    assert len(tried) == 1
+    assert tried[0].items() >= methods.TRIALS["subg"][0].items()
+
+
 def test_an_empty_group_has_no_accuracy_and_is_not_the_worst():
     dataset = dataclasses.replace(two_groups(), group_names=("first", "second", "nobody"))
     groups = methods.groups_of(Constant(answers_of(5)), dataset)
