@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -99,8 +100,9 @@ def test_changes_are_differences_seed_by_seed():
         [{"seed": s, "arm": "before", "wga": b, "aga": 0.5} for s, b in enumerate(before)]
         # another order of seeds: they must be paired by number
         + [{"seed": s, "arm": "dfr", "wga": after[s], "aga": 0.5 + s} for s in (2, 0, 1)]
+        + [{"seed": s, "arm": "subg", "failed": "a group is empty"} for s in range(3)]
     )
-    wga, aga = group_arms.changes(table, {"dfr": "DFR"}).to_dict("records")
+    wga, aga = group_arms.changes(table, {"subg": "SUBG", "dfr": "DFR"}).to_dict("records")
     assert (wga["measure"], wga["method"], aga["measure"]) == ("WGA", "DFR", "AGA")
     assert wga["mean"] == pytest.approx(0.2)
     assert wga["sd"] == pytest.approx(0.1)
@@ -108,6 +110,14 @@ def test_changes_are_differences_seed_by_seed():
     half = 4.302652729911275 * 0.1 / math.sqrt(3)  # Student's t, 2 degrees of freedom
     assert (wga["low"], wga["high"]) == pytest.approx((0.2 - half, 0.2 + half))
     assert wga["p"] == wga["smallest p"] == 0.25  # 2 of 2^3 signs
+
+
+def test_a_method_that_the_data_do_not_allow_says_so_and_stops_no_other(prepared):
+    nobody_in_the_last = dataclasses.replace(prepared.train, groups=prepared.train.groups.clamp(max=2))
+    hollow = dataclasses.replace(prepared, train=nobody_in_the_last)
+    _, subg, _ = group_arms.arm_rows(hollow, ["subg"], n_trials=1)
+    assert subg.keys() == {"arm", "failed"}
+    assert prepared.train.group_names[3] in subg["failed"]
 
 
 def test_other_words_describe_the_same_data_set_otherwise():

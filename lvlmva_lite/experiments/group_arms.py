@@ -14,7 +14,7 @@ from lvlmva_lite import methods, metrics
 from lvlmva_lite.critic import class_description
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.models import predict_proba
-from lvlmva_lite.pipeline import METHODS, Config, Prepared, load_split, prepare
+from lvlmva_lite.pipeline import METHODS, Config, ConfigError, Prepared, load_split, prepare
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
 
 Row = dict[str, Any]
@@ -104,7 +104,8 @@ def arm_rows(
         description of ``OTHER_WORDS``; the fields of :meth:`Prepared.score`;
         "group_0" ... accuracies; "trials", JSON; for LVLM-VA "verdict_accuracy"
         and "verdict_balanced_accuracy"; the first row also has
-        :func:`sampling_shares`
+        :func:`sampling_shares`.  A method that these data do not allow has
+        "arm" and "failed", why, alone.
     """
     config = prepared.config
     validation = load_split(config, "validation")
@@ -121,7 +122,10 @@ def arm_rows(
 
     def row(arm: str, method: str, prepared: Prepared, spurious: Tensor, ruled: Row) -> Row:
         make = methods.candidates(prepared, method, spurious)
-        model, trials = methods.best_trial(make, method, validation, n_trials)
+        try:
+            model, trials = methods.best_trial(make, method, validation, n_trials)
+        except ConfigError as error:  # a group that the method needs is empty
+            return {"arm": arm, "failed": str(error)}
         return {"arm": arm, **_measured(prepared, model), "trials": json.dumps(trials), **ruled}
 
     spurious, ruled = judged(prepared)
@@ -136,7 +140,7 @@ def arm_rows(
 
 
 def changes(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
-    """Each arm minus "before", seed by seed, in WGA and AGA.
+    """Each arm minus "before", seed by seed, in WGA and AGA; arms that failed are left out.
 
     Parameters
     ----------
@@ -154,6 +158,8 @@ def changes(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
     for measure in ("wga", "aga"):
         wide = table.pivot(index="seed", columns="arm", values=measure)
         for arm, name in arms.items():
+            if wide[arm].isna().all():
+                continue
             test = metrics.paired_test(wide[arm], wide["before"])
             _, low, high = metrics.mean_interval(wide[arm] - wide["before"])
             rows.append({
