@@ -97,8 +97,8 @@ _PHANTOMS = {
 }
 _PHOTOGRAPHS = _PHANTOMS | {
     "model": "efficientnet_lite0",
-    "image_size": 96,
-    "n_align": 100,
+    "n_align": 200,
+    "penalty_weight": 3.0,
     "train_epochs": 6,
     "learning_rate": 1e-3,
     "batch_size": 32,
