@@ -93,6 +93,9 @@ def run(
     image_size: Annotated[
         int | None, typer.Option(help="For knee and skin: side in pixels.", metavar="N")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; auto takes a GPU for convolutions.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Draws decoys, phantoms, weights, batches and baselines.")] = 0,
     n_align: Annotated[
         int | None,
@@ -179,6 +182,7 @@ def run(
             model=model,
             weights=weights,
             image_size=image_size,
+            device=device,
             critic=critic,
             critic_settings=settings,
             description=options.text_or_file(description),

@@ -51,6 +51,7 @@ N_TEST = 10_000
 DATASETS = ("decoy-mnist", "knee", "skin")
 METHODS = ("lvlm-va", "rrr-gt", "subg", "dfr", "jtt", "placebo", "finetune")
 MODELS = ("mlp", "small_resnet", "resnet50", "efficientnet_lite0")
+DEVICES = ("auto", "cpu", "cuda")
 SEGMENTERS = ("ppeps-wgm", "felzenszwalb", "slic", "sam")
 
 _MNIST = {
@@ -135,6 +136,8 @@ class Config:
     model : one of ``MODELS``
     weights : of resnet50 and efficientnet_lite0: "imagenet", "none" or a file
     image_size : side in pixels; 28 for DecoyMNIST
+    device : one of ``DEVICES``, where the network computes; "auto": on a GPU where
+        there is one, but for the MLP, which is faster without
     critic : one of ``critic.providers.PROVIDERS``
     critic_settings : model, samples, ...: what decides the critic's answers
     description : the expert's words; empty: those that ship for the data set
@@ -180,6 +183,7 @@ class Config:
     model: str | None = None
     weights: str = "imagenet"
     image_size: int | None = None
+    device: str = "auto"
     critic: str = "lexicon"
     critic_settings: CriticSettings = field(default_factory=CriticSettings)
     description: str = ""
@@ -219,6 +223,7 @@ class Config:
             (self.dataset, "dataset", DATASETS),
             (self.method, "method", METHODS),
             (self.model, "model", MODELS),
+            (self.device, "device", DEVICES),
             (self.critic, "critic", providers.PROVIDERS),
             (self.segmenter, "segmenter", SEGMENTERS),
             (self.sampling, "sampling", STRATEGIES),
@@ -267,6 +272,8 @@ class Config:
                 "decoy-mnist has no data_root, overlap or other model, and its training data leave most "
                 "groups empty, so that there is nothing for the other methods; these are for knee and skin"
             )
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device 'cuda': PyTorch sees no GPU here; use 'cpu' or 'auto'")
         if self.overlap and self.data_root:
             raise ConfigError("overlap is for phantoms; leave out data_root")
         if self.data_root and not Path(self.data_root).is_dir():
@@ -619,7 +626,9 @@ def new_model(config: Config, dataset: ShortcutDataset, random_state: int) -> Cl
         "resnet50": partial(resnet50, weights=config.weights),
         "efficientnet_lite0": partial(efficientnet_lite0, weights=config.weights),
     }[config.model]
-    return make(dataset.images.shape[1:], dataset.n_classes, random_state=random_state)
+    model = make(dataset.images.shape[1:], dataset.n_classes, random_state=random_state)
+    there = config.model != "mlp" and torch.cuda.is_available()
+    return model.to("cuda" if config.device == "cuda" or (config.device == "auto" and there) else "cpu")
 
 
 def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False) -> Classifier:

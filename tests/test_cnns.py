@@ -325,3 +325,30 @@ def test_pairs_take_one_pass(decoys, shortcut_model):
     deeplift_shap(shortcut_model, decoys.images[:4], labels, decoys.images[50:60], rivals=(labels + 1) % 10)
     handle.remove()
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("call", ["__call__", "embed"])
+def test_images_follow_the_weights_to_their_device(call):
+    """Without a GPU, "meta" is the one other device: values cannot come back from it, and nothing may stay."""
+    model = small_resnet((1, 16, 16), 2).to("meta")
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].device.type))
+    with pytest.raises(NotImplementedError, match="meta"):
+        getattr(model, call)(torch.rand(3, 1, 16, 16))
+    assert seen == ["meta"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives():
+    images, labels = torch.rand(40, 1, 16, 16), torch.arange(40) % 2
+    masks = torch.zeros(40, 16, 16, dtype=torch.bool)
+    masks[:, :4] = True
+    found = []
+    for device in ("cpu", "cuda"):
+        model = small_resnet((1, 16, 16), 2, random_state=0).to(device)
+        fit(model, images, labels, epochs=1, batch_size=20)
+        align(model, images, labels, images, labels, masks, penalty_weight=1.0, epochs=1, batch_size=20)
+        maps = deeplift_shap(model, images, labels, images[:4], max_rows=16)
+        found.append((predict_proba(model, images), maps))
+        assert {part.device.type for part in found[-1]} == {"cpu"}
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-3)

@@ -19,6 +19,7 @@ def small_run():
     ("setting", "message"),
     [
         ({"dataset": "moons"}, "unknown dataset 'moons'; choose one of: decoy-mnist"),
+        ({"device": "tpu"}, "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
         ({"critic": "oracle"}, "unknown critic 'oracle'; choose one of: lexicon"),
         ({"sampling": "mid"}, "choose one of: low, random, high"),
         ({"explain": "why"}, "choose one of: contrast, logit"),
@@ -122,3 +123,9 @@ def test_the_promise_has_teeth(broken):
     """Without the penalty, or with the wrong sentence, the shortcut stays."""
     summary = pipeline.run(Config(n_explained=100, **broken)).summary()
     assert summary["accuracy_after"] < 0.80
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no GPU here; use 'cpu' or 'auto'"):
+        Config(dataset="knee", device="cuda")

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 class Classifier(nn.Sequential):
     """A chain of modules from images to logits, of which the last is a linear head.
 
-    ``model(images)`` equals ``model.head(model.embed(images))``.
+    ``model(images)`` equals ``model.head(model.embed(images))``.  Images may lie
+    on another device than the weights: they are sent there, and what comes out is
+    sent back, so that ``model.to("cuda")`` is all that a GPU asks for.
     """
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.to(self.head.weight.device)).to(images.device)
 
     @property
     def head(self) -> nn.Linear:
@@ -22,9 +27,10 @@ class Classifier(nn.Sequential):
 
     def embed(self, images: Tensor) -> Tensor:
         """What the head sees: (n, D) float32 for ``images`` (n, C, H, W)."""
+        embedding = images.to(self.head.weight.device)
         for module in list(self)[:-1]:
-            images = module(images)
-        return images
+            embedding = module(embedding)
+        return embedding.to(images.device)
 
 
 class Residual(nn.Module):
