@@ -146,7 +146,8 @@ def align(
     history = []
     model.eval()
     # Empty masks cost nothing at any scale: plain fine-tuning.
-    if penalty_scale == "initial" and masks.any():
+    empty = not masks.any()
+    if penalty_scale == "initial" and not empty:
         initial = sum(
             rrr_penalty(model, *batch).item()
             for batch in zip(align_images.split(batch_size), masks.split(batch_size), strict=True)
@@ -165,7 +166,11 @@ def align(
             batch_images = torch.cat([images[batch], align_images[chosen]])
             batch_labels = torch.cat([labels[batch], align_labels[chosen]])
             cross_entropy = nn.functional.cross_entropy(model(batch_images), batch_labels)
-            penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
+            penalty = (
+                torch.zeros(())
+                if empty
+                else rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
+            )
             optimizer.zero_grad()
             (cross_entropy + penalty_weight * penalty).backward()
             optimizer.step()

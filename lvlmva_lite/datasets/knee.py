@@ -39,8 +39,13 @@ GRADE_NAMES = (
     "severe osteoarthritis",
 )
 
-MARKER_RATES = {"train": (0.9, 0.05), "validation": (0.5, 0.5), "test": (0.5, 0.5)}
-"""Share of the images of the lower and of the higher grade that get a letter."""
+MARKER_RATES = {"train": (0.75, 0.10), "validation": (0.5, 0.5), "test": (0.5, 0.5)}
+"""Share of the images of the lower and of the higher grade that get a letter.
+
+At 0.9 and 0.05 an EfficientNet-Lite0 learns next to nothing but the letter from
+the few hundred training images of the small real set, and masks, the true ones
+too, find nothing else to lead it to (seen on validation splits).
+"""
 
 FOLDERS = {"train": "train", "validation": "val", "test": "test"}
 

@@ -44,7 +44,7 @@ class ReLU6(nn.Module):
         self.floor, self.ceiling = nn.ReLU(), nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
+        if not self.floor._forward_hooks:  # captum is not looking
             return nn.functional.relu6(images)  # the same, faster
         # captum's rule sets the whole gradient of a ReLU's input: let no other layer read that tensor.
         return self.floor(images + 0) - self.ceiling(images - 6)
