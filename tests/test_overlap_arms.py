@@ -74,6 +74,7 @@ def test_feature_weight_zero_is_the_mixture_over_positions(prepared):
     assert spatial.found.segments.means.shape[2] == 2
     assert hybrid.found.segments.means.shape[2] == 3
     assert hybrid.model is prepared.model
+    assert (spatial.config.fill, hybrid.config.fill) == (prepared.config.fill, overlap_arms.HYBRID_FILL)
 
 
 def test_filling_holds_as_much_of_a_gaussian_with_features_as_without(prepared):
