@@ -18,7 +18,11 @@ class Classifier(nn.Sequential):
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.to(self.head.weight.device)).to(images.device)
+        return super().forward(images.to(self._device)).to(images.device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     @property
     def head(self) -> nn.Linear:
@@ -27,7 +31,7 @@ class Classifier(nn.Sequential):
 
     def embed(self, images: Tensor) -> Tensor:
         """What the head sees: (n, D) float32 for ``images`` (n, C, H, W)."""
-        embedding = images.to(self.head.weight.device)
+        embedding = images.to(self._device)
         for module in list(self)[:-1]:
             embedding = module(embedding)
         return embedding.to(images.device)
