@@ -166,11 +166,9 @@ def align(
             batch_images = torch.cat([images[batch], align_images[chosen]])
             batch_labels = torch.cat([labels[batch], align_labels[chosen]])
             cross_entropy = nn.functional.cross_entropy(model(batch_images), batch_labels)
-            penalty = (
-                torch.zeros(())
-                if empty
-                else rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
-            )
+            penalty = torch.zeros(())
+            if not empty:
+                penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
             optimizer.zero_grad()
             (cross_entropy + penalty_weight * penalty).backward()
             optimizer.step()

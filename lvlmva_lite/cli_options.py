@@ -83,9 +83,9 @@ def fail(message: object, status: int) -> typer.Exit:
 @contextmanager
 def bad_settings_told() -> Iterator[None]:
     """Settings that cannot work end the command with one line and exit status 2."""
+    from lvlmva_lite.config import ConfigError
     from lvlmva_lite.critic.endpoint import SettingsError
     from lvlmva_lite.critic.store import StoreError
-    from lvlmva_lite.pipeline import ConfigError
 
     try:
         yield
@@ -115,7 +115,7 @@ def text_or_file(text: str) -> str:
     ------
     ConfigError : it looks like a file that cannot be read
     """
-    from lvlmva_lite.pipeline import ConfigError
+    from lvlmva_lite.config import ConfigError
 
     path = Path(text)
     looks_like_a_file = text and " " not in text.strip() and path.suffix
@@ -134,7 +134,7 @@ def make_folder(path: Path) -> None:
     ------
     ConfigError : it cannot be made
     """
-    from lvlmva_lite.pipeline import ConfigError
+    from lvlmva_lite.config import ConfigError
 
     try:
         path.mkdir(parents=True, exist_ok=True)

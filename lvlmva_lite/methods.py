@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from lvlmva_lite import metrics
 from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.baselines import dfr, jtt, placebo_masks, subg
+from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import (
-    Config,
-    ConfigError,
     Prepared,
     Score,
     load_split,
@@ -46,7 +45,7 @@ ROWS = {
     "dfr": "DFR",
     "jtt": "JTT",
 }
-"""Methods as people read them; their keys are ``pipeline.METHODS``."""
+"""Methods as people read them; their keys are ``config.METHODS``."""
 
 TRIALS: Mapping[str, tuple[dict[str, Any], ...]] = {
     "lvlm-va": ({"strength": 1.0}, {"strength": 3.0}),
@@ -167,7 +166,7 @@ def candidates(
     Parameters
     ----------
     prepared : the model, its alignment set and its data
-    method : of ``pipeline.METHODS``
+    method : of ``config.METHODS``
     spurious : (N, J) float verdicts; for "lvlm-va" and "placebo"
 
     Raises

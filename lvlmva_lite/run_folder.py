@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import save_file
 
+from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique
 from lvlmva_lite.methods import MethodResult
-from lvlmva_lite.pipeline import Config, ConfigError, Result
+from lvlmva_lite.pipeline import Result
 
 
 class RunFolder:

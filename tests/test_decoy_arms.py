@@ -5,10 +5,11 @@ import torch
 
 from lvlmva_lite import metrics
 from lvlmva_lite.attribution import deeplift_shap
+from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.experiments import decoy_arms
 from lvlmva_lite.models import predict
-from lvlmva_lite.pipeline import Config, Prepared, make_alignment_set
+from lvlmva_lite.pipeline import Prepared, make_alignment_set
 from lvlmva_lite.segmentation import ppeps_wgm
 
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvlmva_lite.attribution import deeplift_shap
+from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.experiments import decoy_arms
 from lvlmva_lite.models import fit, mlp
-from lvlmva_lite.pipeline import Config, Prepared, make_alignment_set, prepare
+from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare
 from lvlmva_lite.segmentation import ppeps_wgm
 
 rates = st.floats(0, 1)

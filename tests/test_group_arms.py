@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lvlmva_lite import methods, pipeline
+from lvlmva_lite.config import METHODS, Config
 from lvlmva_lite.datasets import knee_phantom, skin_phantom
 from lvlmva_lite.experiments import group_arms
 from lvlmva_lite.models import predict, predict_proba
-from lvlmva_lite.pipeline import METHODS, Config
 
 TINY = {
     "image_size": 32, "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,

@@ -7,9 +7,9 @@ import torch
 
 from lvlmva_lite import methods, pipeline
 from lvlmva_lite.baselines import SUPERVISION
+from lvlmva_lite.config import METHODS, Config, ConfigError
 from lvlmva_lite.datasets import ShortcutDataset, knee_phantom, skin_phantom
 from lvlmva_lite.models import predict
-from lvlmva_lite.pipeline import METHODS, Config, ConfigError
 
 TINY = {
     "image_size": 32, "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,

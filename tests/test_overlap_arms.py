@@ -4,10 +4,11 @@ import math
 import pytest
 import torch
 
+from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import knee_phantom
 from lvlmva_lite.experiments import overlap_arms
 from lvlmva_lite.models import small_resnet
-from lvlmva_lite.pipeline import Config, Prepared, make_alignment_set, segment
+from lvlmva_lite.pipeline import Prepared, make_alignment_set, segment
 from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lvlmva_lite import pipeline
+from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Verdict
-from lvlmva_lite.pipeline import Config, ConfigError
 
 SMALL = Config(n_align=40, n_segments=3, train_epochs=1, align_epochs=1, n_baselines=5, n_explained=20)
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique
-from lvlmva_lite.pipeline import Config, ConfigError
 from lvlmva_lite.run_folder import RunFolder
 
 CONFIG = Config(seed=3)

@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     if (options.name in REAL_SWEEPS) != (options.data_root is not None):
         parser.error("--data-root is needed for real images, and for these alone")
     rows_of = SWEEPS.get(options.name) or partial(REAL_SWEEPS[options.name], options.data_root)
-    origin = provenance(f"python tools/record_results.py {options.name}")
+    # The folder's name is of this machine alone.
+    folder = " --data-root DIR" if options.data_root else ""
+    origin = provenance(f"python tools/record_results.py {options.name} --seeds {options.seeds}{folder}")
     # What is under way is no part of the package yet.
     growing = ROOT / "results" / f"{options.name}-{origin['commit']}.csv"
     os.environ.setdefault("OMP_NUM_THREADS", "1")

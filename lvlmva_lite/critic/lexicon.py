@@ -148,10 +148,10 @@ class LexiconCritic:
 
     A segment is held against each clause by the share of its drawn-upon
     pixels that lie in the clause's region (of all its pixels if it covers
-    hardly any drawing), or by how much of an object it holds.  What covers mostly a region that the description
-    dismisses is called irrelevant; what covers a region that it upholds is
-    called relevant.  What it does not mention is called relevant too, with one
-    exception: where the description says that only this or that counts, a
+    hardly any drawing), or by how much of an object it holds.  What covers
+    mostly a region that the description dismisses is called irrelevant; what
+    covers a region that it upholds is called relevant.  What it does not
+    mention is called relevant too, with one exception: where the description says that only this or that counts, a
     thing that was put into the picture (a letter, a dyed patch) is called
     irrelevant although no word names it.  Bare surroundings are no thing.
     """

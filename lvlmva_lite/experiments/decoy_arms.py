@@ -17,12 +17,12 @@ from lvlmva_lite import metrics
 from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.attribution import deeplift_shap, runner_up
 from lvlmva_lite.baselines import placebo_masks, shuffle_verdicts
+from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import (
     AlignmentSet,
-    Config,
     Prepared,
     make_alignment_set,
     prepare,

@@ -16,9 +16,10 @@ from torch import nn
 
 from lvlmva_lite import metrics
 from lvlmva_lite.alignment import align, correction_masks, rrr_penalty
+from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
-from lvlmva_lite.pipeline import Config, Prepared, prepare, taking_part, trained
+from lvlmva_lite.pipeline import Prepared, prepare, taking_part, trained
 from lvlmva_lite.sampling import sample_alignment_set
 
 LAMBDAS = (0.0, 0.02, 0.2, 2.0, 20.0, 200.0, 1000.0)

@@ -11,10 +11,11 @@ import pandas as pd
 from torch import Tensor, nn
 
 from lvlmva_lite import methods, metrics
+from lvlmva_lite.config import METHODS, Config, ConfigError
 from lvlmva_lite.critic import class_description
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.models import predict_proba
-from lvlmva_lite.pipeline import METHODS, Config, ConfigError, Prepared, load_split, prepare
+from lvlmva_lite.pipeline import Prepared, load_split, prepare
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
 
 Row = dict[str, Any]
@@ -94,7 +95,7 @@ def arm_rows(
     Parameters
     ----------
     prepared : from :func:`pipeline.prepare`
-    arms : of ``pipeline.METHODS``
+    arms : of ``config.METHODS``
     n_trials : of each method, see :func:`methods.best_trial`
 
     Returns

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from lvlmva_lite import methods, metrics
 from lvlmva_lite.alignment import correction_masks
+from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
-from lvlmva_lite.pipeline import Config, Prepared, make_alignment_set, prepare, segment
+from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare, segment
 from lvlmva_lite.segmentation import positive_effect
 
 Row = dict[str, Any]
@@ -26,8 +27,8 @@ FEATURE_WEIGHTS = (0.0, 0.3, 1.0, 3.0)
 
 HYBRID_FILL = 12.0
 """``Config.fill`` of segments by position and colour, whose outlines colour keeps; those by
-position alone keep the default.  Both gave the masks of a perfect critic their best overlap
-with the letters on the validation split of a seed that is not reported."""
+position alone keep the default.  Of four fillings each gave the masks of a
+perfect critic their best overlap with the letters, on alignment images of a seed that is not reported."""
 
 ARMS = {"spatial": 0.0, "hybrid": 1.0}
 """Feature weights of the models that are aligned; 1 is the default of ``segmentation.ppeps_wgm``."""
