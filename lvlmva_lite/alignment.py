@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lvlmva_lite.streams import stream
+from lvlmva_lite.threads import threads
+
 
 def correction_masks(labels: Tensor, spurious: Tensor) -> Tensor:
     """A = sum_j R_j 1[C = j]: the union of the segments judged spurious.
@@ -32,6 +35,7 @@ def correction_masks(labels: Tensor, spurious: Tensor) -> Tensor:
     return judged.gather(1, labels.reshape(n, -1) % judged.shape[1]).view(n, height, width)
 
 
+@threads()
 def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
     """sum_n sum_i (A_ni d/dx_ni sum_k log yhat_nk)^2, differentiable in the weights.
 
@@ -74,6 +78,7 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     return total if reduction == "sum" else total / masks.numel()
 
 
+@threads()
 def align(
     model: nn.Module,
     images: Tensor,
@@ -127,7 +132,8 @@ def align(
     Raises
     ------
     ValueError : negative ``penalty_weight``, unknown ``penalty_scale``, empty
-        alignment set, ``align_fraction`` not strictly between 0 and 1, or
+        alignment set, ``align_fraction`` not strictly between 0 and 1 or leaving a batch
+        without a plain or without an alignment sample, or
         "initial" with masks under which ``model`` has no gradient at all
     """
     if penalty_weight < 0:
@@ -138,8 +144,13 @@ def align(
         raise ValueError(f"align_fraction must lie strictly between 0 and 1, got {align_fraction}")
     if not len(align_images):
         raise ValueError("the alignment set is empty; nothing can be learnt from it")
-    n_align = max(1, round(align_fraction * batch_size))
-    generator = torch.Generator().manual_seed(random_state)
+    n_align = round(align_fraction * batch_size)
+    if not 1 <= n_align < batch_size:
+        raise ValueError(
+            f"align_fraction {align_fraction} of batch_size {batch_size} leaves no "
+            f"{'plain' if n_align else 'alignment'} sample in a batch; change one of the two"
+        )
+    generator = stream(random_state, "alignment batches")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     n_steps = epochs * math.ceil(len(images) / (batch_size - n_align))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=n_steps)

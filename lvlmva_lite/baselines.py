@@ -23,6 +23,9 @@ from tqdm import tqdm
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.metrics import group_accuracy, worst_group_accuracy
 from lvlmva_lite.models import Classifier, fit
+from lvlmva_lite.segmentation import segment_sums
+from lvlmva_lite.streams import derived_seed, numpy_stream, stream
+from lvlmva_lite.threads import threads
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def balanced_subset(dataset: ShortcutDataset, *, random_state: int) -> Tensor:
     ValueError : a group is empty
     """
     _check_groups(dataset, 1, "balanced_subset")
-    return _balanced(dataset.groups, torch.Generator().manual_seed(random_state))
+    return _balanced(dataset.groups, stream(random_state, "SUBG's subset"))
 
 
 def subg(
@@ -152,6 +155,7 @@ def subg(
     return Baseline(model, indices, [])
 
 
+@threads()
 def dfr(
     model: Classifier,
     validation: ShortcutDataset,
@@ -200,7 +204,8 @@ def dfr(
     if not isinstance(model, Classifier):
         raise TypeError(f"dfr needs a Classifier, which has embed and head, got {type(model).__name__}")
     _check_groups(validation, 2, "DFR")
-    generator = torch.Generator().manual_seed(random_state)
+    generator = stream(random_state, "DFR's halves and subsets")
+    solver_seed = derived_seed(random_state, "DFR's solver")
     model = copy.deepcopy(model).eval()
     with torch.no_grad():
         embedding = torch.cat([model.embed(batch) for batch in validation.images.split(batch_size)])
@@ -212,7 +217,7 @@ def dfr(
     scaler = StandardScaler().fit(embedding[first])
 
     def evaluate(C: float) -> float:
-        regression = _regression(C, random_state).fit(scaler.transform(embedding[chosen]), labels[chosen])
+        regression = _regression(C, solver_seed).fit(scaler.transform(embedding[chosen]), labels[chosen])
         predicted = torch.from_numpy(regression.predict(scaler.transform(embedding[second])))
         return worst_group_accuracy(group_accuracy(predicted, labels[second], groups[second], n_groups))
 
@@ -222,7 +227,7 @@ def dfr(
     coefficients, intercepts = [], []
     for _ in tqdm(range(n_fits), desc="refitting", unit="fit", disable=not progress):
         chosen = _balanced(groups, generator)
-        regression = _regression(best["C"], random_state).fit(
+        regression = _regression(best["C"], solver_seed).fit(
             scaler.transform(embedding[chosen]), labels[chosen]
         )
         coefficients.append(regression.coef_)
@@ -328,7 +333,7 @@ def placebo_masks(masks: Tensor, *, random_state: int) -> Tensor:
     -------
     Tensor, (n, H, W), bool, each with as many pixels as its original
     """
-    rng = np.random.default_rng(random_state)
+    rng = numpy_stream(random_state, "placebo masks")
     moved = torch.empty_like(masks)
     for i, mask in enumerate(masks.numpy()):
         # Overlap of the mask with itself for every shift at once: its circular autocorrelation.
@@ -358,8 +363,8 @@ def shuffle_verdicts(spurious: Tensor, labels: Tensor, *, random_state: int) -> 
     -------
     Tensor, (n, J), dtype of ``spurious``
     """
-    generator = torch.Generator().manual_seed(random_state)
-    present = (labels.flatten(1)[:, None] == torch.arange(spurious.shape[1])[:, None]).any(2)
+    generator = stream(random_state, "shuffled verdicts")
+    present = segment_sums(labels, spurious.shape[1]) > 0
     kinds = present.unique(dim=0, return_inverse=True)[1]
     shuffled = spurious.clone()
     for kind in kinds.unique():

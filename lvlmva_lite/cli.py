@@ -137,6 +137,10 @@ def run(
     evaluate_on: Annotated[
         str, typer.Option(help="test, or validation when settings are being chosen.")
     ] = "test",
+    threads: Annotated[
+        int,
+        typer.Option(help="Threads that compute; results depend on it. For large networks.", metavar="N"),
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Train on a shortcut, let the critic find it, unlearn it, and measure.
@@ -199,6 +203,7 @@ def run(
             keep_unjudged=keep_unjudged,
             train_epochs=train_epochs,
             align_epochs=align_epochs,
+            threads=threads,
             evaluate_on=evaluate_on,
         )
         providers.check(critic, settings, connection, config.source)

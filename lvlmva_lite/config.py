@@ -12,6 +12,7 @@ from lvlmva_lite.critic import class_description, providers
 from lvlmva_lite.critic.lexicon import read_description
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
+from lvlmva_lite.datasets.phantoms.scene import SIZES
 from lvlmva_lite.sampling import STRATEGIES
 
 N_TRAIN = 60_000 - N_VALIDATION
@@ -145,6 +146,9 @@ class Config:
     n_baselines : training images that DeepLIFT-SHAP compares with, >= 2
     n_explained : test images on which mu_Align is measured
     overlap : phantoms whose spurious feature lies on the core feature
+    threads : of PyTorch, BLAS and OpenMP, 1 .. 256.  Another number rounds otherwise, and results move
+        with it: a setting like the others, whatever the machine has.  More than 1 is
+        for large networks on a CPU; the book's own are as fast with 1
     evaluate_on : "test", or "validation" when settings are being chosen
     """
 
@@ -183,6 +187,7 @@ class Config:
     n_baselines: int | None = None
     n_explained: int | None = None
     overlap: bool = False
+    threads: int = 1
     evaluate_on: str = "test"
 
     def __post_init__(self) -> None:
@@ -206,12 +211,15 @@ class Config:
                 raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
         decoys = self.dataset == "decoy-mnist"
         n_train, n_test = (N_TRAIN, N_TEST) if decoys else (100_000, 100_000)
+        smallest, largest = (28, 28) if decoys else (32, 1024) if self.data_root else SIZES
+        of_phantoms = "" if decoys or self.data_root else ", the sizes in which phantoms are drawn"
         there_are = ", the training images there are" if decoys else ""
         for value, name, low, high, unit in (
             (self.seed, "seed", 0, 2**32 - 1, ""),
-            (self.image_size, "image_size", 28 if decoys else 32, 28 if decoys else 1024, ""),
+            (self.image_size, "image_size", smallest, largest, of_phantoms),
             (self.n_align, "n_align (N)", 1, n_train, there_are),
             (self.n_segments, "n_segments (J)", 1, 50, ""),
+            (self.threads, "threads", 1, 256, ""),
             (self.train_epochs, "train_epochs", 1, 1000, ""),
             (self.batch_size, "batch_size", 2, 100_000, ""),
             (self.align_epochs, "align_epochs", 1, 1000, ""),
@@ -237,6 +245,12 @@ class Config:
         if not 0 < self.align_fraction < 1:
             raise ConfigError(
                 f"align_fraction must lie strictly between 0 and 1; got {self.align_fraction}"
+            )
+        n_align_of_batch = round(self.align_fraction * self.batch_size)
+        if not 1 <= n_align_of_batch < self.batch_size:
+            raise ConfigError(
+                f"align_fraction {self.align_fraction} of batch_size {self.batch_size} leaves no "
+                f"{'plain' if n_align_of_batch else 'alignment'} sample in a batch; change one of the two"
             )
         if decoys and (self.data_root or self.method != "lvlm-va" or self.model != "mlp" or self.overlap):
             raise ConfigError(

@@ -35,6 +35,7 @@ from lvlmva_lite.pipeline import (
     verdict_matrix,
 )
 from lvlmva_lite.segmentation import Segments
+from lvlmva_lite.threads import as_configured
 
 ROWS = {
     "lvlm-va": "LVLM-VA",
@@ -241,6 +242,7 @@ def best_trial(
     return best[1], tried
 
 
+@as_configured
 def run(
     config: Config,
     *,

@@ -12,7 +12,8 @@ from scipy import stats
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from lvlmva_lite.segmentation import positive_effect
+from lvlmva_lite.segmentation import positive_effect, segment_sums
+from lvlmva_lite.threads import threads
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
@@ -124,6 +125,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+@threads()
 def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
     """Share of attribution outside the ground-truth spurious region.
 
@@ -145,6 +147,7 @@ def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
     return (1 - inside[total > 0] / total[total > 0]).mean().item()
 
 
+@threads()
 def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10) -> float:
     """How often the nearest neighbours of a sample share its label.
 
@@ -164,6 +167,7 @@ def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10)
     return (labels[torch.from_numpy(nearest)] == labels[:, None]).double().mean().item()
 
 
+@threads()
 def segment_truth(labels: Tensor, n_segments: int, attributions: Tensor, spurious_masks: Tensor) -> Tensor:
     """Which segments hold most of their positive effect on the spurious feature.
 
@@ -181,9 +185,8 @@ def segment_truth(labels: Tensor, n_segments: int, attributions: Tensor, spuriou
     Tensor, (n, J), bool; False for empty segments
     """
     mass = positive_effect(attributions)
-    one_hot = labels.flatten(1)[:, None] == torch.arange(n_segments)[:, None]
-    on_spurious = (one_hot * (mass * spurious_masks).flatten(1)[:, None]).sum(2)
-    return on_spurious > 0.5 * (one_hot * mass.flatten(1)[:, None]).sum(2)
+    on_spurious = segment_sums(labels, n_segments, mass * spurious_masks)
+    return on_spurious > 0.5 * segment_sums(labels, n_segments, mass)
 
 
 def verdict_accuracy(spurious: Tensor, truth: Tensor, labels: Tensor) -> dict[str, float]:
@@ -203,7 +206,7 @@ def verdict_accuracy(spurious: Tensor, truth: Tensor, labels: Tensor) -> dict[st
         segments; most segments are relevant), "undecided" (share), all in
         [0, 1]
     """
-    present = (labels.flatten(1)[:, None] == torch.arange(truth.shape[1])[:, None]).any(2)
+    present = segment_sums(labels, truth.shape[1]) > 0
     spurious, truth = spurious[present], truth[present]
     right = (spurious == truth).double()
     return {

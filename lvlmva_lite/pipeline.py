@@ -6,8 +6,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from scipy.ndimage import gaussian_filter
@@ -41,7 +42,9 @@ from lvlmva_lite.models import (
 )
 from lvlmva_lite.sampling import sample_alignment_set
 from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
+from lvlmva_lite.streams import stream
 from lvlmva_lite.superpixels import sam, superpixels
+from lvlmva_lite.threads import as_configured
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,10 @@ class AlignmentSet:
         return {case.case_id: row for case, row in zip(self.cases, self.truth.tolist(), strict=True)}
 
 
+_OF_THE_DATA = ("dataset", "data_root", "image_size", "seed", "overlap", "evaluate_on")
+"""Fields of the config that decide which data there are."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A model that took the shortcut, its alignment set, and the data to go on with.
@@ -200,11 +207,31 @@ class Prepared:
     found: AlignmentSet
     training_seconds: float
 
+    def changed(self, **settings: Any) -> Prepared:
+        """The same model and data with other settings; of these, only the alignment set is made anew.
+
+        Parameters
+        ----------
+        settings : fields of :class:`Config`
+
+        Raises
+        ------
+        ConfigError : a setting that decides which data there are
+        """
+        config = replace(self.config, **settings)
+        other = [name for name in _OF_THE_DATA if getattr(config, name) != getattr(self.config, name)]
+        if other:
+            raise ConfigError(
+                f"with another {' and '.join(other)} the data are others: call prepare with this config"
+            )
+        return _prepared(config, self.train, self.test, self.clean_test, self.model, self.training_seconds)
+
     @property
     def chosen(self) -> ShortcutDataset:
         """The training samples of the alignment set."""
         return self.train.subset(self.found.indices)
 
+    @as_configured
     def verdicts(
         self,
         critic_name: str | None = None,
@@ -229,6 +256,7 @@ class Prepared:
             judge_all(judge, critiques, self.found.segments.n_segments, progress=progress)
         )
 
+    @as_configured
     def aligned(
         self, masks: Tensor, keep: Tensor | None = None, *, progress: bool = False, **settings: float
     ) -> nn.Module:
@@ -271,6 +299,7 @@ class Prepared:
         masks = correction_masks(self.found.segments.labels, spurious == 1)
         return self.aligned(masks, taking_part(spurious, masks, self.config.keep_unjudged), **settings)
 
+    @as_configured
     def score(self, model: nn.Module) -> dict[str, float]:
         """The measured fields of :class:`Score`, of a model on the test set."""
         test = self.test
@@ -319,6 +348,7 @@ def load_split(config: Config, split: str, *, clean: bool = False) -> ShortcutDa
     return None if clean else load_skin(config.data_root, split, size=size, random_state=seed)
 
 
+@as_configured
 def prepare(config: Config, *, model: nn.Module | None = None, progress: bool = False) -> Prepared:
     """Train a model on the shortcut and make its alignment set, without asking anybody about it.
 
@@ -332,31 +362,41 @@ def prepare(config: Config, *, model: nn.Module | None = None, progress: bool = 
     ConfigError : the alignment set or the baselines ask for more training images than there are
     """
     train = load_split(config, "train")
+    _check_amounts(config, train)
+    test, clean_test = (load_split(config, config.evaluate_on, clean=clean) for clean in (False, True))
+    clock = _Clock()
+    model = model or trained(config, train, progress=progress)
+    training_seconds = clock.lap()
+    return _prepared(config, train, test, clean_test, model, training_seconds, progress)
+
+
+@as_configured
+def _prepared(
+    config: Config,
+    train: ShortcutDataset,
+    test: ShortcutDataset,
+    clean_test: ShortcutDataset | None,
+    model: nn.Module,
+    training_seconds: float,
+    progress: bool = False,
+) -> Prepared:
+    _check_amounts(config, train)
+    baselines = _baselines(config, train)
+    found = _alignment_set(config, train, model, baselines, progress)
+    return Prepared(config, train, test, clean_test, model, baselines, found, training_seconds)
+
+
+def _check_amounts(config: Config, train: ShortcutDataset) -> None:
     for name in ("n_align", "n_baselines"):
         if getattr(config, name) > len(train):
             raise ConfigError(
                 f"{name} must be at most {len(train)}, the training images there are; "
                 f"got {getattr(config, name)}"
             )
-    test, clean_test = (load_split(config, config.evaluate_on, clean=clean) for clean in (False, True))
-    clock = _Clock()
-    model = model or trained(config, train, progress=progress)
-    training_seconds = clock.lap()
-    baselines = _baselines(config, train)
-    return Prepared(
-        config,
-        train,
-        test,
-        clean_test,
-        model,
-        baselines,
-        _alignment_set(config, train, model, baselines, progress),
-        training_seconds,
-    )
 
 
 def _baselines(config: Config, train: ShortcutDataset) -> Tensor:
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(config.seed))
+    order = torch.randperm(len(train), generator=stream(config.seed, "references"))
     return train.images[order[: config.n_baselines]]
 
 
@@ -374,6 +414,7 @@ def new_model(config: Config, dataset: ShortcutDataset, random_state: int) -> Cl
     return model.to(config.device)
 
 
+@as_configured
 def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False) -> Classifier:
     """A fresh model of the config, trained on ``dataset``."""
     model = new_model(config, dataset, config.seed)
@@ -385,6 +426,7 @@ def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False)
     return model
 
 
+@as_configured
 def explain(
     config: Config,
     model: nn.Module,
@@ -401,6 +443,7 @@ def explain(
     )
 
 
+@as_configured
 def segment(config: Config, images: Tensor, attributions: Tensor, *, progress: bool = False) -> Segments:
     """Segments of maps (n, H, W), by the config's segmenter."""
     if config.segmenter == "sam":
@@ -488,6 +531,7 @@ def taking_part(spurious: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
     return judged
 
 
+@as_configured
 def run(
     config: Config,
     *,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lvlmva_lite.streams import stream
+from lvlmva_lite.threads import threads
+
 STRATEGIES = ("low", "random", "high")
 
 
@@ -51,6 +54,7 @@ def enrichment_curve(scores: Tensor, amounts: Tensor) -> Tensor:
     return torch.cat([curve.new_zeros(1), curve])
 
 
+@threads()
 def sample_alignment_set(
     probabilities: Tensor,
     labels: Tensor,
@@ -91,7 +95,7 @@ def sample_alignment_set(
     if not 1 <= n_samples <= n:
         raise ValueError(f"n_samples must be between 1 and {n} (the samples given), got {n_samples}")
     if strategy == "random":
-        generator = torch.Generator().manual_seed(random_state)
+        generator = stream(random_state, "random samples")
         score = torch.rand(n, generator=generator, dtype=torch.float64)
     else:
         score = entropy(probabilities.double())

@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lvlmva_lite.streams import stream
+from lvlmva_lite.threads import threads
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -95,6 +98,26 @@ def positive_effect(attributions: Tensor) -> Tensor:
     return positive / positive.sum((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
 
+def segment_sums(labels: Tensor, n_segments: int, values: Tensor | None = None) -> Tensor:
+    """Sum over the pixels of each segment, in memory proportional to the pixels.
+
+    Parameters
+    ----------
+    labels : (n, H, W) int64, segment of each pixel, -1 for none
+    n_segments : J
+    values : (n, H, W); None: 1 for every pixel, so that the sums are areas
+
+    Returns
+    -------
+    Tensor, (n, J), float64; 0 for segments without a pixel
+    """
+    values = torch.ones_like(labels, dtype=torch.float64) if values is None else values.double()
+    # Column 0 takes what lies in no segment.
+    sums = torch.zeros(len(labels), n_segments + 1, dtype=torch.float64)
+    return sums.scatter_add_(1, labels.flatten(1) + 1, values.flatten(1))[:, 1:]
+
+
+@threads()
 def ppeps_wgm(
     attributions: Tensor,
     n_segments: int,
@@ -247,6 +270,7 @@ class SegmentChoice:
     segments: Segments
 
 
+@threads()
 def choose_n_segments(
     attributions: Tensor,
     candidates: Sequence[int],
@@ -317,6 +341,7 @@ def choose_n_segments(
     return SegmentChoice(candidates, torch.stack(scores, 1), chosen, best)
 
 
+@threads()
 def filled(segments: Segments, distance: float = 6.0, *, features: Tensor | None = None) -> Segments:
     """The same mixtures, with every pixel near a segment's Gaussian labelled, whatever its effect.
 
@@ -385,7 +410,7 @@ def _kmeans_plus_plus(
 
     Where a map has fewer pixels than segments, the surplus starts with share 0.
     """
-    generator = torch.Generator().manual_seed(random_state)
+    generator = stream(random_state, "mixture starts")
     draws = torch.rand(n_segments, generator=generator, dtype=torch.float64)
     batch = torch.arange(len(points))
     distance = torch.ones_like(weights)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lvlmva_lite.segmentation import Segments, positive_effect
+from lvlmva_lite.threads import threads
 
 METHODS = ("felzenszwalb", "slic")
 
@@ -30,6 +31,7 @@ class SamError(RuntimeError):
     """Segment Anything cannot be had; the message says what is missing and how to get it."""
 
 
+@threads()
 def superpixels(
     images: Tensor,
     attributions: Tensor,
@@ -86,6 +88,7 @@ def superpixels(
     return _most_effect(torch.from_numpy(np.stack(regions)), mass, n_segments)
 
 
+@threads()
 def sam(
     images: Tensor,
     attributions: Tensor,

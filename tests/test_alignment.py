@@ -214,7 +214,7 @@ def test_unscaled_the_penalty_does_know_the_input_scale():
     images, _, masks = small_task()
     plain = weights_after(Times(1), images, masks, penalty_weight=1)
     scaled = weights_after(Times(1 / 16), images * 16, masks, penalty_weight=1)
-    assert (plain - scaled).abs().max() > 1e-3
+    assert (plain - scaled).abs().max() > 1e-4
     matched = weights_after(Times(1 / 16), images * 16, masks, penalty_weight=16**2)
     torch.testing.assert_close(plain, matched)
 
@@ -260,6 +260,14 @@ def test_scaling_needs_a_penalty_to_scale_by():
         ({"penalty_weight": -1}, "got -1"),
         ({"penalty_weight": 1, "penalty_scale": "model"}, "'model'"),
         ({"penalty_weight": 1, "align_fraction": 1.0}, "got 1.0"),
+        (
+            {"penalty_weight": 1, "align_fraction": 0.99, "batch_size": 32},
+            "0.99 of batch_size 32 leaves no plain",
+        ),
+        (
+            {"penalty_weight": 1, "align_fraction": 0.01, "batch_size": 32},
+            "0.01 of .* 32 leaves no alignment",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_any_step(keywords, message):

@@ -163,8 +163,49 @@ def explain_noise(model):
 @pytest.mark.parametrize("name", NOT_FOLLOWED)
 def test_a_model_that_deeplift_cannot_follow_is_refused(name):
     torch.manual_seed(0)
-    with pytest.raises(CompletenessError, match=r"misses completeness by \d\.\d+"):
+    with pytest.raises(
+        CompletenessError, match=r"misses completeness by \d+(\.\d+)? of the output difference of image"
+    ):
         explain_noise(NOT_FOLLOWED[name]())
+
+
+@pytest.mark.parametrize("loud", [1, 1e4])
+def test_one_large_image_hides_the_errors_of_no_other(loud):
+    torch.manual_seed(0)
+    model, images = FunctionalReLU(), torch.randn(8, 1, 3, 3)
+    # A bright image of a direction in which the model is almost linear: next to no error of its own.
+    with torch.no_grad():
+        model.first.bias.abs_()
+    bright = loud * torch.full((1, 1, 3, 3), 100.0)
+    with torch.no_grad():
+        model.first.weight[:10].abs_()
+        model.first.weight[10:] = 0
+    baselines = torch.randn(5, 1, 3, 3)
+    zeros = torch.zeros(9, dtype=torch.int64)
+    deeplift_shap(model, bright, zeros[:1], baselines)  # passes by itself
+    for batch in (images, torch.cat([images, bright]), torch.cat([bright, images])):
+        with pytest.raises(CompletenessError, match="of the output difference of image"):
+            deeplift_shap(model, batch, zeros[: len(batch)], baselines)
+
+
+def test_rounding_is_no_error_where_effects_cancel(decoys, shortcut_model):
+    # Between an image above the baselines' mean logit and one below lies one that is equal to it.
+    baselines = decoys.images[50:70]
+
+    def difference(images):
+        with torch.no_grad():
+            return shortcut_model(images)[:, 0] - shortcut_model(baselines)[:, 0].mean()
+
+    above, below = (decoys.images[[difference(decoys.images[:50]).mul(sign).argmax()]] for sign in (1, -1))
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        image = (1 - middle) * above + middle * below
+        low, high = (middle, high) if difference(image) > 0 else (low, middle)
+    maps = deeplift_shap(shortcut_model, image, torch.tensor([0]), baselines)
+    assert maps.sum().abs() < 1e-3 * maps.abs().sum()
+    # Nothing to tell apart: all differences are zero.
+    assert not deeplift_shap(shortcut_model, image, torch.tensor([0]), image.repeat(3, 1, 1, 1)).any()
 
 
 def test_average_pooling_is_followed():

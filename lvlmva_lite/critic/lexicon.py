@@ -16,6 +16,7 @@ import numpy as np
 
 from lvlmva_lite.critic import regions
 from lvlmva_lite.critic.types import Case, Critique, segment_names
+from lvlmva_lite.threads import threads
 
 _NOTHING = re.compile(
     r"\b(means? nothing|says? nothing|tells? nothing|no meaning|meaningless|irrelevant|not relevant"
@@ -29,6 +30,7 @@ _NOTHING = re.compile(
 _ABOUT = re.compile(
     r"\b(nothing (to do with|about)|(with|about|on) whether)\b.*", re.IGNORECASE | re.DOTALL
 )
+
 _ONLY = re.compile(r"\bonly\b.*\b(counts?|matters?)\b|\bnothing else\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -160,6 +162,7 @@ class LexiconCritic:
     samples = 1
     concurrency = 1
 
+    @threads()
     def criticise(self, case: Case, sample: int = 0) -> Critique:
         """A text of a few sentences per segment.
 

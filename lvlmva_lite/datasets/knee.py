@@ -30,6 +30,7 @@ from lvlmva_lite.datasets.image_files import (
     read_images,
 )
 from lvlmva_lite.datasets.pasting import letter_layer
+from lvlmva_lite.threads import threads
 
 GRADE_NAMES = (
     "no osteoarthritis",
@@ -52,6 +53,7 @@ FOLDERS = {"train": "train", "validation": "val", "test": "test"}
 _NAME = re.compile(r"(\d+)([LR])", re.IGNORECASE)
 
 
+@threads(1)
 def load_knee(
     root: str | Path,
     split: str,

@@ -32,6 +32,7 @@ from lvlmva_lite.datasets.image_files import (
     read_table,
 )
 from lvlmva_lite.datasets.pasting import Layer, cut_out, patch_layer
+from lvlmva_lite.threads import threads
 
 CLASS_NAMES = ("benign", "malignant")
 GROUP_NAMES = tuple(f"{name}, {kind}" for name in CLASS_NAMES for kind in ("no patch", "patch"))
@@ -75,6 +76,7 @@ class _Row:
     mask: Path | None
 
 
+@threads(1)
 def load_skin(
     root: str | Path,
     split: str,

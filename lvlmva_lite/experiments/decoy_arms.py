@@ -29,7 +29,9 @@ from lvlmva_lite.pipeline import (
     taking_part,
     trained,
 )
-from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
+from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm, segment_sums
+from lvlmva_lite.streams import stream
+from lvlmva_lite.threads import as_configured, threads
 
 Row = dict[str, Any]
 
@@ -60,12 +62,14 @@ def square_class(dataset: ShortcutDataset) -> Tensor:
     return ((1 - shade) * 255 / 25).round().long()
 
 
+@threads()
 def embed(model: nn.Sequential, images: Tensor) -> Tensor:
     """Activations of the last hidden layer of an MLP, (n, D)."""
     with torch.no_grad():
         return model[:-1](images)
 
 
+@as_configured
 def loop_rows(prepared: Prepared) -> list[Row]:
     """The whole loop: before, LVLM-VA, true masks, never saw decoys.
 
@@ -156,7 +160,7 @@ def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] =
     spurious = prepared.verdicts()
     rows = [_arm(prepared, "variant", AS_IT_IS, spurious)]
     for name, settings in variants.items():
-        changed = prepare(dataclasses.replace(prepared.config, **settings), model=prepared.model)
+        changed = prepared.changed(**settings)
         rows.append(_arm(changed, "variant", name, changed.verdicts()))
 
     keeping = dataclasses.replace(prepared.config, keep_unjudged=True)
@@ -275,7 +279,7 @@ def one_sided_verdicts(
     for name, rate in (("misses", misses), ("false_alarms", false_alarms)):
         if not 0 <= rate <= 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {rate}")
-    draw = torch.rand(truth.shape, generator=torch.Generator().manual_seed(random_state))
+    draw = torch.rand(truth.shape, generator=stream(random_state, "one-sided verdicts"))
     return (truth ^ (draw < torch.where(truth, misses, false_alarms))).float()
 
 
@@ -286,9 +290,7 @@ def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list
     many false alarms" has the rate at which both make equally many errors.
     """
     found, seed = prepared.found, prepared.config.seed
-    present = (
-        found.segments.labels.flatten(1)[:, None] == torch.arange(found.truth.shape[1])[:, None]
-    ).any(2)
+    present = segment_sums(found.segments.labels, found.truth.shape[1]) > 0
     odds = (found.truth.sum() / (present & ~found.truth).sum()).item()
     rows = []
     for rate in rates:

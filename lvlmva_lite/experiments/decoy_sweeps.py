@@ -21,6 +21,7 @@ from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import Prepared, prepare, taking_part, trained
 from lvlmva_lite.sampling import sample_alignment_set
+from lvlmva_lite.threads import threads
 
 LAMBDAS = (0.0, 0.02, 0.2, 2.0, 20.0, 200.0, 1000.0)
 """Of :func:`lambda_sweep`: weights of the penalty averaged over samples and pixels."""
@@ -107,6 +108,7 @@ class Bench:
             self.model, self.chosen.images, self.chosen.spurious_masks, reduction="mean"
         ).item()
 
+    @threads()
     def gradient_ratio(self) -> float:
         """Norm of the cross-entropy's gradient in the weights over that of the penalty's, at the start."""
         images, labels, masks = self.chosen.images, self.chosen.labels, self.chosen.spurious_masks
@@ -142,6 +144,7 @@ class Bench:
             for name, dataset in (("accuracy", self.validation), ("accuracy_clean", self.clean))
         }
 
+    @threads()
     def objective(self, model: nn.Module, penalty_weight: float) -> float:
         """The loss that ``align`` minimises, over all plain and all alignment samples."""
         with torch.no_grad():

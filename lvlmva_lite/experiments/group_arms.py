@@ -17,6 +17,7 @@ from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.models import predict_proba
 from lvlmva_lite.pipeline import Prepared, load_split, prepare
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
+from lvlmva_lite.threads import as_configured
 
 Row = dict[str, Any]
 
@@ -87,6 +88,7 @@ def sampling_shares(prepared: Prepared) -> Row:
     return row
 
 
+@as_configured
 def arm_rows(
     prepared: Prepared, arms: Sequence[str] = METHODS, *, n_trials: int | None = None
 ) -> list[Row]:
@@ -182,6 +184,7 @@ def _one_trial(prepared: Prepared, ablation: str, arm: str, spurious: Tensor) ->
     }
 
 
+@as_configured
 def ablation_rows(
     prepared: Prepared, ablations: Mapping[str, Mapping[str, Mapping[str, Any]]] = ABLATIONS
 ) -> list[Row]:
@@ -209,7 +212,7 @@ def ablation_rows(
                 changed = dataclasses.replace(prepared, config=other)
                 rows.append(_one_trial(changed, ablation, arm, spurious))
             else:
-                changed = prepare(other, model=prepared.model)
+                changed = prepared.changed(**settings)
                 rows.append(_one_trial(changed, ablation, arm, changed.verdicts()))
     return rows
 

@@ -18,7 +18,8 @@ from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare, segment
-from lvlmva_lite.segmentation import positive_effect
+from lvlmva_lite.segmentation import positive_effect, segment_sums
+from lvlmva_lite.threads import as_configured
 
 Row = dict[str, Any]
 
@@ -93,8 +94,9 @@ def mask_quality(prepared: Prepared, spurious: Tensor) -> Row:
     on_feature = total(mass * feature)
     speaks = on_feature > SPEAKS
     masked = speaks & masks.flatten(1).any(1)
-    one_hot = segments.labels[:, None] == torch.arange(segments.n_segments)[:, None, None]
-    held, held_on_feature = (total(one_hot * part[:, None]) for part in (mass, mass * feature))
+    held, held_on_feature = (
+        segment_sums(segments.labels, segments.n_segments, part) for part in (mass, mass * feature)
+    )
     majority = torch.maximum(held_on_feature, held - held_on_feature)
     return {
         "purity": (majority.sum(1) / held.sum(1))[speaks].mean().item(),
@@ -130,6 +132,7 @@ def segment_rows(prepared: Prepared, feature_weights: Sequence[float] = FEATURE_
     return rows
 
 
+@as_configured
 def aligned_rows(prepared: Prepared, critics: Sequence[str] = tuple(CRITICS)) -> list[Row]:
     """Group accuracies before alignment, with true masks, and with the masks of ``ARMS``.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lvlmva_lite.threads import threads
 
+
+@threads()
 def fit(
     model: nn.Module,
     images: Tensor,
@@ -32,7 +34,8 @@ def fit(
     model : maps images to logits; left in eval mode
     images : (N, C, H, W) float32
     labels : (N,) int64
-    epochs, learning_rate, batch_size : as usual
+    epochs, learning_rate, batch_size : as usual; where the network normalises over batches, a
+        last batch of one sample, which has no variance, joins the one before
     weight_decay : each step shrinks the weights by ``learning_rate * weight_decay``
     indices : (m,) int64, the samples of an epoch, repeats allowed; None: each once
     on_batch : called with the batch's indices and logits, before the step
@@ -49,15 +52,23 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     if indices is None:
         indices = torch.arange(len(images))
+    normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+    def batches(order: Tensor) -> list[Tensor]:
+        parts = list(order.split(batch_size))
+        if normalises and len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        return parts
+
     schedule = torch.optim.lr_scheduler.LinearLR(
-        optimizer, 1.0, 0.0, total_iters=epochs * math.ceil(len(indices) / batch_size)
+        optimizer, 1.0, 0.0, total_iters=epochs * len(batches(indices))
     )
     history = []
     model.train()
     for _ in tqdm(range(epochs), desc="training", unit="epoch", disable=not progress):
         total = 0.0
         order = indices[torch.randperm(len(indices), generator=generator)]
-        for batch in order.split(batch_size):
+        for batch in batches(order):
             logits = model(images[batch])
             if on_batch is not None:
                 on_batch(batch, logits.detach())
@@ -73,6 +84,7 @@ def fit(
     return history
 
 
+@threads()
 @torch.no_grad()
 def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
     """Softmax probabilities of the classes, in eval mode.

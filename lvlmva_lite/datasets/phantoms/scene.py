@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
+from lvlmva_lite.threads import threads
 
 DEFAULT_N = {"train": 2000, "validation": 500, "test": 1200}
 """Images per split."""
@@ -109,6 +110,7 @@ def severity(draws: Draws, labels: np.ndarray, gap: float) -> np.ndarray:
     return draws.normal() + np.float32(gap) * (labels - np.float32(0.5))
 
 
+@threads(1)
 def build(
     draw: Callable,
     split: str,
