@@ -30,7 +30,7 @@ def correction_masks(labels: Tensor, spurious: Tensor) -> Tensor:
     Tensor, (n, H, W), bool
     """
     n, height, width = labels.shape
-    judged = torch.cat([spurious, torch.zeros(n, 1, dtype=torch.bool)], 1)
+    judged = torch.cat([spurious, spurious.new_zeros(n, 1)], 1)
     # Index -1 finds the appended column, which is never spurious.
     return judged.gather(1, labels.reshape(n, -1) % judged.shape[1]).view(n, height, width)
 
@@ -177,7 +177,7 @@ def align(
             batch_images = torch.cat([images[batch], align_images[chosen]])
             batch_labels = torch.cat([labels[batch], align_labels[chosen]])
             cross_entropy = nn.functional.cross_entropy(model(batch_images), batch_labels)
-            penalty = torch.zeros(())
+            penalty = cross_entropy.new_zeros(())
             if not empty:
                 penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
             optimizer.zero_grad()
@@ -185,7 +185,7 @@ def align(
             optimizer.step()
             if decay:
                 schedule.step()
-            totals += torch.stack([cross_entropy.detach(), penalty.detach()])
+            totals += torch.stack([cross_entropy.detach(), penalty.detach()]).cpu()
         cross_entropy, penalty = (totals / len(batches)).tolist()
         history.append({"cross_entropy": cross_entropy, "penalty": penalty})
     return history

@@ -24,6 +24,7 @@ from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.environment import environment
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import (
     Prepared,
@@ -130,6 +131,7 @@ class MethodResult:
             "trials": self.trials,
             "seed": self.config.seed,
             "scores": {row: asdict(score) for row, score in self.scores.items()},
+            "environment": environment(self.config.threads),
             "config": asdict(self.config) | {"description": self.config.expert_description},
         }
 

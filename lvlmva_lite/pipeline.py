@@ -30,6 +30,7 @@ from lvlmva_lite.datasets import (
     load_skin,
     skin_phantom,
 )
+from lvlmva_lite.environment import environment
 from lvlmva_lite.models import (
     Classifier,
     efficientnet_lite0,
@@ -131,6 +132,7 @@ class Result:
             "seed": self.config.seed,
             "seconds": sum(score.seconds for score in self.scores.values()),
             "scores": {row: asdict(score) for row, score in self.scores.items()},
+            "environment": environment(self.config.threads),
             "config": asdict(self.config) | {"description": self.config.expert_description},
         }
 
@@ -415,9 +417,11 @@ def new_model(config: Config, dataset: ShortcutDataset, random_state: int) -> Cl
 
 
 @as_configured
-def trained(config: Config, dataset: ShortcutDataset, *, progress: bool = False) -> Classifier:
-    """A fresh model of the config, trained on ``dataset``."""
-    model = new_model(config, dataset, config.seed)
+def trained(
+    config: Config, dataset: ShortcutDataset, *, model: Classifier | None = None, progress: bool = False
+) -> Classifier:
+    """A fresh model of the config, or the untrained ``model``, trained on ``dataset``."""
+    model = model or new_model(config, dataset, config.seed)
     fit(
         model, dataset.images, dataset.labels,
         epochs=config.train_epochs, learning_rate=config.learning_rate, decay=config.decay,

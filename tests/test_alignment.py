@@ -284,3 +284,26 @@ def test_empty_alignment_set_is_refused():
     model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="empty"):
         align(model, images, labels, images[:0], labels[:0], masks[:0], penalty_weight=1)
+
+
+def test_masks_lie_where_the_verdicts_lie():
+    # Tensors that only know their device stand in for a GPU; mixed devices raise.
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        labels = torch.zeros(2, 3, 3, dtype=torch.int64, device="cuda")
+        masks = correction_masks(labels, torch.zeros(2, 4, dtype=torch.bool, device="cuda"))
+        assert masks.device.type == "cuda"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("empty", [True, False])
+def test_images_may_lie_on_a_gpu(empty):
+    images, labels, masks = two_pixels()
+    losses = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).to(device)
+        data = [tensor.to(device) for tensor in (images, labels, images, labels, masks & (not empty))]
+        losses.append(align(model, *data, penalty_weight=1, epochs=1)[0]["cross_entropy"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

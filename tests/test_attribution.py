@@ -196,7 +196,8 @@ def test_rounding_is_no_error_where_effects_cancel(decoys, shortcut_model):
         with torch.no_grad():
             return shortcut_model(images)[:, 0] - shortcut_model(baselines)[:, 0].mean()
 
-    above, below = (decoys.images[[difference(decoys.images[:50]).mul(sign).argmax()]] for sign in (1, -1))
+    apart = difference(decoys.images[:50])
+    above, below = decoys.images[apart.argmax()][None], decoys.images[apart.argmin()][None]
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -205,7 +206,9 @@ def test_rounding_is_no_error_where_effects_cancel(decoys, shortcut_model):
     maps = deeplift_shap(shortcut_model, image, torch.tensor([0]), baselines)
     assert maps.sum().abs() < 1e-3 * maps.abs().sum()
     # Nothing to tell apart: all differences are zero.
-    assert not deeplift_shap(shortcut_model, image, torch.tensor([0]), image.repeat(3, 1, 1, 1)).any()
+    image = image.detach().clone()
+    same = image.repeat(3, 1, 1, 1)
+    assert not deeplift_shap(shortcut_model, image, torch.tensor([0]), same).any()
 
 
 def test_average_pooling_is_followed():

@@ -201,6 +201,20 @@ def test_true_masks_and_placebos_go_where_they_should(few_images, monkeypatch):
         ({"dataset": "knee", "data_root": "no/such/folder"}, "there is no folder no/such/folder"),
         ({"dataset": "knee", "n_align": 0}, "n_align"),
         ({"dataset": "knee", "image_size": 16}, "image_size must lie between 32"),
+        (
+            {"dataset": "knee", "image_size": 512},
+            "image_size must lie between 32 and 224, the sizes in which",
+        ),
+        ({"dataset": "skin", "image_size": 225}, "between 32 and 224"),
+        ({"dataset": "knee", "data_root": ".", "image_size": 1025}, "between 32 and 1024; got"),
+        (
+            {"batch_size": 32, "align_fraction": 0.99},
+            "align_fraction 0.99 of batch_size 32 leaves no plain",
+        ),
+        (
+            {"batch_size": 2, "align_fraction": 0.2},
+            "align_fraction 0.2 of batch_size 2 leaves no alignment",
+        ),
         ({"dataset": "knee", "data_root": ".", "overlap": True}, "overlap is for phantoms"),
     ],
 )

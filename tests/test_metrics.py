@@ -121,3 +121,47 @@ def test_neighbour_purity_of_pairs_and_of_chance():
     noise = torch.randn(2000, 3, generator=generator)
     labels = torch.randint(4, (2000,), generator=generator)
     assert metrics.neighbour_purity(noise, labels) == pytest.approx(0.25, abs=0.02)
+
+
+def memory_of(function):
+    """Largest number of bytes that PyTorch's CPU allocator held at once for ``function``, by the profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    held = most = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+@pytest.mark.parametrize("n_segments", [1, 6, 50])
+def test_memory_for_verdicts_does_not_grow_with_segments_times_pixels(n_segments):
+    n, side = 20, 96
+    generator = torch.Generator().manual_seed(n_segments)
+    labels = torch.randint(-1, n_segments, (n, side, side), generator=generator)
+    maps = torch.randn(n, side, side, generator=generator)
+    masks = torch.rand(n, side, side, generator=generator) < 0.5
+    truth = metrics.segment_truth(labels, n_segments, maps, masks)
+    pixels = 8 * labels.numel()
+    for work in (
+        lambda: metrics.segment_truth(labels, n_segments, maps, masks),
+        lambda: metrics.verdict_accuracy(truth.float(), truth, labels),
+    ):
+        assert memory_of(work) < 8 * pixels
+
+
+def test_segment_sums_are_those_of_a_loop():
+    from lvlmva_lite.segmentation import segment_sums
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(-1, 3, (4, 5, 6), generator=generator)
+    values = torch.rand(4, 5, 6, generator=generator)
+    areas, sums = segment_sums(labels, 4), segment_sums(labels, 4, values)
+    for i in range(4):
+        for j in range(4):
+            there = labels[i] == j
+            assert areas[i, j] == int(there.sum())
+            assert sums[i, j].item() == pytest.approx(values[i][there].double().sum().item())

@@ -53,3 +53,23 @@ def test_provenance_says_where_from():
     found = tables.provenance("a command")
     assert found["command"] == "a command"
     assert all(found.values())
+    import numpy
+    import torch
+
+    assert found["threads"] == 1
+    assert found["torch"] == torch.__version__
+    assert found["numpy"] == numpy.__version__
+    assert {"processor", "cpu_capability", "python", "scipy", "scikit-learn", "captum"} <= set(found)
+
+
+STATE = {"touched": False}
+
+
+def finds_state(seed):
+    return [{"touched": STATE["touched"]}]
+
+
+def test_no_process_of_a_sweep_is_forked(monkeypatch):
+    # CUDA and OpenMP do not work in a fork of a process that has used them.
+    monkeypatch.setitem(STATE, "touched", True)
+    assert not tables.sweep(finds_state, (0, 1), n_jobs=2)["touched"].any()

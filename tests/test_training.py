@@ -55,3 +55,31 @@ def test_without_decay_the_rate_stays(monkeypatch):
 
 def test_decay_changes_what_is_learnt():
     assert train(epochs=5, decay=True)[1:] != train(epochs=5)[1:]
+
+
+class Sizes(nn.Module):
+    """Notes how many samples it sees at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(len(images))
+        return images
+
+
+@pytest.mark.parametrize(
+    ("n", "normalised", "sizes"),
+    [(9, True, [4, 5]), (9, False, [4, 4, 1]), (10, True, [4, 4, 2]), (5, True, [5]), (4, True, [4])],
+)
+def test_no_batch_of_one_is_normalised(n, normalised, sizes, monkeypatch):
+    # BatchNorm refuses a single value a channel, and a single image's own statistics teach nothing.
+    rates = Rates(monkeypatch)
+    watch = Sizes()
+    norm = nn.BatchNorm1d(4) if normalised else nn.Identity()
+    model = nn.Sequential(watch, nn.Flatten(), norm, nn.Linear(4, 2))
+    images = torch.rand(n, 1, 2, 2)
+    fit(model, images, torch.arange(n) % 2, epochs=2, batch_size=4, decay=True)
+    assert watch.seen == sizes * 2
+    assert rates.left == pytest.approx(0, abs=1e-12)

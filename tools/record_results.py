@@ -39,7 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     origin = provenance(f"python tools/record_results.py {options.name} --seeds {options.seeds}{folder}")
     # What is under way is no part of the package yet.
     growing = ROOT / "results" / f"{options.name}-{origin['commit']}.csv"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sweep(rows_of, range(options.seeds), growing, n_jobs=options.jobs, progress=True)
     RESULTS.mkdir(exist_ok=True)
     shutil.copyfile(growing, RESULTS / f"{options.name}.csv")

@@ -70,6 +70,8 @@ def _fetch(package: str, version: str, scratch: Path, folder: Path) -> None:
             names = [name for name in members if name.startswith(source)] if source[-1] == "/" else [source]
             for name in names:
                 path = folder / (target + name.removeprefix(source) if source[-1] == "/" else target)
+                if not path.resolve().is_relative_to(folder.resolve()):
+                    raise tarfile.TarError(f"{package} holds {name!r}, which leads out of its folder")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(archive.extractfile(members[name]).read())
 

@@ -187,7 +187,14 @@ def recorded_results(folder: Traversable | None = None) -> str:
         with folder.joinpath(f"{name}.csv").open(encoding="utf-8") as stream:
             table = pd.read_csv(stream)
         seeds = str(table["seed"].nunique()) if "seed" in table else "–"
-        machine = "; ".join(_escaped(origin[key]) for key in ("machine", "software") if origin.get(key))
+        of_tables = (
+            {"software": f"Python {origin['python']}, torch {origin['torch']}"} if "torch" in origin else {}
+        )
+        machine = "; ".join(
+            _escaped(value)
+            for key in ("machine", "processor", "software")
+            if (value := (origin | of_tables).get(key))
+        )
         command = f"`{_line(origin['command'])}`"
         rows.append([f"`{name}`", seeds, machine, str(origin["date"]), f"`{origin['commit']}`", command])
     return _wide(_list_table(rows, "scorecard-recorded", "17 10 23 13 14 23"))

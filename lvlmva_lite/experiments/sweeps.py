@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lvlmva_lite.experiments import decoy_arms, decoy_sweeps, group_arms, overlap_arms
+from lvlmva_lite.experiments import decoy_arms, decoy_sweeps, group_arms, overlap_arms, rounding_arms
 from lvlmva_lite.experiments.tables import Rows
 
 SWEEPS: dict[str, Callable[[int], Rows]] = {
@@ -19,6 +19,7 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "knee_ablations": partial(group_arms.ablation_sweep, "knee"),
     "decoy_beyond": decoy_arms.beyond_sweep,
     "knee_overlap": partial(overlap_arms.overlap_sweep, "knee"),
+    "knee_rounding": partial(rounding_arms.rounding_sweep, "knee"),
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
 

@@ -13,12 +13,15 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import resources
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 from tqdm import tqdm
+
+from lvlmva_lite.environment import environment
 
 Rows = Iterable[Mapping[str, Any]]
 SEEDS = tuple(range(7))
@@ -78,7 +81,8 @@ def sweep(
         for seed in tqdm(missing, **bar):
             keep(seed, rows_of(seed))
     else:
-        with ProcessPoolExecutor(n_jobs) as pool:
+        # A forked process must use neither CUDA nor OpenMP once the one it came from has.
+        with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
             futures = {pool.submit(_listed, rows_of, seed): seed for seed in missing}
             for future in tqdm(as_completed(futures), **bar):
                 keep(futures[future], future.result())
@@ -98,7 +102,8 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     Returns
     -------
-    DataFrame, and a dict with "machine", "date", "commit" and "command"
+    DataFrame, and a dict with "machine", "date", "commit" and "command"; in
+        tables made since November 2026 also the fields of :func:`environment`
 
     Raises
     ------
@@ -114,8 +119,8 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, yaml.safe_load(folder.joinpath(f"{name}.yml").read_text("utf-8"))
 
 
-def provenance(command: str) -> dict[str, str]:
-    """Where and when something is being measured: machine, date, commit, command."""
+def provenance(command: str) -> dict[str, Any]:
+    """Where and when something is being measured: machine, date, commit, command, and :func:`environment`."""
     import torch
 
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
@@ -129,8 +134,8 @@ def provenance(command: str) -> dict[str, str]:
         commit = "unknown"
     return {
         "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), {accelerator}",
-        "software": f"Python {platform.python_version()}, torch {torch.__version__.partition('+')[0]}",
         "date": datetime.date.today().isoformat(),
         "commit": commit,
         "command": command,
+        **environment(),
     }

@@ -1,0 +1,210 @@
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.threads import as_configured, threads
+
+
+def numbers():
+    return {torch.get_num_threads()} | {library["num_threads"] for library in threadpool_info()}
+
+
+@pytest.fixture
+def three():
+    """A machine on which three threads are usual, whatever this one is."""
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    with threadpool_limits(3):
+        torch.set_num_threads(3)
+        yield
+        torch.set_num_threads(before)
+
+
+def test_pins_and_gives_back(three):
+    with threads():
+        assert numbers() == {1}
+        with threads():
+            assert numbers() == {1}
+        assert numbers() == {1}
+        with threads(2):
+            assert numbers() == {2}
+            with threads():  # the number in force
+                assert numbers() == {2}
+        assert numbers() == {1}
+    assert numbers() == {3}
+
+
+def test_gives_back_after_an_error(three):
+    with pytest.raises(KeyError), threads(2):
+        raise KeyError
+    assert numbers() == {3}
+
+
+def test_works_in_other_threads_and_leaves_them_as_they_were(three):
+    together = threading.Barrier(4, timeout=30)
+
+    def work(_):
+        with threads():
+            together.wait()  # all are inside
+            inside = numbers()
+            together.wait()
+            return inside
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(16))) == [{1}] * 16
+    assert numbers() == {3}
+
+
+def test_two_numbers_at_once_are_refused():
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with threads(2):
+            inside.set()
+            done.wait(30)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    inside.wait(30)
+    try:
+        with threads():  # the number in force is welcome
+            assert numbers() == {2}
+        with pytest.raises(RuntimeError, match="at work with 2"), threads(1):
+            pass
+    finally:
+        done.set()
+        other.join()
+
+
+@pytest.mark.parametrize("number", [0, -1, 257, 1.0, True])
+def test_a_number_that_cannot_be_is_refused(number):
+    with pytest.raises(ConfigError, match="threads must"):
+        Config(threads=number)
+    if number < 1:
+        with pytest.raises(ValueError, match="at least 1"), threads(number):
+            pass
+
+
+def test_a_config_sets_the_number(three):
+    seen = []
+    as_configured(lambda config: seen.append(numbers()))(Config(threads=2))
+    assert seen == [{2}]
+
+
+RUN = textwrap.dedent(
+    """
+    import hashlib, json, sys
+    from concurrent.futures import ThreadPoolExecutor
+    import torch
+    from lvlmva_lite import pipeline
+    from lvlmva_lite.config import Config
+    from lvlmva_lite.datasets import knee_phantom, load_decoy_mnist, skin_phantom
+    from lvlmva_lite.models import fit, predict_proba
+
+    torch.set_num_threads(int(sys.argv[1]))
+    SPLIT = {"knee": knee_phantom, "skin": skin_phantom}
+
+    def few(config, split, *, clean=False):
+        if config.dataset == "decoy-mnist":
+            whole = load_decoy_mnist(split, shade="none" if clean else None, random_state=config.seed)
+            return whole.subset(torch.arange(800))
+        rate = (0.0, 0.0) if clean else None
+        return SPLIT[config.dataset](split, n=96, marker_rate=rate, random_state=config.seed)
+
+    pipeline.load_split = few
+    TINY = {"train_epochs": 2, "n_align": 16, "n_baselines": 4, "n_explained": 4, "align_epochs": 1,
+            "batch_size": 32}
+
+    def results(dataset):
+        ready = pipeline.prepare(Config(dataset=dataset, **TINY))
+        aligned = ready.aligned_by_verdicts(ready.verdicts())
+        return {
+            "pixels": ready.train.images,
+            "before": predict_proba(ready.model, ready.test.images),
+            "maps": ready.found.attributions,
+            "segments": ready.found.segments.labels,
+            "after": predict_proba(aligned, ready.test.images),
+        }
+
+    if __name__ == "__main__":
+        told = {}
+        for dataset in ("decoy-mnist", "knee", "skin"):
+            found = results(dataset)
+            if len(sys.argv) > 2:
+                torch.save(found, sys.argv[2] + dataset)
+            for name, tensor in found.items():
+                told[dataset + " " + name] = hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+        print(json.dumps(told))
+    """
+)
+
+
+def run(n_threads, *more, **environment):
+    """The results of ``RUN`` in a process of its own."""
+    clean = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(n_threads), *more],
+        env=clean | {"OMP_NUM_THREADS": str(n_threads)} | environment,
+        capture_output=True, text=True, check=True, timeout=500,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_number_of_threads_or_processes():
+    one = run(1)
+    assert len(one) == 15
+    with ThreadPoolExecutor(2) as pool:  # two processes side by side
+        assert list(pool.map(run, (2, 3))) == [one, one]
+
+
+OTHER_PROCESSORS = {
+    "no AVX in PyTorch": {"ATEN_CPU_CAPABILITY": "default"},
+    "no AVX in oneDNN": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "no AVX in MKL": {"MKL_CBWR": "COMPATIBLE"},
+    "no AVX in OpenBLAS": {"OPENBLAS_CORETYPE": "Nehalem"},
+}
+"""What makes libraries compute as on an older processor."""
+
+
+TOLERANCE = {"before": 1e-3, "after": 0.05}
+"""Largest difference in a probability after two epochs of training, and after alignment, on few images."""
+
+
+@pytest.mark.slow
+def test_other_processors_agree_within_the_tolerance_that_the_book_states(tmp_path, capsys):
+    here = str(tmp_path / "here ")
+    run(1, here)
+    shown = {}
+    for name, setting in OTHER_PROCESSORS.items():
+        there = str(tmp_path / f"{name} ")
+        run(1, there, **setting)
+        for dataset in ("decoy-mnist", "knee", "skin"):
+            ours, theirs = torch.load(here + dataset), torch.load(there + dataset)
+            grey = ((ours["pixels"] - theirs["pixels"]).abs() * 255).round()
+            shown[name, dataset] = {
+                "grey levels": int(grey.max()),
+                "pixels": int((grey > 0).sum()),
+                "before": (ours["before"] - theirs["before"]).abs().max().item(),
+                "after": (ours["after"] - theirs["after"]).abs().max().item(),
+            }
+    with capsys.disabled():
+        print()
+        for (name, dataset), found in shown.items():
+            print(f"{name:<20}{dataset:<13}", {k: float(f"{v:.1g}") for k, v in found.items()})
+    assert any(found["before"] > 0 for found in shown.values())  # the settings do something
+    for found in shown.values():
+        assert found["grey levels"] <= 1
+        assert found["pixels"] <= 10
+        for when, most in TOLERANCE.items():
+            assert found[when] <= most
