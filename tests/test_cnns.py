@@ -190,7 +190,7 @@ def test_torchvisions_own_resnet50_is_why_the_layers_are_hung_up_anew(torchvisio
     images, baselines, targets = torch.rand(4, 3, 32, 32), torch.rand(3, 3, 32, 32), torch.arange(4) % 2
     head = nn.Linear(64 * 8 * 8, 2)
     good = nn.Sequential(*stem, StemMaxPool(), nn.Flatten(), head).eval()
-    deeplift_shap(good, images, targets, baselines, tolerance=1e-4)
+    deeplift_shap(good, images, targets, baselines, tolerance=1e-3)
 
     class Apart(nn.Module):
         def forward(self, images):
