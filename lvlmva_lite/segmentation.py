@@ -290,7 +290,8 @@ def choose_n_segments(
     n_eff, Kish's effective sample size, stands in for the sample size: weights
     say how large each pixel's effect is, not how often it was seen, and at
     equal weights it is the number of pixels.  Sources: Schwarz 1978 (BIC);
-    Biernacki, Celeux and Govaert 2000 (ICL); Kish 1965.
+    Biernacki, Celeux and Govaert 2000 (ICL; the form with the entropy is the
+    ICL-BIC of McLachlan and Peel 2000); Kish 1965.
 
     Parameters
     ----------
