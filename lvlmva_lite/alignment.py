@@ -35,12 +35,27 @@ def correction_masks(labels: Tensor, spurious: Tensor) -> Tensor:
     return judged.gather(1, labels.reshape(n, -1) % judged.shape[1]).view(n, height, width)
 
 
+def _masks_like(images: Tensor, masks: Tensor, reduction: str) -> Tensor:
+    """The masks with an axis of channels where they have none; refuses what does not fit."""
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
+    if masks.shape == images.shape:
+        return masks
+    if masks.shape != images.shape[:1] + images.shape[2:]:
+        raise ValueError(
+            f"masks must be (n, H, W) = {(len(images), *images.shape[2:])}, got {tuple(masks.shape)}"
+        )
+    return masks.unsqueeze(1)
+
+
 @threads()
 def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
     """sum_n sum_i (A_ni d/dx_ni sum_k log yhat_nk)^2, differentiable in the weights.
 
     The log-probabilities are summed over *all* classes: that gradient does
     not die when the network is sure of its answer, as the true class's does.
+    Of more than two classes it sees one direction only, and can cancel; see
+    :func:`jacobian_penalty`.
 
     Parameters
     ----------
@@ -63,18 +78,60 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     ------
     ValueError : masks do not fit the images, or unknown ``reduction``
     """
-    if masks.shape != images.shape:
-        if masks.shape != images.shape[:1] + images.shape[2:]:
-            raise ValueError(
-                f"masks must be (n, H, W) = {(len(images), *images.shape[2:])}, got {tuple(masks.shape)}"
-            )
-        masks = masks.unsqueeze(1)
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
+    masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
     log_probabilities = model(images).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
     total = (masks * gradient).square().sum()
+    return total if reduction == "sum" else total / masks.numel()
+
+
+@threads()
+def jacobian_penalty(
+    model: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    reduction: str = "sum",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """sum_n sum_k sum_i (A_ni d/dx_ni (l_nk - mean_j l_nj))^2, differentiable in the weights.
+
+    The whole masked Jacobian of the logits l, but for what they have in
+    common, which moves no probability.  It is zero if and only if every
+    probability has slope zero in every masked pixel, whereas
+    :func:`rrr_penalty` sees the one direction 1 - K p of the K classes and is
+    zero wherever that cancels.  It does not depend on how sure the network is.
+
+    Parameters
+    ----------
+    model, images, masks, reduction : as in :func:`rrr_penalty`
+    generator : None takes one backward pass for each class.  A generator draws
+        one random direction v ~ N(0, I_K) for each image in their place: as
+        E |v^T J|^2 = |J|^2, the mean over draws is the same (Hutchinson, 1990),
+        for the price of :func:`rrr_penalty`.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    Raises
+    ------
+    ValueError : masks do not fit the images, or unknown ``reduction``
+    """
+    masks = _masks_like(images, masks, reduction)
+    images = images.detach().requires_grad_()
+    logits = model(images)
+    logits = logits - logits.mean(1, keepdim=True)
+    if generator is None:
+        outputs = [logit.sum() for logit in logits.T]
+    else:
+        direction = torch.randn(logits.shape, generator=generator, dtype=logits.dtype)
+        outputs = [(direction.to(logits.device) * logits).sum()]
+    total = sum(
+        (masks * torch.autograd.grad(output, images, create_graph=True)[0]).square().sum()
+        for output in outputs
+    )
     return total if reduction == "sum" else total / masks.numel()
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lvlmva_lite.alignment import align, correction_masks, rrr_penalty
+from lvlmva_lite.alignment import align, correction_masks, jacobian_penalty, rrr_penalty
 from lvlmva_lite.models import mlp
 
 
@@ -62,17 +62,125 @@ def test_masks_may_have_the_shape_of_the_inputs():
     torch.testing.assert_close(rrr_penalty(model, images, masks), flat)
 
 
+def linear_in_two_pixels(rows, bias):
+    """Logits with these slopes in the left and the right pixel, float64."""
+    linear = nn.Linear(2, len(rows)).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor(rows, dtype=torch.float64))
+        linear.bias.copy_(torch.tensor(bias, dtype=torch.float64))
+    return nn.Sequential(nn.Flatten(), linear)
+
+
+LEFT = torch.tensor([[[True, False]]])
+
+
+@pytest.mark.parametrize(
+    ("slopes", "p"),
+    [
+        ((0.0, 3.0, -3.0), (0.98, 0.01, 0.01)),
+        # Orthogonal to 1 - 4 p = (-1, 0, 0.6, 0.4) without any symmetry:
+        ((3.0, 9.0, 3.0, 3.0), (0.5, 0.25, 0.1, 0.15)),
+        ((2.0, -1.0, 0.0, 5.0), (0.5, 0.25, 0.1, 0.15)),
+    ],
+)
+def test_the_summed_gradient_cancels_where_the_jacobian_does_not(slopes, p):
+    model = linear_in_two_pixels([(slope, 0.0) for slope in slopes], torch.tensor(p).log().tolist())
+    image = torch.zeros(1, 1, 1, 2, dtype=torch.float64)
+    assert rrr_penalty(model, image, LEFT).item() == pytest.approx(0, abs=1e-10)
+    slopes = torch.tensor(slopes)
+    assert jacobian_penalty(model, image, LEFT).item() == pytest.approx(
+        (slopes - slopes.mean()).square().sum().item()
+    )
+    # And the answer does hang on the masked pixel.
+    assert model(image - 20).argmax() != model(image + 20).argmax()
+
+
+def test_the_jacobian_does_not_depend_on_how_sure_the_network_is():
+    image = torch.zeros(1, 1, 1, 2, dtype=torch.float64)
+    rows = [(1.0, 0.0), (4.0, 0.0), (-2.0, 0.0)]
+    penalties = [
+        jacobian_penalty(linear_in_two_pixels(rows, (0.0, 0.0, sure)), image, LEFT).item()
+        for sure in (0.0, 5.0, 50.0)
+    ]
+    assert penalties == pytest.approx([18.0] * 3)  # slopes 1, 4, -2 less their mean
+
+
+def test_what_all_logits_share_costs_nothing():
+    _, model, images, masks = linear_softmax()
+
+    def shifted(x):
+        return model(x) + 7 * x.flatten(1).sum(1, keepdim=True)
+
+    ours = jacobian_penalty(shifted, images, masks)
+    torch.testing.assert_close(ours, jacobian_penalty(model, images, masks))
+    assert ours > 0
+
+
+def test_jacobian_penalty_has_a_closed_form_on_a_linear_model():
+    linear, model, images, masks = linear_softmax()
+    rows = linear.weight - linear.weight.mean(0)
+    expected = (rows.view(1, 5, 2, 3, 4) * masks[:, None, None]).square().sum()
+    ours = jacobian_penalty(model, images, masks)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, linear.weight)[0], torch.autograd.grad(expected, linear.weight)[0]
+    )
+    mean = jacobian_penalty(model, images, masks, reduction="mean")
+    torch.testing.assert_close(mean, expected / (6 * 3 * 4))
+
+
+def test_one_random_direction_is_right_on_the_mean():
+    _, model, images, masks = linear_softmax()
+    generator = torch.Generator().manual_seed(0)
+    copies = images.repeat(2000, 1, 1, 1), masks.repeat(2000, 1, 1)
+    estimate = jacobian_penalty(model, *copies, generator=generator).item() / 2000
+    assert estimate == pytest.approx(jacobian_penalty(model, images, masks).item(), rel=0.03)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), n_classes=st.integers(2, 6))
+def test_the_summed_gradient_is_bounded_by_the_jacobian(seed, n_classes):
+    torch.manual_seed(seed)
+    model = mlp((1, 3, 3), n_classes, hidden=(6,)).double()
+    image, mask = torch.rand(1, 1, 3, 3, dtype=torch.float64), torch.rand(1, 3, 3) > 0.3
+    direction = 1 - n_classes * model(image).softmax(1)
+    seen = rrr_penalty(model, image, mask).item()
+    bound = direction.square().sum().item() * jacobian_penalty(model, image, mask).item()
+    assert seen <= bound * (1 + 1e-9) + 1e-15
+    if n_classes == 2:  # one direction is all there is
+        assert seen == pytest.approx(bound, rel=1e-9, abs=1e-15)
+
+
+def test_both_penalties_can_be_zero_where_the_answer_hangs_on_the_mask():
+    class Step(nn.Module):
+        """Silent until the masked pixel exceeds a half."""
+
+        def forward(self, x):
+            jump = 20 * (x[:, 0, 0, 0] - 0.5).relu()
+            return torch.stack([torch.ones_like(jump), jump, -jump], 1)
+
+    images = torch.tensor([[0.1, 0.3], [0.4, 0.9]]).view(2, 1, 1, 2)
+    masks = LEFT.expand(2, 1, 2)
+    assert rrr_penalty(Step(), images, masks) == 0
+    assert jacobian_penalty(Step(), images, masks) == 0
+    brighter = images.clone()
+    brighter[..., 0] = 1
+    assert (Step()(images).argmax(1) != Step()(brighter).argmax(1)).all()
+
+
 def test_empty_mask_costs_nothing():
     _, model, images, masks = linear_softmax()
-    assert rrr_penalty(model, images, torch.zeros_like(masks)) == 0
+    for penalty in (rrr_penalty, jacobian_penalty):
+        assert penalty(model, images, torch.zeros_like(masks)) == 0
 
 
-def test_masks_of_the_wrong_shape_are_refused():
+@pytest.mark.parametrize("penalty", [rrr_penalty, jacobian_penalty])
+def test_masks_of_the_wrong_shape_are_refused(penalty):
     _, model, images, masks = linear_softmax()
     with pytest.raises(ValueError, match=r"must be \(n, H, W\) = \(6, 3, 4\)"):
-        rrr_penalty(model, images, masks[:, :2])
+        penalty(model, images, masks[:, :2])
     with pytest.raises(ValueError, match="'max'"):
-        rrr_penalty(model, images, masks, reduction="max")
+        penalty(model, images, masks, reduction="max")
 
 
 @settings(max_examples=30, deadline=None)
