@@ -55,7 +55,7 @@ def test_columns_beyond_the_two_are_optional_and_blank_means_undecided(root):
             r"marks.csv lacks the column\(s\) \['spurious'\]; it has \['image', 'patch'\]",
         ),
         ("", "lacks the column"),
-        ("image,spurious\na.png,0\nz.png,1\n", "line 3 names 'z.png', but there is no such file"),
+        ("image,spurious\na.png,0\nz.png,1\n", "line 3 names the image 'z.png', but there is no such file"),
         ("image,spurious\na.png,yes\n", "line 2: spurious must be 0, 1 or empty, got 'yes'"),
         ("image,spurious\na.png,1\na.png,0\n", "line 3: 'a.png' has a row already"),
         ("image,spurious,mask\na.png,1,m.png\n", "line 2 names the mask 'm.png'"),
