@@ -68,7 +68,7 @@ def annotation_widget(
     if not names:
         raise ImageDataError(f"no image in {root}")
     for name in names:
-        named_file(root, name, "names")
+        named_file(root, name, "the list of names")
     done = read_annotations(table, root) if table.exists() else {}
     waiting = [name for name in names if name not in done]
 
