@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from lvlmva_lite.datasets.annotations import append_annotation, read_annotations
-from lvlmva_lite.datasets.image_files import ImageDataError, data_folder, image_files, read_image
+from lvlmva_lite.datasets.image_files import (
+    ImageDataError,
+    data_folder,
+    image_files,
+    named_file,
+    read_image,
+)
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -59,11 +65,10 @@ def annotation_widget(
         below = sorted(path for path in root.rglob("*") if path.is_dir() and path.name != "patch_masks")
         folders = [root, *below]
         names = [path.relative_to(root).as_posix() for folder in folders for path in image_files(folder)]
-    absent = [name for name in names if not (root / name).is_file()]
-    if absent or not names:
-        raise ImageDataError(
-            f"there is no image {absent[0]!r} in {root}" if absent else f"no image in {root}"
-        )
+    if not names:
+        raise ImageDataError(f"no image in {root}")
+    for name in names:
+        named_file(root, name, "the list of names")
     done = read_annotations(table, root) if table.exists() else {}
     waiting = [name for name in names if name not in done]
 

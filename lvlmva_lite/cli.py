@@ -211,7 +211,7 @@ def run(
     if critic == "openai":
         typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
     # Some settings can be held against the data only once these are there.
-    with options.bad_settings_told(), options.failures_told():
+    with folder, options.bad_settings_told(), options.failures_told():
         result = (pipeline if dataset == "decoy-mnist" else methods).run(
             config,
             connection=connection,
@@ -219,7 +219,7 @@ def run(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-    folder.finish(result)
+        folder.finish(result)
     summary = result.summary()
     if critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from torch import Tensor
 from lvlmva_lite import metrics, plots
 from lvlmva_lite.critic.store import Answer, Request
 from lvlmva_lite.critic.types import Case, Critic, Judge, Verdict
+from lvlmva_lite.files import to_json, write_whole
 
 RULINGS = ("spurious", "relevant", "undecided")
 """What a verdict can be, in the order of the columns of a confusion table."""
@@ -169,15 +170,17 @@ class Tally:
 def write_evaluation(
     folder: Path, evaluations: Sequence[Evaluation], kappa: float | None, **more: object
 ) -> None:
-    """``evaluation.json`` and ``evaluation.png`` in ``folder``, made if need be."""
+    """``evaluation.png`` and, last, ``evaluation.json`` in ``folder``, made if need be; each whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     values = more | {"providers": [asdict(evaluation) for evaluation in evaluations]}
     if len(evaluations) > 1:
         values["cohen_kappa"] = kappa
-    (folder / "evaluation.json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     figure = evaluation_figure(evaluations)
-    figure.savefig(folder / "evaluation.png", dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
     plt.close(figure)
+    write_whole(folder / "evaluation.png", picture.getvalue())
+    write_whole(folder / "evaluation.json", to_json(values, indent=1) + "\n")
 
 
 def evaluation_figure(evaluations: Sequence[Evaluation]) -> Figure:

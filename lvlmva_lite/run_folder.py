@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save_file
+from filelock import FileLock, Timeout
+from safetensors.torch import save
 
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique
+from lvlmva_lite.files import append_line, to_json, write_whole
 from lvlmva_lite.methods import MethodResult
 from lvlmva_lite.pipeline import Result
+
+_LOG = logging.getLogger(__name__)
+
+_LEFT_BEHIND = re.compile(r"\.lock|[\w.]+\.\d+\.part")
+"""What a killed run may leave beside its files: its lock, and files that it had not finished."""
 
 
 class RunFolder:
     """Claims a folder for one run, or takes up an interrupted run of the same settings.
 
-    ``config.json`` stands there from the start, ``critiques.jsonl`` grows by a
-    line per answer, and ``results.json`` is written last: its presence says
-    that the run is complete.
+    ``config.json`` is written with the first answer, when all checks are
+    through; ``critiques.jsonl`` grows by a line per answer; ``results.json``
+    is written last: its presence says that the run is complete.  Each is whole
+    or not there.  While the folder is open no other process can open it;
+    use it in a ``with`` statement, or call :meth:`close`.
 
     Parameters
     ----------
@@ -29,66 +41,142 @@ class RunFolder:
 
     Raises
     ------
-    ConfigError : the folder holds another run, or cannot be made
+    ConfigError : the folder holds another run, another process is writing it,
+        or it cannot be made
     """
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = Path(path)
         settings = asdict(config) | {"description": config.expert_description}
-        config_file = self.path / "config.json"
-        another = f"{self.path} holds another run; give --out a new folder, or delete this one"
-        if (self.path / "results.json").exists():
-            raise ConfigError(another)
+        self._settings = to_json(settings, indent=1) + "\n"
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; give --out a folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if config_file.exists():
-                if json.loads(config_file.read_text("utf-8")) != settings:
-                    raise ConfigError(
-                        f"{self.path} holds another run, unfinished and with other settings; "
-                        "give --out a new folder, or delete this one"
-                    )
-            elif any(self.path.iterdir()):
-                raise ConfigError(f"{self.path} is not empty; give --out a new folder")
-            else:
-                config_file.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
-        except (OSError, json.JSONDecodeError) as error:
+            self._require_own()  # a stranger's folder gets not even a lock
+            self._lock = FileLock(self.path / ".lock")
+            self._lock.acquire(blocking=False)
+            try:
+                self._require_own()
+                for file in self.path.iterdir():
+                    if file.name != ".lock" and _LEFT_BEHIND.fullmatch(file.name):
+                        file.unlink()
+            except BaseException:
+                self.close()
+                raise
+        except Timeout:
+            raise ConfigError(
+                f"another process is writing {self.path}; wait for it, or give --out a new folder"
+            ) from None
+        except (OSError, NotImplementedError) as error:
             raise ConfigError(f"cannot use {self.path} as --out: {error}") from error
 
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release(force=True)
+
+    def _require_own(self) -> None:
+        """Raise ConfigError unless the folder is empty or holds this run, unfinished."""
+        if (self.path / "results.json").exists():
+            raise ConfigError(f"{self.path} holds another run; give --out a new folder, or delete this one")
+        config_file = self.path / "config.json"
+        if config_file.exists():
+            try:
+                settings = json.loads(config_file.read_text("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise ConfigError(
+                    f"{config_file} is damaged ({error}), so this run cannot be taken up; "
+                    "give --out a new folder, or delete this one"
+                ) from None
+            if settings != json.loads(self._settings):
+                raise ConfigError(
+                    f"{self.path} holds another run, unfinished and with other settings; "
+                    "give --out a new folder, or delete this one"
+                )
+        elif any(not _LEFT_BEHIND.fullmatch(file.name) for file in self.path.iterdir()):
+            raise ConfigError(f"{self.path} is not empty; give --out a new folder")
+
     def known_critiques(self) -> dict[tuple[str, int], Critique]:
-        """Critiques there already, by case id and sample; a line cut short by an interruption is dropped."""
+        """Critiques there already, by case id and sample, the latest of each.
+
+        A line that cannot be read (cut short by an interruption, or damaged)
+        is passed over, and a logged warning names it.
+        """
         file = self.path / "critiques.jsonl"
         known = {}
-        if file.exists():
-            whole, _, cut = file.read_bytes().rpartition(b"\n")
-            if cut:
-                file.write_bytes(whole + b"\n" if whole else b"")
-            for line in whole.splitlines():
-                fields = json.loads(line)
-                critique = Critique(**fields | {"asked_about": tuple(fields["asked_about"])})
+        lines = file.read_bytes().split(b"\n") if file.exists() else ()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                critique = _read_critique(line)
+            except (ValueError, TypeError, RecursionError) as error:
+                _LOG.warning("%s, line %d is passed over and asked again: %s", file, number, error)
+            else:
                 known[critique.case_id, critique.sample] = critique
         return known
 
     def add_critique(self, critique: Critique) -> None:
         """Append one answer, on disk when this returns."""
-        with (self.path / "critiques.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(critique)) + "\n")
+        self._claim()
+        append_line(self.path / "critiques.jsonl", to_json(asdict(critique)))
 
     def finish(self, result: Result | MethodResult) -> None:
-        """Write ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors`` and ``results.json``."""
+        """Write the run: ``results.json`` last, and all on disk when this returns.
+
+        Before it ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors``
+        and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
+        that the verdicts rest on and no others.
+        """
+        self._claim()
         segments = result.segments
+        masks = io.BytesIO()
         np.savez_compressed(
-            self.path / "masks.npz",
+            masks,
             indices=result.indices.numpy(),
             masks=result.masks.numpy(),
             segment_labels=segments.labels.numpy().astype(np.int8),
             segment_shares=segments.shares.numpy(),
         )
-        with (self.path / "verdicts.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(verdict)) + "\n" for verdict in result.verdicts)
+        write_whole(self.path / "masks.npz", masks.getvalue())
+        for name, records in (("critiques", result.critiques), ("verdicts", result.verdicts)):
+            lines = "".join(to_json(asdict(record)) + "\n" for record in records)
+            if lines or name == "verdicts":
+                write_whole(self.path / f"{name}.jsonl", lines)
         model = result.models["lvlm_va" if isinstance(result, Result) else "after"]
         # Convolutions lie channels-last in memory, which the file format does not know.
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(weights, self.path / "aligned.safetensors")
-        (self.path / "results.json").write_text(json.dumps(result.summary(), indent=1) + "\n", "utf-8")
+        write_whole(self.path / "aligned.safetensors", save(weights))
+        write_whole(self.path / "results.json", to_json(result.summary(), indent=1) + "\n")
+
+    def _claim(self) -> None:
+        if not (self.path / "config.json").exists():
+            write_whole(self.path / "config.json", self._settings)
+
+
+def _read_critique(line: bytes) -> Critique:
+    """One line of ``critiques.jsonl``.
+
+    Raises
+    ------
+    ValueError, TypeError, RecursionError : it is none
+    """
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError("it holds no JSON object")
+    letters = fields.get("asked_about", [])
+    if not isinstance(letters, list) or not all(isinstance(letter, str) for letter in letters):
+        raise ValueError(f"asked_about is {letters!r}")
+    critique = Critique(**fields | {"asked_about": tuple(letters)})
+    for name in ("case_id", "critic", "text", "question"):
+        if not isinstance(getattr(critique, name), str):
+            raise ValueError(f"{name} is {getattr(critique, name)!r}")
+    if type(critique.sample) is not int:
+        raise ValueError(f"sample is {critique.sample!r}")
+    return critique

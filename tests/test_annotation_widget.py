@@ -94,7 +94,7 @@ def test_the_order_may_be_given(root, tmp_path):
 
 
 def test_errors(root, tmp_path):
-    with pytest.raises(ImageDataError, match=r"there is no image 'z\.png'"):
+    with pytest.raises(ImageDataError, match=r"the image 'z\.png', but there is no such file"):
         annotation_widget(root, tmp_path / "m.csv", names=["z.png"])
     with pytest.raises(ImageDataError, match="there is no folder"):
         annotation_widget(root / "nowhere", tmp_path / "m.csv")

@@ -55,7 +55,7 @@ def test_columns_beyond_the_two_are_optional_and_blank_means_undecided(root):
             r"marks.csv lacks the column\(s\) \['spurious'\]; it has \['image', 'patch'\]",
         ),
         ("", "lacks the column"),
-        ("image,spurious\na.png,0\nz.png,1\n", "line 3 names 'z.png', but there is no such file"),
+        ("image,spurious\na.png,0\nz.png,1\n", "line 3 names the image 'z.png', but there is no such file"),
         ("image,spurious\na.png,yes\n", "line 2: spurious must be 0, 1 or empty, got 'yes'"),
         ("image,spurious\na.png,1\na.png,0\n", "line 3: 'a.png' has a row already"),
         ("image,spurious,mask\na.png,1,m.png\n", "line 2 names the mask 'm.png'"),
@@ -117,3 +117,43 @@ def test_a_mask_file_counts_where_half_is_covered(tmp_path):
     found = read_mask(tmp_path / "m.png", 16)
     assert found[:8, :9].all()
     assert found.sum() == 8 * 9
+
+
+# Rows added to files that people edit, and names that lead out of the folder
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("header", [b"", b"\xef\xbb\xbf"])
+def test_a_row_is_added_to_a_hand_edited_file_as_a_row_of_its_own(root, end, header):
+    (root / "m.csv").write_bytes(header + f"image,spurious,x0,y0,x1,y1\na.png,1,1,2,3,4{end}".encode())
+    append_annotation(root / "m.csv", "b.png", False)
+    append_annotation(root / "m.csv", "sub/c.png", None)
+    assert list(read_annotations(root / "m.csv", root).items()) == [
+        ("a.png", Annotation(True, (1, 2, 3, 4))),
+        ("b.png", Annotation(False)),
+        ("sub/c.png", Annotation(None)),
+    ]
+
+
+@pytest.mark.parametrize("damage", [b'"a.png,1,,,,', b"\xff\xfe,1,,,,"])
+def test_a_row_that_would_be_swallowed_is_not_added(root, damage):
+    before = b"image,spurious,x0,y0,x1,y1\n" + damage
+    (root / "m.csv").write_bytes(before)
+    with pytest.raises(ImageDataError, match="no row can be added"):
+        append_annotation(root / "m.csv", "b.png", False)
+    assert (root / "m.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "sub/../../secret.png", "ABSOLUTE", "sub\\..\\a.png", "C:a.png"]
+)
+def test_names_stay_in_the_data_folder(root, name):
+    inner = root / "inner"
+    (inner / "sub").mkdir(parents=True)
+    for file in (root / "secret.png", inner / "a.png"):
+        Image.fromarray(np.zeros((30, 40), np.uint8)).save(file)
+    name = name.replace("ABSOLUTE", str(root / "secret.png"))
+    for text in (f"image,spurious\n{name},1\n", f"image,spurious,mask\na.png,1,{name}\n"):
+        (root / "marks.csv").write_text(text)
+        with pytest.raises(ImageDataError, match=r"line 2: .* is no name of a file below"):
+            read_annotations(root / "marks.csv", inner)

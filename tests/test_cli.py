@@ -121,6 +121,29 @@ def test_run_writes_what_it_says(tmp_path):
     assert json.loads((out / "results.json").read_text()) == results
 
 
+def strict(file):
+    """The values of a JSON file that says nothing of NaN."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} in {file}")
+
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+@pytest.mark.slow
+def test_a_run_of_one_case_writes_strict_json_and_bad_data_settings_leave_the_folder_free(tmp_path):
+    arguments = ["run", "knee", "--image-size", 32, "--train-epochs", 1, "--align-epochs", 1, "--quiet"]
+    refused = lvlmva(*arguments, "--n-align", 2001, "--out", tmp_path / "out")
+    assert refused.returncode == 2
+    simulated = ["--critic", "simulated", "--n-align", 1, "--n-segments", 1]
+    answer = lvlmva(*arguments, *simulated, "--out", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    results = strict(tmp_path / "out/results.json")
+    # One segment is of one kind: there is no mean over both kinds.
+    assert results["verdict_balanced_accuracy"] is None
+    strict(tmp_path / "out/config.json")
+
+
 @pytest.mark.slow
 def test_killed_run_is_taken_up(tmp_path):
     arguments = ["run", "decoy-mnist", "--n-align", "2000", *SMALL[2:], "--out", str(tmp_path / "out")]
@@ -136,8 +159,10 @@ def test_killed_run_is_taken_up(tmp_path):
     # A whole line only: the kill may have cut the last one.
     kept = answers.read_bytes().rpartition(b"\n")[0].splitlines()
     assert 0 < len(kept) < 2000
-    answer = lvlmva(*arguments)
+    assert not (tmp_path / "out/results.json").exists()
+    answer = lvlmva(*arguments, env={**os.environ, "OMP_NUM_THREADS": "2"})
     assert answer.returncode == 0, answer.stderr
+    strict(tmp_path / "out/results.json")
     lines = answers.read_bytes().splitlines()
     assert lines[: len(kept)] == kept
     assert len({json.loads(line)["case_id"] for line in lines}) == len(lines) == 2000

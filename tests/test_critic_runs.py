@@ -119,6 +119,36 @@ def test_a_critic_that_always_refuses_changes_nothing_and_is_counted(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path):
+    with AnsweringServer(critic_or_judge, seconds=0.2) as server:
+        arguments = [
+            "critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 1, "--quiet",
+            "--out", tmp_path / "out", "--store", tmp_path / "store", "--critic", "openai",
+            "--critic-model", "gpt-4o", "--base-url", server.url, "--max-concurrency", 2,
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from lvlmva_lite.cli import main; main()", *map(str, arguments)],
+            env={**os.environ, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1"},
+        )
+        while len(server.bodies) < 8 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert 8 <= len(server.bodies) < 40
+        assert not list((tmp_path / "out").iterdir())
+        status, _, stderr = lvlmva(*arguments, OMP_NUM_THREADS="2")
+        assert status == 0, stderr
+        asked = [json.dumps(body, sort_keys=True) for body in server.bodies]
+        assert len(asked) - len(set(asked)) <= 2  # those under way when it was killed
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["providers"][0]["n_cases"] == 20
+    status, _, stderr = lvlmva(
+        "critic", "export", "--store", tmp_path / "store", "--out", tmp_path / "store/answers.sqlite"
+    )
+    assert status == 2
+    assert "is the store's own" in stderr
+
+
+@pytest.mark.slow
 def test_evaluate_and_estimate_from_the_command_line(tmp_path):
     evaluate = ["critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 1, "--quiet"]
     status, stdout, stderr = lvlmva(

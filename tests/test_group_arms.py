@@ -157,3 +157,23 @@ def test_ablation_rows_measure_each_arm_from_the_same_model(prepared):
     right = predict(plain, prepared.test.images) == prepared.test.labels
     assert by_name["lambda", "0"]["accuracy"] == pytest.approx(right.double().mean().item())
     assert torch.equal(prepared.test.groups.bincount(), torch.full((4,), 20))
+
+
+def test_changes_are_over_the_seeds_that_have_the_arm():
+    rows = [{"seed": s, "arm": "before", "wga": 0.5, "aga": 0.6} for s in range(4)]
+    rows += [{"seed": s, "arm": "lvlm-va", "wga": 0.5 + s / 10, "aga": 0.7 + s / 10} for s in (0, 1, 3)]
+    rows += [
+        {"seed": 2, "arm": "subg", "wga": 0.9, "aga": 0.9},
+        {"seed": 0, "arm": "dfr", "failed": "empty"},
+    ]
+    arms = {name: name for name in ("lvlm-va", "subg", "dfr", "jtt")}
+    found = group_arms.changes(pd.DataFrame(rows), arms).set_index(["arm", "measure"])
+    assert set(found.index.get_level_values("arm")) == {"lvlm-va", "subg"}
+    assert found.loc[("lvlm-va", "WGA"), "n"] == 3
+    assert found.loc[("lvlm-va", "WGA"), "mean"] == pytest.approx(0.4 / 3)
+    assert found.loc[("lvlm-va", "WGA"), "smallest p"] == 0.25
+    assert found.loc[("subg", "AGA"), "mean"] == pytest.approx(0.3)
+    assert math.isnan(found.loc[("subg", "AGA"), "p"])
+    # A seed without "before" is no pair.
+    alone = pd.DataFrame([row for row in rows if row["arm"] != "before" or row["seed"] != 3])
+    assert group_arms.changes(alone, arms).set_index(["arm", "measure"]).loc[("lvlm-va", "WGA"), "n"] == 2

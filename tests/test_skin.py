@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lvlmva_lite.datasets import ShortcutDataset, load_skin
@@ -317,7 +319,10 @@ def edit(path, old, new):
         ),
         (lambda r: edit(r / "manifest.csv", "malignant", "melanoma"), "line 10: label must be one of"),
         (lambda r: edit(r / "manifest.csv", ",val,", ",dev,"), "line 16: split must be one of"),
-        (lambda r: (r / "images" / "ISIC_0000007.jpg").unlink(), "line 9 names an image that is not in"),
+        (
+            lambda r: (r / "images" / "ISIC_0000007.jpg").unlink(),
+            "line 9 names the image .*ISIC_0000007.jpg', but there is no such file",
+        ),
         (lambda r: (r / "images" / "ISIC_0000007.jpg").write_bytes(b"x"), "cannot read .*ISIC_0000007.jpg"),
         (lambda r: os.truncate(r / "images" / "ISIC_0000007.jpg", 700), "cannot read .*ISIC_0000007.jpg"),
         (
@@ -338,7 +343,7 @@ def test_errors_of_the_challenge(challenge):
     for row, message in (
         ("X,1,1,0,0,0,0,0,0,0", r"\(X\) must be of one class, it is of \['MEL', 'NV'\]"),
         ("X,a,1,0,0,0,0,0,0,0", "hold 0 or 1"),
-        ("X,1,0,0,0,0,0,0,0,0", r"\(X\) names an image that is not in"),
+        ("X,1,0,0,0,0,0,0,0,0", r"\(X\) names the image 'X.jpg', but there is no such file"),
     ):
         table.write_text(text + row + "\n")
         with pytest.raises(ImageDataError, match=message):
@@ -394,3 +399,51 @@ def test_colour_finds_the_drawn_patches():
     assert len(found) == 22
     assert np.median(found) > 0.9
     assert min(found) > 0.5
+
+
+# Splits that hold together what belongs together, and names that stay inside
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(*(st.sampled_from(["", *"abcdefgh"]) for _ in range(2)), st.integers(0, 30)), max_size=40
+    )
+)
+def test_no_patient_no_lesion_and_no_image_is_in_two_splits(rows):
+    from lvlmva_lite.datasets.skin import _hashed_splits
+
+    records = [{"patient_id": p, "lesion_id": lesion, "image": f"image {i}"} for p, lesion, i in rows]
+    splits = _hashed_splits(records, "image")
+    assert len(splits) == len(records)
+    for column in ("patient_id", "lesion_id", "image"):
+        for name in {record[column] for record in records} - {""}:
+            assert len({s for s, r in zip(splits, records, strict=True) if r[column] == name}) == 1
+
+
+def test_a_lesion_with_two_patient_ids_is_in_one_split():
+    from lvlmva_lite.datasets.skin import _hashed_splits
+
+    records = [
+        {"image": f"i{k}-{p}", "lesion_id": f"l{k}", "patient_id": f"p{k}-{p}"}
+        for k in range(200)
+        for p in (0, 1)
+    ]
+    splits = _hashed_splits(records, "image")
+    assert splits[::2] == splits[1::2]
+    assert 110 <= splits[::2].count("train") <= 170  # 140 expected, five deviations
+
+
+@pytest.mark.parametrize("name", ["../isic/images/ISIC_0000007.jpg", "images/../images/ISIC_0000007.jpg"])
+def test_the_manifest_names_files_below_its_folder(manifest, name):
+    edit(manifest / "manifest.csv", "images/ISIC_0000007.jpg", name)
+    with pytest.raises(ImageDataError, match=r"line 9: image .* is no name of a file below"):
+        load_skin(manifest, "train", size=32)
+
+
+def test_the_challenge_names_files_below_its_folder(challenge):
+    table = challenge / "ISIC_2019_Training_GroundTruth.csv"
+    table.write_text(table.read_text() + "../outside,1,0,0,0,0,0,0,0,0\n")
+    (challenge / "outside.jpg").write_bytes(b"")
+    with pytest.raises(ImageDataError, match="is no name of a file below"):
+        load_skin(challenge, "train", size=32)

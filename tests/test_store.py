@@ -1,8 +1,10 @@
 """The store of answers: keyed by what decides an answer, shared by processes, free of addresses."""
 
 import multiprocessing
+import os
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +104,38 @@ def test_two_processes_share_the_store(tmp_path):
 def test_the_prompt_version_names_every_template():
     assert critic_version() == "critic-1+case-1+again-1"
     assert callable(critic_messages)
+
+
+@pytest.mark.parametrize("way", ["itself", "relative", "symlink", "hard link", "log"])
+def test_an_export_never_overwrites_its_store(tmp_path, monkeypatch, way):
+    store = AnswerStore(tmp_path / "st")
+    store.add(request(), Answer("paid for"))
+    own = tmp_path / "st/answers.sqlite"
+    monkeypatch.chdir(tmp_path)
+    out = {
+        "itself": own,
+        "relative": Path("st/../st/answers.sqlite"),
+        "log": tmp_path / "st/answers.sqlite-wal",
+    }
+    out = out.get(way, tmp_path / "out.jsonl")
+    if way == "symlink":
+        out.symlink_to(own)
+    elif way == "hard link":
+        os.link(own, out)
+    with pytest.raises(StoreError, match="is the store's own"):
+        store.export(out)
+    assert AnswerStore(tmp_path / "st", read_only=True).get(request()).text == "paid for"
+
+
+def test_an_export_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    store = AnswerStore(tmp_path)
+    store.add(request(), Answer("a"))
+    with pytest.raises(StoreError, match="cannot write"):
+        store.export(tmp_path)
+    out = tmp_path / "out.jsonl"
+    out.write_text("before")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(StoreError, match="disk full"):
+        store.export(out)
+    assert out.read_text() == "before"
+    assert not list(tmp_path.glob("*.part"))

@@ -1,15 +1,16 @@
 """Run an experiment for seven seeds and keep its table with the package.
 
 ``python tools/record_results.py NAME [--jobs N]`` writes
-``lvlmva_lite/experiments/results/NAME.csv`` (growing seed by seed; an interrupted run
-resumes) and ``NAME.yml``, the machine, date and commit it comes from.
+``lvlmva_lite/experiments/results/NAME.csv`` and ``NAME.yml``, the machine, date and
+commit it comes from, once all seeds are there.  Until then the rows grow seed by seed in
+``results/NAME.csv``, from where an interrupted run of the same code resumes.  A seed that fails
+stops no other; the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from pathlib import Path
 import yaml
 
 from lvlmva_lite.experiments.sweeps import REAL_SWEEPS, SWEEPS
-from lvlmva_lite.experiments.tables import provenance, sweep
+from lvlmva_lite.experiments.tables import SweepError, provenance, sweep
+from lvlmva_lite.files import write_whole
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "lvlmva_lite/experiments/results"
@@ -38,11 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     folder = " --data-root DIR" if options.data_root else ""
     origin = provenance(f"python tools/record_results.py {options.name} --seeds {options.seeds}{folder}")
     # What is under way is no part of the package yet.
-    growing = ROOT / "results" / f"{options.name}-{origin['commit']}.csv"
-    sweep(rows_of, range(options.seeds), growing, n_jobs=options.jobs, progress=True)
+    growing = ROOT / "results" / f"{options.name}.csv"
+    try:
+        table = sweep(rows_of, range(options.seeds), growing, n_jobs=options.jobs, progress=True)
+    except SweepError as error:
+        print(f"record_results: {error}; nothing is recorded", file=sys.stderr)
+        return 1
     RESULTS.mkdir(exist_ok=True)
-    shutil.copyfile(growing, RESULTS / f"{options.name}.csv")
-    (RESULTS / f"{options.name}.yml").write_text(yaml.safe_dump(origin, sort_keys=False), "utf-8")
+    # The origin goes first and comes last: a table without one does not count.
+    (RESULTS / f"{options.name}.yml").unlink(missing_ok=True)
+    write_whole(RESULTS / f"{options.name}.csv", table.to_csv(index=False))
+    write_whole(RESULTS / f"{options.name}.yml", yaml.safe_dump(origin, sort_keys=False))
     print("recorded in", RESULTS / f"{options.name}.csv")
     return 0
 

@@ -25,11 +25,11 @@ def class_description(dataset: str) -> str:
     ------
     ValueError : no description ships for this data set
     """
-    file = resources.files("lvlmva_lite.critic").joinpath(
-        "descriptions", f"{dataset.replace('-', '_')}.txt"
-    )
-    if not file.is_file():
+    folder = resources.files("lvlmva_lite.critic").joinpath("descriptions")
+    name = f"{dataset.replace('-', '_')}.txt"
+    if name not in {file.name for file in folder.iterdir()}:
         raise ValueError(f"no class description ships for data set {dataset!r}; pass one")
+    file = folder.joinpath(name)
     return " ".join(file.read_text("utf-8").split())
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from lvlmva_lite.critic.types import Case, Critic, Critique, Judge, Verdict
 from lvlmva_lite.critic.verdicts import vote
+from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
+
+_LOG = logging.getLogger(__name__)
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
@@ -24,11 +29,17 @@ def criticise_all(
 ) -> list[Critique]:
     """All of a critic's answers: ``critic.samples`` for each case, in the order of the cases.
 
+    An image none of whose segments holds a pixel is not asked about; its
+    critique is empty, which every judge rules undecided.
+
     Parameters
     ----------
     critic : Critic
     cases : of one run, with distinct ids
-    known : critiques that are there already, by case id and sample
+    known : critiques that are there already, by case id and sample; one is
+        taken over only if it answered this very question (see
+        :func:`question_of`), else it is asked for again and a logged warning
+        says how many and why
     on_critique : called in this thread with each new critique as it arrives
     progress : show a progress bar
 
@@ -36,9 +47,22 @@ def criticise_all(
     ------
     whatever the critic raises, after the answers under way have arrived
     """
-    done = dict(known or {})
-    wanted = [(case, sample) for case in cases for sample in range(critic.samples)]
-    missing = [(case, sample) for case, sample in wanted if (case.case_id, sample) not in done]
+    wanted = {(case.case_id, sample): case for case in cases for sample in range(critic.samples)}
+    questions = {key: question_of(critic, case, key[1]) for key, case in wanted.items()}
+    done = {
+        key: critique
+        for key, critique in (known or {}).items()
+        if key in wanted and critique.question == questions[key]
+    }
+    _tell_left_out(known or {}, set(wanted), set(done))
+
+    def ask(key: tuple[str, int]) -> Critique:
+        case, sample = wanted[key], key[1]
+        if (case.segment_labels >= 0).any():
+            critique = critic.criticise(case, sample)
+        else:
+            critique = Critique(case.case_id, critic.name, "", sample)
+        return replace(critique, question=questions[key])
 
     def arrived(critique: Critique) -> None:
         done[critique.case_id, critique.sample] = critique
@@ -46,10 +70,44 @@ def criticise_all(
             on_critique(critique)
 
     concurrently(
-        lambda item: critic.criticise(*item), missing, critic.concurrency,
+        ask, [key for key in wanted if key not in done], critic.concurrency,
         on_result=arrived, label="criticising", progress=progress,
     )  # fmt: skip
-    return [done[case.case_id, sample] for case, sample in wanted]
+    return [done[key] for key in wanted]
+
+
+def question_of(critic: Critic, case: Case, sample: int = 0) -> str:
+    """Fingerprint (SHA-256, hex) of all that decides an answer.
+
+    The case with its image, segments and words, the number of the sample, the
+    critic's name and what it says it is ``decided_by``, and the code and
+    prompts that critics are made of.
+    """
+    decided_by = getattr(critic, "decided_by", None)
+    return fingerprint(
+        package_fingerprint("critic"), critic.name, decided_by and decided_by(case), case, sample
+    )
+
+
+def _tell_left_out(
+    known: Mapping[tuple[str, int], Critique], wanted: set[tuple[str, int]], taken: set[tuple[str, int]]
+) -> None:
+    strangers = [key for key in known if key not in wanted]
+    others = [key for key in known if key in wanted and key not in taken]
+    untold = sum(not known[key].question for key in others)
+    for count, why in (
+        (
+            len(others) - untold,
+            "answered another question (image, segments, words, settings or code differ)",
+        ),
+        (untold, "do not say what they answered (an older version wrote them)"),
+        (len(strangers), "are of cases that are not among these"),
+    ):
+        if count:
+            _LOG.warning(
+                "%d of %d critiques there are left out and what is missing is asked for again: they %s",
+                count, len(known), why,
+            )  # fmt: skip
 
 
 def judge_all(

@@ -21,6 +21,7 @@ from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request, jud
 from lvlmva_lite.critic.store import Answer, AnswerStore, Request
 from lvlmva_lite.critic.types import Case
 from lvlmva_lite.critic.verdicts import WORDS, MalformedAnswer, parse_verdicts
+from lvlmva_lite.files import to_json, write_whole
 
 PANELS = ("image.png", "segment_map.png", "overlay.png")
 """Panel files of a case, in the order in which the prompt speaks of them."""
@@ -258,15 +259,18 @@ def _with_panel(part: dict, folder: Path) -> dict:
         return part
     if part["file"] not in PANELS:
         raise LookupError(part["file"])
+    file = folder / part["file"]
+    if file.resolve().parent != folder.resolve():
+        raise CaseFilesError(f"{part['file']} leads out of its folder; export the cases anew")
     try:
-        png = (folder / part["file"]).read_bytes()
+        png = file.read_bytes()
     except OSError as error:
         raise CaseFilesError(f"cannot read {part['file']}: {error.strerror}") from None
     return {"type": "image_url", "image_url": {"url": _DATA_URL + base64.b64encode(png).decode("ascii")}}
 
 
 def _write_json(file: Path, value: dict) -> None:
-    file.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_whole(file, to_json(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read_json(file: Path) -> dict:
@@ -277,6 +281,8 @@ def _read_json(file: Path) -> dict:
                 raise CaseFilesError(f"{file.name} gives {name} more than once")
         return dict(pairs)
 
+    if file.resolve().parent != file.parent.resolve():
+        raise CaseFilesError(f"{file.name} leads out of its folder; export the cases anew")
     try:
         value = json.loads(file.read_text("utf-8-sig"), object_pairs_hook=once)
     except OSError as error:

@@ -135,6 +135,10 @@ class OpenAICritic:
         text = "" if _no_answer(answer) else answer.text
         return Critique(case.case_id, self.name, text, sample, names)
 
+    def decided_by(self, case: Case) -> list[object]:
+        """What its answers depend on beside the case: model, prompt and parameters."""
+        return [self.model, prompts.critic_version(), self.settings.parameters()]
+
 
 class OpenAIJudge:
     """A language model that reads a critique, and nothing else, and rules on each segment.

@@ -59,6 +59,10 @@ class SimulatedCritic:
             )
         return Critique(case.case_id, self.name, "\n".join(lines), sample)
 
+    def decided_by(self, case: Case) -> list[object]:
+        """What its answers depend on beside the case: accuracy, seed and the truth about the case."""
+        return [self._accuracy, self._seed, list(self._truth.get(case.case_id, ()))]
+
     def _draw(self, case_id: str, name: str, sample: int) -> float:
         """Uniform in [0, 1)."""
         digest = hashlib.sha256(f"{self._seed}|{case_id}|{name}|{sample}".encode()).digest()

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lvlmva_lite.critic.prompts import Message
+from lvlmva_lite.files import write_whole
 
 _DATA_URL = "data:image/png;base64,"
 
@@ -215,9 +216,22 @@ class AnswerStore:
             }
 
     def export(self, file: Path) -> int:
-        """Write :meth:`records` to a JSONL file, one a line; returns how many."""
+        """Write :meth:`records` to a JSONL file, one a line, whole or not at all; returns how many.
+
+        Raises
+        ------
+        StoreError : the file is one of the store's own, under whatever name,
+            or cannot be written
+        """
+        own = [self.path / f"answers.sqlite{end}" for end in ("", "-wal", "-shm", "-journal")]
+        for one in own:
+            if file.resolve() == one.resolve() or (file.exists() and one.exists() and file.samefile(one)):
+                raise StoreError(f"{file} is the store's own {one.name}; export to another file")
         records = [json.dumps(record, sort_keys=True) + "\n" for record in self.records()]
-        file.write_text("".join(records), "utf-8")
+        try:
+            write_whole(file, "".join(records))
+        except OSError as error:
+            raise StoreError(f"cannot write {file}: {error}") from error
         return len(records)
 
     def close(self) -> None:

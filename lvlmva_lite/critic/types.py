@@ -53,6 +53,8 @@ class Critique:
     text : str, empty if the critic gave no answer
     sample : int, number of this answer where a critic was asked several times
     asked_about : letters of the segments it was asked about; empty: all
+    question : fingerprint of what it answered, from :func:`batch.question_of`;
+        empty: not known
     """
 
     case_id: str
@@ -60,6 +62,7 @@ class Critique:
     text: str
     sample: int = 0
     asked_about: tuple[str, ...] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class Critic(Protocol):
     name : str
     samples : int, how many answers to ask for on each case
     concurrency : int, how many may be asked for at a time
+
+    A critic whose answers depend on more than its name and the case may have
+    a method ``decided_by(case)`` that gives the rest as plain values: a
+    recorded critique is taken over only where they are the same.
     """
 
     name: str

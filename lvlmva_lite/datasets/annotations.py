@@ -10,13 +10,15 @@ the spurious feature).
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from lvlmva_lite.datasets.image_files import ImageDataError, read_image, read_table
+from lvlmva_lite.datasets.image_files import ImageDataError, named_file, read_image, read_table
+from lvlmva_lite.files import append_line
 
 COLUMNS = ("image", "spurious", "x0", "y0", "x1", "y1")
 BOX_COLUMNS = COLUMNS[2:]
@@ -53,7 +55,8 @@ def read_annotations(path: str | Path, root: str | Path) -> dict[str, Annotation
     Raises
     ------
     ImageDataError : no such file; a column missing; a value that is none; a
-        row for a file that does not exist; two rows for one image.  The
+        row for a file that does not exist or lies outside the data folder;
+        two rows for one image.  The
         message names the line.
     """
     path, root = Path(path), Path(root)
@@ -62,16 +65,11 @@ def read_annotations(path: str | Path, root: str | Path) -> dict[str, Annotation
         where, name = f"{path}, line {line}", row["image"]
         if name in found:
             raise ImageDataError(f"{where}: {name!r} has a row already; keep one")
-        if not name or not (root / name).is_file():
-            raise ImageDataError(f"{where} names {name!r}, but there is no such file in {root}")
+        named_file(root, name, where)
         if row["spurious"] not in ("0", "1", ""):
             raise ImageDataError(f"{where}: spurious must be 0, 1 or empty, got {row['spurious']!r}")
         spurious = {"1": True, "0": False, "": None}[row["spurious"]]
-        mask = root / row["mask"] if row.get("mask") else None
-        if mask is not None and not mask.is_file():
-            raise ImageDataError(
-                f"{where} names the mask {row['mask']!r}, but there is no such file in {root}"
-            )
+        mask = named_file(root, row["mask"], where, "mask") if row.get("mask") else None
         box = _box(row, where)
         if not spurious and (box or mask):
             raise ImageDataError(f"{where}: a box or a mask, but spurious is not 1")
@@ -98,27 +96,37 @@ def append_annotation(
     spurious: bool | None,
     box: tuple[float, float, float, float] | None = None,
 ) -> None:
-    """Add one row to an annotation file and make the file if there is none yet.
+    """Add one row to an annotation file, on disk when this returns; make the file if there is none yet.
+
+    A file that was edited by hand may lack the end of its last line: it gets one.
 
     Raises
     ------
-    ImageDataError : the file exists with other columns than ``COLUMNS``
+    ImageDataError : the file exists with other columns than ``COLUMNS``, or a
+        row could not be told from those before it
     """
     path = Path(path)
     fresh = not path.exists() or path.stat().st_size == 0
     if not fresh:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            columns = next(csv.reader(file))
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                columns = next(csv.reader(file, strict=True), [])
+                file.seek(0)
+                for _ in csv.reader(file, strict=True):  # a quote left open would swallow the row
+                    pass
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ImageDataError(
+                f"{path} is damaged ({error}), so no row can be added; mend its last lines"
+            ) from None
         if tuple(columns) != COLUMNS:
             raise ImageDataError(
                 f"{path} has the columns {columns}; rows can be added to {list(COLUMNS)} only"
             )
     value = "" if spurious is None else str(int(spurious))
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(COLUMNS)
-        writer.writerow([name, value, *(("",) * 4 if box is None else box)])
+    rows = [COLUMNS] * fresh + [[name, value, *(("",) * 4 if box is None else box)]]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    append_line(path, text.getvalue().removesuffix("\n"))
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from lvlmva_lite.datasets.mnist import DataFileError
 from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
+from lvlmva_lite.files import inside
 
 SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -94,6 +95,22 @@ def data_folder(root: str | Path) -> Path:
             f"there is no folder {root}; the page 'The data' of the book says how to download it"
         )
     return root
+
+
+def named_file(root: Path, name: str, where: str, what: str = "image") -> Path:
+    """The file that a table names, below the data folder.
+
+    Raises
+    ------
+    ImageDataError : the name leads out of the folder, or there is no such file
+    """
+    try:
+        path = inside(root, name)
+    except ValueError as error:
+        raise ImageDataError(f"{where}: {what} {error}") from None
+    if not path.is_file():
+        raise ImageDataError(f"{where} names the {what} {name!r}, but there is no such file in {root}")
+    return path
 
 
 def image_files(folder: Path) -> list[Path]:

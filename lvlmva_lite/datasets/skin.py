@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from skimage.color import rgb2lab
 
 from lvlmva_lite.datasets.annotations import Annotation, box_mask, read_annotations, read_mask
@@ -27,6 +29,7 @@ from lvlmva_lite.datasets.image_files import (
     check_classes,
     check_request,
     data_folder,
+    named_file,
     read_image,
     read_images,
     read_table,
@@ -295,7 +298,8 @@ def _manifest_rows(root: Path) -> list[_Row]:
                     f"{where}: {column} must be one of {list(allowed)}, got {row[column]!r}"
                 )
         label, patch = CLASS_NAMES.index(row["label"]), patches[row["coloured_patch"]]
-        rows.append(_row(root, root / row["image"], where, label, splits[row["split"]], patch))
+        path = named_file(root, row["image"], where)
+        rows.append(_row(root, path, where, label, splits[row["split"]], patch))
     return rows
 
 
@@ -339,23 +343,38 @@ def _isic_2019_rows(root: Path) -> list[_Row]:
             raise ImageDataError(f"{where} must be of one class, it is of {of}")
         diagnosis = ISIC_2019_CLASSES[of[0]]
         if diagnosis is not None:
-            path = root / "ISIC_2019_Training_Input" / f"{record['image']}.jpg"
+            path = named_file(root / "ISIC_2019_Training_Input", f"{record['image']}.jpg", where)
             rows.append(_row(root, path, where, CLASS_NAMES.index(diagnosis), split, None))
     return rows
 
 
 def _hashed_splits(records: list[dict[str, str]], image_column: str) -> list[str]:
-    """A split for each record such that no patient and no lesion is in two."""
-    patient_of = {
-        record["lesion_id"]: record["patient_id"]
-        for record in records
-        if record.get("lesion_id") and record.get("patient_id")
-    }
+    """A split for each record such that no patient, no lesion and no image is in two.
+
+    Records are tied by a patient, a lesion or an image that they share, and
+    so are those tied to them; the hash of the first patient's name (else the
+    lesion's, else the image's) places all of them.
+    """
+    columns = ("patient_id", "lesion_id", image_column)
+    nodes: dict[tuple[int, str], int] = {}
+    owners, members = [], []
+    for i, record in enumerate(records):
+        for kind, column in enumerate(columns):
+            if name := record.get(column):
+                owners.append(i)
+                members.append(nodes.setdefault((kind, name), len(nodes)))
+    n = len(records)
+    links = coo_array(
+        (np.ones(len(owners), bool), (owners, np.array(members, int) + n)), shape=(n + len(nodes),) * 2
+    )
+    _, group = connected_components(links, directed=False)
+    first: dict[int, tuple[int, str]] = {}
+    for node, number in nodes.items():
+        tied = group[n + number]
+        first[tied] = min(first.get(tied, node), node)
     bounds = np.cumsum(list(SPLIT_SHARES.values()))
     splits = []
-    for record in records:
-        lesion = record.get("lesion_id", "")
-        key = record.get("patient_id") or patient_of.get(lesion) or lesion or record[image_column]
-        place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2**64
+    for tied in group[:n]:
+        place = int.from_bytes(hashlib.sha256(first.get(tied, (2, ""))[1].encode()).digest()[:8]) / 2**64
         splits.append(list(SPLIT_SHARES)[min(int(np.searchsorted(bounds, place, side="right")), 2)])
     return splits

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lvlmva_lite.experiments.record import recorded
+from lvlmva_lite.files import to_json, write_whole
 
 
 class ChapterError(RuntimeError):
@@ -38,7 +39,8 @@ def run_chapter(
     Raises
     ------
     ChapterError : papermill is not installed, the file is missing, a
-        parameter is unknown, or a cell failed
+        parameter is unknown, the executed notebook would take its place, or a
+        cell failed
     """
     try:
         import papermill
@@ -62,6 +64,10 @@ def run_chapter(
             )
     out_dir.mkdir(parents=True, exist_ok=True)
     executed = out_dir / notebook_path.name
+    if executed.exists() and executed.samefile(notebook_path):
+        raise ChapterError(
+            f"{executed} would be overwritten with its own outputs; give --out another folder"
+        )
     try:
         papermill.execute_notebook(
             str(notebook_path),
@@ -80,7 +86,7 @@ def run_chapter(
         ) from error
     notebook = json.loads(executed.read_text("utf-8"))
     values = recorded(notebook)
-    executed.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    write_whole(executed.with_suffix(".json"), to_json(values, indent=1) + "\n")
     _write_figures(notebook, out_dir / "figures")
     return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ from lvlmva_lite import methods, metrics
 from lvlmva_lite.config import METHODS, Config, ConfigError
 from lvlmva_lite.critic import class_description
 from lvlmva_lite.critic.providers import CriticSettings
+from lvlmva_lite.files import to_json
 from lvlmva_lite.models import predict_proba
 from lvlmva_lite.pipeline import Prepared, load_split, prepare
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
@@ -129,7 +130,7 @@ def arm_rows(
             model, trials = methods.best_trial(make, method, validation, n_trials)
         except ConfigError as error:  # a group that the method needs is empty
             return {"arm": arm, "failed": str(error)}
-        return {"arm": arm, **_measured(prepared, model), "trials": json.dumps(trials), **ruled}
+        return {"arm": arm, **_measured(prepared, model), "trials": to_json(trials), **ruled}
 
     spurious, ruled = judged(prepared)
     for method in arms:
@@ -143,7 +144,7 @@ def arm_rows(
 
 
 def changes(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
-    """Each arm minus "before", seed by seed, in WGA and AGA; arms that failed are left out.
+    """Each arm minus "before", seed by seed, in WGA and AGA; over the seeds that have both.
 
     Parameters
     ----------
@@ -153,22 +154,29 @@ def changes(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        one row for each measure and arm: "arm", "method", "measure" ("WGA" or
-        "AGA"); "mean" and "sd" over seeds; "low" and "high" of the 95 %
-        interval; "p" and "smallest p" of :func:`metrics.paired_test`
+        one row for each measure and arm that has a seed: "arm", "method",
+        "measure" ("WGA" or "AGA"); "mean" and "sd" over "n" seeds; "low" and
+        "high" of the 95 % interval; "p" and "smallest p" of
+        :func:`metrics.paired_test`; of a single seed there is "mean" alone
     """
     rows = []
     for measure in ("wga", "aga"):
         wide = table.pivot(index="seed", columns="arm", values=measure)
         for arm, name in arms.items():
-            if wide[arm].isna().all():
+            pairs = wide.reindex(columns=[arm, "before"]).dropna()
+            if pairs.empty:
                 continue
-            test = metrics.paired_test(wide[arm], wide["before"])
-            _, low, high = metrics.mean_interval(wide[arm] - wide["before"])
-            rows.append({
-                "arm": arm, "method": name, "measure": measure.upper(), "mean": test.mean, "sd": test.std,
-                "low": low, "high": high, "p": test.p, "smallest p": test.smallest_p,
-            })  # fmt: skip
+            difference = pairs[arm] - pairs["before"]
+            row = {
+                "arm": arm, "method": name, "measure": measure.upper(), "n": len(pairs),
+                "mean": difference.mean(), **dict.fromkeys(("sd", "low", "high", "p", "smallest p"), math.nan),
+            }  # fmt: skip
+            if len(pairs) > 1:
+                test = metrics.paired_test(pairs[arm], pairs["before"])
+                _, low, high = metrics.mean_interval(difference)
+                row |= {"mean": test.mean, "sd": test.std, "low": low, "high": high}
+                row |= {"p": test.p, "smallest p": test.smallest_p}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
