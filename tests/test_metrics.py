@@ -1,10 +1,11 @@
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -80,20 +81,115 @@ def test_group_accuracy_by_hand_and_with_an_empty_group():
         metrics.group_accuracy(predicted, labels, groups, 3)
 
 
-def test_paired_test_against_enumeration():
-    """All 2^n sign assignments, counted here by hand."""
-    differences = [0.3, -0.1, 0.4, 0.15, 0.25, 0.0]
-    found = metrics.paired_test(differences, [0.0] * 6, alternative="greater")
-    ranks = scipy.stats.rankdata(np.abs(differences))
-    observed = sum(r if d > 0 else r / 2 if d == 0 else 0 for r, d in zip(ranks, differences, strict=True))
-    # A zero keeps half its rank on either side, whatever its sign.
-    fixed = ranks[-1] / 2
+def enumerated(counts, alternative):
+    """p by the book: every pattern of signs, ranks as fractions, differences as whole numbers.
+
+    A zero is ranked and keeps half its rank on either side, whatever its sign.
+    """
+    sizes = sorted(map(abs, counts))
+    ranks = [Fraction(2 * sizes.index(abs(c)) + 1 + sizes.count(abs(c)), 2) for c in counts]
+
+    def above(signs):
+        return sum(r if s > 0 else r / 2 if s == 0 else 0 for r, s in zip(ranks, signs, strict=True))
+
+    middle, seen = sum(ranks) / 2, above(counts)
+    free = [c != 0 for c in counts]
     sums = [
-        fixed + sum(r for r, up in zip(ranks[:-1], signs, strict=True) if up)
-        for signs in itertools.product((False, True), repeat=5)
+        above([s * f for s, f in zip(signs, free, strict=True)])
+        for signs in itertools.product((-1, 1), repeat=len(counts))
     ]
-    assert found.p == pytest.approx(np.mean([s >= observed - 1e-9 for s in sums]))
-    assert (found.n, found.mean) == (6, pytest.approx(np.mean(differences)))
+    as_lopsided = {
+        "greater": [w >= seen for w in sums],
+        "less": [w <= seen for w in sums],
+        "two-sided": [abs(w - middle) >= abs(seen - middle) for w in sums],
+    }[alternative]
+    return Fraction(sum(as_lopsided), len(sums))
+
+
+ALTERNATIVES = st.sampled_from(["two-sided", "greater", "less"])
+
+
+@given(
+    st.integers(1, 12_000),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=2, max_size=8),
+    st.floats(0, 1),
+    ALTERNATIVES,
+)
+@settings(max_examples=300, deadline=None)
+def test_paired_test_of_accuracies_is_the_enumeration_on_counts(n, pairs, start, alternative):
+    """Few distinct counts, so that ties and zeros abound; as shares of n they are rounded."""
+    first = round(start * n)
+    after, before = ([(first + count) / n for count in side] for side in zip(*pairs, strict=True))
+    expected = enumerated([a - b for a, b in pairs], alternative)
+    assert metrics.paired_test(after, before, alternative=alternative).p == float(expected)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=8, max_size=8), min_size=2, max_size=6),
+    st.tuples(*[st.integers(6, 400)] * 4),
+    ALTERNATIVES,
+)
+@settings(max_examples=200, deadline=None)
+def test_paired_test_of_means_over_unequal_groups_is_the_enumeration_on_fractions(
+    seeds, sizes, alternative
+):
+    def mean(counts):
+        return metrics.average_group_accuracy(
+            torch.tensor(counts, dtype=torch.float64) / torch.tensor(sizes, dtype=torch.float64)
+        )
+
+    def exact(counts):
+        return sum(Fraction(c, n) for c, n in zip(counts, sizes, strict=True)) / 4
+
+    found = metrics.paired_test(
+        [mean(seed[:4]) for seed in seeds], [mean(seed[4:]) for seed in seeds], alternative=alternative
+    )
+    assert found.p == float(enumerated([exact(s[:4]) - exact(s[4:]) for s in seeds], alternative))
+
+
+def test_equal_differences_of_counts_tie_whatever_their_floats():
+    """.57 - .56 and .31 - .30 are one percentage point each, and differ as floats."""
+    after = [0.57, 0.31, 0.42, 0.90, 0.02]
+    before = [0.56, 0.30, 0.43, 0.91, 0.01]
+    assert len({abs(a - b) for a, b in zip(after, before, strict=True)}) > 1
+    assert metrics.paired_test(after, before).p == float(enumerated([1, 1, -1, -1, 1], "two-sided")) == 1.0
+    # 0.1 + 0.2 is not 0.3, and yet no difference.
+    found = metrics.paired_test([0.1 + 0.2, 0.5, 0.6], [0.3, 0.4, 0.4], alternative="greater")
+    assert found.p == float(enumerated([0, 1, 2], "greater")) == 0.25
+
+
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=10), st.floats(1e-6, 1e6), ALTERNATIVES)
+@settings(max_examples=100, deadline=None)
+def test_paired_test_knows_no_unit(counts, unit, alternative):
+    zeros = [0.0] * len(counts)
+    in_units = metrics.paired_test([c * unit for c in counts], zeros, alternative=alternative).p
+    assert in_units == metrics.paired_test(counts, zeros, alternative=alternative).p
+
+
+@pytest.mark.parametrize("n", [16, 40, 200])
+def test_paired_test_of_many_pairs_is_scipys_exact_one(n):
+    rng = np.random.default_rng(n)
+    differences = rng.normal(0.2, 1, n)
+    for alternative in ("two-sided", "greater", "less"):
+        peer = scipy.stats.wilcoxon(differences, alternative=alternative, method="exact").pvalue
+        assert metrics.paired_test(differences, np.zeros(n), alternative=alternative).p == pytest.approx(
+            peer
+        )
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "alternative", "message"),
+    [
+        ([1.0], [0.0], "two-sided", "two or more pairs; got 1 and 1"),
+        ([1.0, 2.0], [0.0], "two-sided", "got 2 and 1"),
+        ([1.0] * 501, [0.0] * 501, "two-sided", "up to 500 pairs, got 501"),
+        ([1.0, 2.0], [0.0, 0.0], "both", "got 'both'"),
+        ([1.0, float("inf")], [0.0, 0.0], "less", "not finite"),
+    ],
+)
+def test_paired_test_refuses_what_it_cannot_test(after, before, alternative, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.paired_test(after, before, alternative=alternative)
 
 
 def test_seven_pairs_cannot_give_less_than_their_smallest_p():
