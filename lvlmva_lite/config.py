@@ -19,6 +19,8 @@ N_TRAIN = 60_000 - N_VALIDATION
 N_TEST = 10_000
 DATASETS = ("decoy-mnist", "knee", "skin")
 METHODS = ("lvlm-va", "rrr-gt", "subg", "dfr", "jtt", "placebo", "finetune")
+FITTED_ON = {method: ("train", "validation") if method == "dfr" else ("train",) for method in METHODS}
+"""The splits whose samples set a method's weights; nothing is measured on these."""
 MODELS = ("mlp", "small_resnet", "resnet50", "efficientnet_lite0")
 DEVICES = ("auto", "cpu", "cuda")
 SEGMENTERS = ("ppeps-wgm", "felzenszwalb", "slic", "sam")
@@ -209,6 +211,11 @@ class Config:
         ):
             if value not in known:
                 raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
+        if self.evaluate_on in FITTED_ON[self.method]:
+            raise ConfigError(
+                f"{self.method} is fitted on the {self.evaluate_on} split, which would be measured on "
+                "images it was fitted on; leave evaluate_on at 'test', or choose another method"
+            )
         decoys = self.dataset == "decoy-mnist"
         n_train, n_test = (N_TRAIN, N_TEST) if decoys else (100_000, 100_000)
         smallest, largest = (28, 28) if decoys else (32, 1024) if self.data_root else SIZES

@@ -2,7 +2,8 @@
 
 Every method gets the same number of trials, and the trial of the best
 worst-group accuracy on the validation split is taken: the rule of SUBG, DFR
-and JTT, which reads the validation groups for all of them.
+and JTT, which reads the validation groups for all of them.  DFR, which is
+fitted on that split, chooses by the half of it that was held out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from lvlmva_lite import metrics
 from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.baselines import dfr, jtt, placebo_masks, subg
-from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.config import FITTED_ON, Config, ConfigError
 from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection
@@ -63,6 +64,40 @@ TRIALS: Mapping[str, tuple[dict[str, Any], ...]] = {
 "strength" is a factor of the config's lambda, "rate" one of its learning
 rate, "C" the inverse strength of DFR's L1 penalty.
 """
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The model of one trial, and what its weights have seen.
+
+    Attributes
+    ----------
+    model : nn.Module
+    data : tuple of ShortcutDataset, every set whose samples set its weights
+    held_out_score : of a method that is fitted on the validation split: the
+        worst-group accuracy of the same settings on the half of that split
+        that they were not fitted on, in [0, 1]; else None
+    """
+
+    model: nn.Module
+    data: tuple[ShortcutDataset, ...]
+    held_out_score: float | None = None
+
+    def check_held_out(self, dataset: ShortcutDataset) -> None:
+        """Refuse to measure the model on images that it was fitted on.
+
+        Raises
+        ------
+        ConfigError : an image of ``dataset`` is, bit for bit, in ``data``
+        """
+        for fitted_on in self.data:
+            seen = dataset.also_in(fitted_on)
+            if seen.any():
+                raise ConfigError(
+                    f"{int(seen.sum())} of the {len(dataset)} images to measure on (the first is number "
+                    f"{int(seen.nonzero()[0])}) are among those that the model was fitted on; measure it on "
+                    "images that it has not seen"
+                )
 
 
 @dataclass(frozen=True)
@@ -163,7 +198,7 @@ def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor:
 
 def candidates(
     prepared: Prepared, method: str, spurious: Tensor | None = None, *, progress: bool = False
-) -> Callable[[dict[str, Any]], nn.Module]:
+) -> Callable[[dict[str, Any]], Fitted]:
     """The method as a function from one of its ``TRIALS`` to a trained model.
 
     Parameters
@@ -182,7 +217,14 @@ def candidates(
         "epochs": config.train_epochs, "batch_size": config.batch_size, "decay": config.decay,
         "random_state": config.seed, "progress": progress,
     }  # fmt: skip
+    data = {"train": train} | {
+        split: load_split(config, split) for split in FITTED_ON[method] if split != "train"
+    }
     everything = torch.ones(len(chosen), dtype=torch.bool)
+
+    def aligned(masks: Tensor, keep: Tensor, **settings: float) -> Fitted:
+        return Fitted(prepared.aligned(masks, keep, progress=progress, **settings), (train,))
+
     if method in ("lvlm-va", "placebo"):
         masks = correction_masks(prepared.found.segments.labels, spurious == 1)
         keep = taking_part(spurious, masks, config.keep_unjudged)
@@ -191,56 +233,67 @@ def candidates(
     elif method == "rrr-gt":
         masks, keep = chosen.spurious_masks, everything
     if method in ("lvlm-va", "placebo", "rrr-gt"):
-        return lambda trial: prepared.aligned(
-            masks, keep, progress=progress, penalty_weight=config.penalty_weight * trial["strength"]
-        )
+        return lambda trial: aligned(masks, keep, penalty_weight=config.penalty_weight * trial["strength"])
     if method == "finetune":
-        return lambda trial: prepared.aligned(
-            torch.zeros_like(chosen.spurious_masks), everything, progress=progress, penalty_weight=0.0,
+        return lambda trial: aligned(
+            torch.zeros_like(chosen.spurious_masks), everything, penalty_weight=0.0,
             learning_rate=config.align_learning_rate * trial["rate"],
         )  # fmt: skip
-    validation = load_split(config, "validation") if method == "dfr" else None
     # SUBG's subset is smaller and seen more often: for half as many steps as plain training takes.
     smallest = min(n for n in torch.bincount(train.groups).tolist() if n)
     longer = max(1, len(train) // (smallest * len(train.group_names)) // 2)
 
-    def baseline(trial: dict[str, Any]) -> nn.Module:
+    def baseline(trial: dict[str, Any]) -> Fitted:
+        held_out_score = None
         try:
             if method == "subg":
-                return subg(
+                made = subg(
                     fresh, train, learning_rate=config.learning_rate * trial["rate"],
                     **common | {"epochs": config.train_epochs * longer},
-                ).model  # fmt: skip
-            if method == "jtt":
-                return jtt(fresh, train, learning_rate=config.learning_rate, **trial, **common).model
-            return dfr(
-                prepared.model, validation, Cs=(trial["C"],), random_state=config.seed, progress=progress
-            ).model
+                )  # fmt: skip
+            elif method == "jtt":
+                made = jtt(fresh, train, learning_rate=config.learning_rate, **trial, **common)
+            else:
+                made = dfr(
+                    prepared.model, data["validation"], Cs=(trial["C"],),
+                    random_state=config.seed, progress=progress,
+                )  # fmt: skip
+                held_out_score = made.trials[0]["score"]
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        return Fitted(made.model, tuple(data.values()), held_out_score)
 
     return baseline
 
 
 def best_trial(
-    make: Callable[[dict[str, Any]], nn.Module],
+    make: Callable[[dict[str, Any]], Fitted],
     method: str,
     validation: ShortcutDataset,
     n_trials: int | None = None,
-) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """The model of the trial of best worst-group accuracy on the validation split, and all trials.
+) -> tuple[Fitted, list[dict[str, Any]]]:
+    """The trial of best worst-group accuracy on samples that it was not fitted on, and all trials.
 
-    Of trials that score alike the first is taken.  ``n_trials``: only the
-    first so many of ``TRIALS``; None: all.
+    These samples are the validation split; where a trial was fitted on that
+    split, its ``held_out_score`` stands in.  Of trials that score alike the
+    first is taken.  ``n_trials``: only the first so many of ``TRIALS``; None:
+    all.
+
+    Raises
+    ------
+    ConfigError : a trial was fitted on images of ``validation`` and has no held-out score
     """
     tried = []
-    best: tuple[float, nn.Module] | None = None
+    best: tuple[float, Fitted] | None = None
     for trial in TRIALS[method][:n_trials]:
-        model = make(trial)
-        score = metrics.worst_group_accuracy(groups_of(model, validation))
+        fitted = make(trial)
+        score = fitted.held_out_score
+        if score is None:
+            fitted.check_held_out(validation)
+            score = metrics.worst_group_accuracy(groups_of(fitted.model, validation))
         tried.append({**trial, "score": score})
         if best is None or score > best[0]:
-            best = score, model
+            best = score, fitted
     return best[1], tried
 
 
@@ -285,9 +338,10 @@ def run(
         masks = chosen.spurious_masks
     validation = load_split(config, "validation")
     make = candidates(prepared, config.method, spurious, progress=progress)
-    model, trials = best_trial(make, config.method, validation)
+    fitted, trials = best_trial(make, config.method, validation)
     seconds = time.perf_counter() - start
-    models = {"before": prepared.model, "after": model}
+    fitted.check_held_out(prepared.test)
+    models = {"before": prepared.model, "after": fitted.model}
     right = {} if ruled is None else {
         "verdict_accuracy": ruled["accuracy"],
         "verdict_balanced_accuracy": ruled["balanced_accuracy"],
@@ -297,7 +351,7 @@ def run(
         models,
         {
             "before": Score(**prepared.score(prepared.model), seconds=prepared.training_seconds),
-            config.method: Score(**prepared.score(model), seconds=seconds, **right),
+            config.method: Score(**prepared.score(fitted.model), seconds=seconds, **right),
         },
         {when: groups_of(one, prepared.test) for when, one in models.items()},
         prepared.test.group_names,

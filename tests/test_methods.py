@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from lvlmva_lite import methods, pipeline
+from lvlmva_lite import baselines, methods, pipeline
 from lvlmva_lite.baselines import SUPERVISION
-from lvlmva_lite.config import METHODS, Config, ConfigError
+from lvlmva_lite.config import FITTED_ON, METHODS, Config, ConfigError
 from lvlmva_lite.datasets import ShortcutDataset, knee_phantom, skin_phantom
 from lvlmva_lite.models import predict
 
@@ -117,19 +120,20 @@ def test_the_trial_of_the_best_worst_group_is_taken_and_of_equals_the_first(erro
 
     def make(trial):
         made.append(trial)
-        return Constant(answers_of(errors[len(made) - 1]))
+        return methods.Fitted(Constant(answers_of(errors[len(made) - 1])), ())
 
-    model, tried = methods.best_trial(make, "subg", two_groups())
+    best_of_all, tried = methods.best_trial(make, "subg", two_groups())
     assert made == list(methods.TRIALS["subg"])
     assert tried == [
         {**trial, "score": pytest.approx(1 - wrong / 10)}
         for trial, wrong in zip(methods.TRIALS["subg"], errors, strict=True)
     ]
-    assert (model.answers != 0).sum() == errors[best]
+    assert (best_of_all.model.answers != 0).sum() == errors[best]
 
 
 def test_fewer_trials_are_the_first():
-    _, tried = methods.best_trial(lambda trial: Constant(answers_of(1)), "subg", two_groups(), 1)
+    fitted = methods.Fitted(Constant(answers_of(1)), ())
+    _, tried = methods.best_trial(lambda trial: fitted, "subg", two_groups(), 1)
     assert len(tried) == 1
     assert tried[0].items() >= methods.TRIALS["subg"][0].items()
 
@@ -139,6 +143,92 @@ def test_an_empty_group_has_no_accuracy_and_is_not_the_worst():
     groups = methods.groups_of(Constant(answers_of(5)), dataset)
     assert groups[:2].tolist() == [1.0, 0.5]
     assert math.isnan(groups[2])
+
+
+def noise(n, seed=0):
+    images = torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(n) % 2
+    return ShortcutDataset(
+        images, labels, labels, torch.zeros(n, 4, 4, dtype=torch.bool), ("a", "b"), ("a", "b"), "noise"
+    )
+
+
+def learnt_by_heart(dataset):
+    """A method that is right on whatever it was given, and on nothing else."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    design = torch.cat([dataset.images.flatten(1), torch.ones(len(dataset), 1)], 1)
+    solution = torch.linalg.lstsq(design, 2.0 * dataset.labels - 1, driver="gelsd").solution
+    with torch.no_grad():
+        model[1].weight.copy_(torch.stack([-solution[:-1], solution[:-1]]))
+        model[1].bias.copy_(torch.stack([-solution[-1], solution[-1]]))
+    return model
+
+
+def test_a_method_fitted_on_the_validation_split_is_not_chosen_by_it():
+    """The planted leak: a trial that learnt the validation samples by heart would win."""
+    train, validation = noise(10), noise(10, seed=1)
+    leaky = methods.Fitted(learnt_by_heart(validation), (train, validation))
+    assert methods.groups_of(leaky.model, validation).tolist() == [1.0, 1.0]
+    with pytest.raises(ConfigError, match=r"10 of the 10 images .* those that the model was fitted on"):
+        methods.best_trial(lambda trial: leaky, "subg", validation)
+    # One image is enough, wherever it stands.
+    mixed = dataclasses.replace(validation, images=validation.images.clone())
+    mixed.images[7] = train.images[2]
+    honest = methods.Fitted(learnt_by_heart(train), (train,))
+    methods.best_trial(lambda trial: honest, "subg", validation)
+    with pytest.raises(ConfigError, match=r"1 of the 10 images to measure on \(the first is number 7\)"):
+        methods.best_trial(lambda trial: honest, "subg", mixed)
+
+
+def test_a_run_is_not_measured_on_what_its_method_was_fitted_on(few_images, monkeypatch):
+    """The second planted leak: the choice is clean, the report would not be."""
+    make = methods.candidates
+
+    def leaky(prepared, method, spurious=None, *, progress=False):
+        train = make(prepared, method, spurious, progress=progress)
+        return lambda trial: dataclasses.replace(train(trial), data=(prepared.train, prepared.test))
+
+    monkeypatch.setattr(methods, "candidates", leaky)
+    with pytest.raises(ConfigError, match="80 of the 80 images to measure on"):
+        methods.run(Config(dataset="knee", method="finetune", **TINY))
+
+
+def test_what_a_method_is_fitted_on_is_what_it_declares(few_images):
+    prepared = pipeline.prepare(Config(dataset="knee", **TINY))
+    spurious = torch.zeros(20, 3)
+    for method in METHODS:
+        fitted = methods.candidates(prepared, method, spurious)(methods.TRIALS[method][0])
+        for split in ("train", "validation", "test"):
+            images = few("knee", split, 0, False)
+            seen = any(images.also_in(data).any() for data in fitted.data)
+            assert seen == (split in FITTED_ON[method]), (method, split)
+        assert (fitted.held_out_score is not None) == ("validation" in FITTED_ON[method])
+
+
+def test_dfr_is_chosen_by_the_half_that_was_held_out(few_images, monkeypatch):
+    """Its scores are those of heads that never saw the samples they are scored on."""
+    weak = ({"C": 1.0}, {"C": 3.0})  # penalties that let it learn by heart
+    monkeypatch.setattr(methods, "TRIALS", methods.TRIALS | {"dfr": weak})
+    config = Config(dataset="knee", method="dfr", **TINY)
+    result = methods.run(config)
+    validation = few("knee", "validation", 0, False)
+    prepared = pipeline.prepare(config)
+    with torch.no_grad():
+        points = prepared.model.embed(validation.images).double().numpy()
+    first, second = baselines._halves(validation.groups, torch.Generator().manual_seed(config.seed))
+    assert not set(first.tolist()) & set(second.tolist())
+    for tried in result.trials:
+        # The halves' groups are equally large, so that the balanced subset is the half.
+        peer = make_pipeline(
+            StandardScaler(),
+            LogisticRegression(C=tried["C"], l1_ratio=1, solver="saga", max_iter=5000, random_state=0),
+        ).fit(points[first], validation.labels[first])
+        right = peer.predict(points[second]) == validation.labels[second].numpy()
+        groups = validation.groups[second].numpy()
+        assert tried["score"] == pytest.approx(min(right[groups == g].mean() for g in range(4)))
+    # Scored on all that it was fitted on it would look better; that is the leak.
+    flattering = methods.groups_of(result.models["after"], validation).min().item()
+    assert flattering > max(tried["score"] for tried in result.trials)
 
 
 @pytest.mark.parametrize("method", ["subg", "dfr"])
@@ -199,6 +289,11 @@ def test_true_masks_and_placebos_go_where_they_should(few_images, monkeypatch):
         ({"dataset": "knee", "method": "erm"}, "unknown method 'erm'; choose one of: lvlm-va"),
         ({"dataset": "decoy-mnist", "method": "subg"}, "these are for knee and skin"),
         ({"dataset": "knee", "data_root": "no/such/folder"}, "there is no folder no/such/folder"),
+        (
+            {"dataset": "knee", "method": "dfr", "evaluate_on": "validation"},
+            "dfr is fitted on the validation",
+        ),
+        ({"dataset": "skin", "method": "dfr", "evaluate_on": "validation"}, "leave evaluate_on at 'test'"),
         ({"dataset": "knee", "n_align": 0}, "n_align"),
         ({"dataset": "knee", "image_size": 16}, "image_size must lie between 32"),
         (

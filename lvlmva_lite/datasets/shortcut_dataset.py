@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,6 +57,15 @@ class ShortcutDataset:
     @property
     def n_classes(self) -> int:
         return len(self.class_names)
+
+    @cached_property
+    def _fingerprints(self) -> list[bytes]:
+        return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in self.images.numpy()]
+
+    def also_in(self, other: ShortcutDataset) -> Tensor:
+        """Which samples have an image that is, bit for bit, in ``other`` too: (N,) bool."""
+        known = set(other._fingerprints)
+        return torch.tensor([one in known for one in self._fingerprints], dtype=torch.bool)
 
     def subset(self, indices: Tensor) -> ShortcutDataset:
         """The samples at ``indices`` (int64, any order, repeats allowed)."""

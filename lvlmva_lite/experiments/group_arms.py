@@ -127,10 +127,11 @@ def arm_rows(
     def row(arm: str, method: str, prepared: Prepared, spurious: Tensor, ruled: Row) -> Row:
         make = methods.candidates(prepared, method, spurious)
         try:
-            model, trials = methods.best_trial(make, method, validation, n_trials)
-        except ConfigError as error:  # a group that the method needs is empty
+            fitted, trials = methods.best_trial(make, method, validation, n_trials)
+            fitted.check_held_out(prepared.test)
+        except ConfigError as error:  # a group that the method needs is empty, or it saw what is measured
             return {"arm": arm, "failed": str(error)}
-        return {"arm": arm, **_measured(prepared, model), "trials": to_json(trials), **ruled}
+        return {"arm": arm, **_measured(prepared, fitted.model), "trials": to_json(trials), **ruled}
 
     spurious, ruled = judged(prepared)
     for method in arms:
