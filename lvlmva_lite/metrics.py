@@ -176,6 +176,47 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
+def share_of_gain(
+    arm: Sequence[float], method: Sequence[float], untreated: Sequence[float], level: float = 0.95
+) -> tuple[float, float, float]:
+    """How much of a method's gain another arm has, both against no treatment: (share, low, high).
+
+    The share is ``mean(arm - untreated) / mean(method - untreated)``: 0 for an
+    arm that does nothing, 1 for one that does as much as the method, negative
+    for one that harms.  The interval is Fieller's (1954) for paired means: it
+    holds those shares r at which the mean over seeds of
+    ``(arm - untreated) - r * (method - untreated)`` cannot be told from 0 by
+    Student's t-test.
+
+    Parameters
+    ----------
+    arm, method, untreated : n >= 2 numbers each, seed by seed in one order
+    level : of confidence
+
+    Raises
+    ------
+    ValueError : fewer than two seeds, lengths differ, or the method's own gain
+        cannot be told from 0 at this level, so that no interval has two ends
+    """
+    if not len(arm) == len(method) == len(untreated) >= 2:
+        raise ValueError(
+            f"give two or more seeds of each arm; got {len(arm)}, {len(method)} and {len(untreated)} values"
+        )
+    untreated = np.asarray(untreated, float)
+    gains = np.stack([np.asarray(arm, float) - untreated, np.asarray(method, float) - untreated])
+    (gain, whole), n = gains.mean(1), gains.shape[1]
+    ((vv, vw), (_, ww)) = np.cov(gains) * stats.t.ppf((1 + level) / 2, n - 1) ** 2 / n
+    # (gain - r * whole)^2 <= vv - 2 r vw + r^2 ww, a parabola in r.
+    square, middle, rest = whole**2 - ww, gain * whole - vw, gain**2 - vv
+    if square <= 0:
+        raise ValueError(
+            f"the method's own gain, {whole:.3g} on average, cannot be told from 0 at {level:.0%}; "
+            "a share of it has no interval"
+        )
+    half = math.sqrt(max(middle**2 - square * rest, 0.0))
+    return float(gain / whole), float((middle - half) / square), float((middle + half) / square)
+
+
 @threads()
 def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
     """Share of attribution outside the ground-truth spurious region.

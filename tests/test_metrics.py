@@ -208,6 +208,56 @@ def test_mean_interval_by_the_t_table():
     assert high - mean == pytest.approx(4.302653 / 3**0.5, rel=1e-6) == pytest.approx(mean - low)
 
 
+UNEVEN = st.lists(st.tuples(*[st.integers(0, 100)] * 3), min_size=3, max_size=9)
+
+
+@given(UNEVEN)
+def test_the_ends_of_a_share_of_a_gain_are_where_the_t_test_turns(rows):
+    arm, method, untreated = (np.array(column) / 100 for column in zip(*rows, strict=True))
+    if scipy.stats.ttest_rel(method, untreated).pvalue >= 0.049 or np.ptp(method - untreated) < 1e-9:
+        return
+    share, low, high = metrics.share_of_gain(arm, method, untreated)
+    assert share == pytest.approx((arm - untreated).mean() / (method - untreated).mean())
+    assert low <= share + 1e-9
+    assert share <= high + 1e-9
+    for end in (low, high):
+        left = (arm - untreated) - end * (method - untreated)
+        if np.ptp(left) > 1e-6:
+            assert scipy.stats.ttest_1samp(left, 0).pvalue == pytest.approx(0.05, abs=1e-4)
+
+
+def test_a_share_of_a_gain_by_hand():
+    untreated, method = [0.1, 0.2, 0.3], [0.5, 0.7, 0.6]
+    assert metrics.share_of_gain(untreated, method, untreated) == pytest.approx((0, 0, 0))
+    assert metrics.share_of_gain(method, method, untreated) == pytest.approx((1, 1, 1))
+    assert metrics.share_of_gain([0.3, 0.4, 0.5], method, untreated)[0] == pytest.approx(0.5)
+    assert metrics.share_of_gain([0.0, 0.1, 0.2], method, untreated)[0] == pytest.approx(-0.25)
+
+
+def test_the_interval_of_a_share_holds_the_true_one_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, (2000, 3, 7))
+    noise += rng.normal(0, 0.1, (2000, 1, 7))  # seeds start higher or lower
+    held = 0
+    for untreated, arm, method in noise + np.array([0.3, 0.6, 0.9])[:, None]:
+        _, low, high = metrics.share_of_gain(arm, method, untreated)
+        held += low <= 0.5 <= high
+    assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (([0.1], [0.2], [0.0]), "two or more seeds of each arm; got 1, 1 and 1"),
+        (([0.1, 0.2], [0.2, 0.3], [0.0]), "got 2, 2 and 1"),
+        (([0.1, 0.2, 0.3], [0.5, 0.2, 0.3], [0.4, 0.4, 0.2]), "cannot be told from 0"),
+    ],
+)
+def test_a_share_of_nothing_is_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.share_of_gain(*columns)
+
+
 def test_neighbour_purity_of_pairs_and_of_chance():
     # Pairs at one place: the nearest neighbour of each is its twin.
     places = torch.tensor([[0.0], [0.1], [5.0], [5.1]])

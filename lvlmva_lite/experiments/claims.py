@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from typing import Any
 
 import yaml
+
+from lvlmva_lite.experiments import expressions
 
 STATUSES = ("reproduced", "not reproduced", "not testable here")
 
@@ -41,8 +42,6 @@ DATA = {
 """What a claim was checked on, or would have to be, and what that is.  No
 claim stands for two kinds: a result on phantoms is none on real images."""
 
-FUNCTIONS = {"abs": abs}
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -54,7 +53,7 @@ class Claim:
     statement : what is claimed, in a sentence
     source : where the claim stands (figure or section of the paper, or "ours")
     chapter : name of the notebook that records the numbers
-    check : expression over recorded names, true where the claim holds
+    check : expression over recorded names, true where the claim holds, see :func:`expressions.parse`
     status : one of ``STATUSES``, what we found
     note : what was seen, for claims that are not reproduced or not testable
     experiment : one of ``EXPERIMENTS``; where the file says nothing, what the
@@ -76,12 +75,7 @@ class Claim:
     @property
     def names(self) -> list[str]:
         """The recorded names that ``check`` uses, in order of appearance."""
-        found = [
-            (node.lineno, node.col_offset, node.id)
-            for node in ast.walk(ast.parse(self.check, mode="eval"))
-            if isinstance(node, ast.Name) and node.id not in FUNCTIONS
-        ]
-        return list(dict.fromkeys(name for *_, name in sorted(found)))
+        return expressions.names(expressions.parse(self.check))
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether ``check`` is true of the recorded ``values``.
@@ -97,8 +91,8 @@ class Claim:
                 f" record; it recorded: {', '.join(values) or 'nothing'}"
             )
         try:
-            return bool(eval(self.check, {"__builtins__": {}, **FUNCTIONS}, dict(values)))
-        except Exception as error:
+            return bool(expressions.evaluate(expressions.parse(self.check), values))
+        except (ArithmeticError, TypeError, ValueError) as error:
             raise ValueError(
                 f"claim {self.id}: {self.check!r} cannot be evaluated: {type(error).__name__}: {error}"
             ) from error
@@ -111,7 +105,7 @@ def load_claims(text: str | None = None) -> list[Claim]:
     ------
     ValueError : a field that is unknown, missing or no text; an unknown
         status, experiment or kind of data; an id given twice; a check that is
-        no expression, or that cannot fail; or a claim that is not reproduced
+        no expression of its few kinds, or that cannot fail; or a claim that is not reproduced
         without a note that says what was seen
     """
     if text is None:
@@ -150,8 +144,8 @@ def _claim(row: dict[str, Any], name: str) -> Claim:
         raise ValueError(f"{name} is {claim.status}: its note must say what was seen, or why")
     try:
         names = claim.names
-    except SyntaxError as error:
-        raise ValueError(f"{name}: its check {claim.check!r} is no expression: {error.msg}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: its check {claim.check!r} cannot be used: {error}") from error
     if not names and claim.status != "not testable here":
         raise ValueError(f"{name}: its check {claim.check!r} names no recorded number, so it cannot fail")
     return claim
