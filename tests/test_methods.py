@@ -13,6 +13,7 @@ from lvlmva_lite.baselines import SUPERVISION
 from lvlmva_lite.config import FITTED_ON, METHODS, Config, ConfigError
 from lvlmva_lite.datasets import ShortcutDataset, knee_phantom, skin_phantom
 from lvlmva_lite.models import predict
+from lvlmva_lite.streams import stream
 
 TINY = {
     "image_size": 32, "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,
@@ -215,7 +216,7 @@ def test_dfr_is_chosen_by_the_half_that_was_held_out(few_images, monkeypatch):
     prepared = pipeline.prepare(config)
     with torch.no_grad():
         points = prepared.model.embed(validation.images).double().numpy()
-    first, second = baselines._halves(validation.groups, torch.Generator().manual_seed(config.seed))
+    first, second = baselines._halves(validation.groups, stream(config.seed, "DFR's halves and subsets"))
     assert not set(first.tolist()) & set(second.tolist())
     for tried in result.trials:
         # The halves' groups are equally large, so that the balanced subset is the half.
