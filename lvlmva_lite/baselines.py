@@ -23,6 +23,7 @@ from tqdm import tqdm
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.metrics import group_accuracy, worst_group_accuracy
 from lvlmva_lite.models import Classifier, fit
+from lvlmva_lite.segmentation import segment_sums
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ def placebo_masks(masks: Tensor, *, random_state: int) -> Tensor:
     return moved
 
 
-def shuffle_verdicts(spurious: Tensor, labels: Tensor, *, random_state: int) -> Tensor:
+def shuffle_verdicts(kinds: Tensor, labels: Tensor, *, random_state: int) -> Tensor:
     """Every case gets the verdicts on another case.
 
     Aligning with them shows what it is worth that verdicts speak of the image
@@ -350,23 +351,23 @@ def shuffle_verdicts(spurious: Tensor, labels: Tensor, *, random_state: int) -> 
 
     Parameters
     ----------
-    spurious : (n, J), the verdicts
+    kinds : (n, J), the verdicts
     labels : (n, H, W) int64, segment of each pixel, -1 for none
     random_state : int, draws who gets whose
 
     Returns
     -------
-    Tensor, (n, J), dtype of ``spurious``
+    Tensor, (n, J), dtype of ``kinds``
     """
     generator = torch.Generator().manual_seed(random_state)
-    present = (labels.flatten(1)[:, None] == torch.arange(spurious.shape[1])[:, None]).any(2)
-    kinds = present.unique(dim=0, return_inverse=True)[1]
-    shuffled = spurious.clone()
-    for kind in kinds.unique():
-        cases = (kinds == kind).nonzero()[:, 0]
+    present = segment_sums(labels, kinds.shape[1], torch.ones_like(labels)) > 0
+    patterns = present.unique(dim=0, return_inverse=True)[1]
+    shuffled = kinds.clone()
+    for pattern in patterns.unique():
+        cases = (patterns == pattern).nonzero()[:, 0]
         cases = cases[torch.randperm(len(cases), generator=generator)]
         # Each from its neighbour in a random ring, so that none of two or more gets its own.
-        shuffled[cases] = spurious[cases.roll(1)]
+        shuffled[cases] = kinds[cases.roll(1)]
     return shuffled
 
 

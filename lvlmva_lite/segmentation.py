@@ -95,6 +95,25 @@ def positive_effect(attributions: Tensor) -> Tensor:
     return positive / positive.sum((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
 
+def segment_sums(labels: Tensor, n_segments: int, values: Tensor) -> Tensor:
+    """What each segment holds, in memory linear in the number of pixels.
+
+    Parameters
+    ----------
+    labels : (n, H, W) int64, segment of each pixel, -1 for none
+    n_segments : J
+    values : (n, H, W) float
+
+    Returns
+    -------
+    Tensor, (n, J), dtype of ``values``
+    """
+    sums = torch.zeros(len(labels), n_segments + 1, dtype=values.dtype)
+    # Pixels of no segment add up in the last column.
+    where = torch.where(labels < 0, n_segments, labels).flatten(1)
+    return sums.scatter_add_(1, where, values.flatten(1))[:, :-1]
+
+
 def ppeps_wgm(
     attributions: Tensor,
     n_segments: int,
