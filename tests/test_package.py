@@ -8,7 +8,8 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 
 # The order in which data flows; a module may use those before it, never those after.
 ORDER = (
-    "torchvision_compat", "streams", "threads", "environment", "datasets", "models", "sampling", "attribution", "segmentation", "superpixels",
+    "torchvision_compat", "files", "fingerprint", "streams", "threads", "environment", "datasets", "models",
+    "sampling", "attribution", "segmentation", "superpixels",
     "critic", "config", "alignment", "metrics", "baselines", "pipeline", "methods", "run_folder", "experiments",
     "plots", "evaluation", "widgets", "annotation_widget", "cli_options", "critic_cli", "cli",
 )  # fmt: skip
