@@ -66,7 +66,9 @@ def estimate(
             critic="replay",
         )
     labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
-    case = Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", config.expert_description)
+    case = Case(
+        "", torch.zeros(1, 28, 28), labels, n_segments, "0", config.expert_description, torch.ones(28, 28)
+    )
     likely = estimated(
         case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
         found[critic_model], found[judge_model or critic_model],

@@ -138,9 +138,12 @@ class Result:
 
 
 def make_cases(
-    dataset: ShortcutDataset, indices: Tensor, segments: Segments, description: str
+    dataset: ShortcutDataset, indices: Tensor, attributions: Tensor, segments: Segments, description: str
 ) -> list[Case]:
-    """The cases of an alignment set: image, segments, label and words, and nothing else."""
+    """The cases of an alignment set: image, segments with their evidence, label and words.
+
+    ``attributions`` are the maps (n, H, W) that were segmented; their positive part is the evidence.
+    """
     return [
         Case(
             case_id=f"{dataset.name}-{index}",
@@ -149,6 +152,7 @@ def make_cases(
             n_segments=segments.n_segments,
             class_name=dataset.class_names[dataset.labels[index]],
             description=description,
+            evidence=attributions[i].clamp_min(0).float(),
         )
         for i, index in enumerate(indices.tolist())
     ]
@@ -498,7 +502,7 @@ def make_alignment_set(
         indices,
         attributions,
         segments,
-        make_cases(train, indices, segments, description),
+        make_cases(train, indices, attributions, segments, description),
         metrics.segment_truth(
             segments.labels, segments.n_segments, attributions, train.spurious_masks[indices]
         ),

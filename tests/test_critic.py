@@ -25,7 +25,7 @@ def case():
     labels[24:, 24:] = 0
     labels[6:22, 13:15] = 1
     labels[0:3, 10:13] = 2
-    return Case("case", image, labels, 4, "1", class_description("decoy-mnist"))
+    return Case("case", image, labels, 4, "1", class_description("decoy-mnist"), torch.ones(28, 28))
 
 
 def verdict(case, description=None):
@@ -44,6 +44,7 @@ def test_names_are_letters_then_pairs():
 def test_a_case_has_no_field_for_the_ground_truth():
     assert {field.name for field in dataclasses.fields(Case)} == {
         "case_id", "image", "segment_labels", "n_segments", "class_name", "description",
+        "evidence",
     }  # fmt: skip
 
 

@@ -64,7 +64,15 @@ def verdicts(image, description, *segments):
     labels = torch.full(image.shape[1:], -1)
     for j, where in enumerate(segments):
         labels[where] = j
-    case = Case("x", torch.from_numpy(image).float(), labels, len(segments), "c", description)
+    case = Case(
+        "x",
+        torch.from_numpy(image).float(),
+        labels,
+        len(segments),
+        "c",
+        description,
+        torch.ones(image.shape[1:]),
+    )
     return TextJudge().judge(LexiconCritic().criticise(case), len(segments)).spurious
 
 

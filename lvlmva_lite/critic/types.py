@@ -32,6 +32,7 @@ class Case:
     n_segments : int
     class_name : str, the true class
     description : str, the expert's words about the class
+    evidence : Tensor, (H, W), float32 >= 0, the positive effect of each pixel, as segmented
     """
 
     case_id: str
@@ -40,6 +41,7 @@ class Case:
     n_segments: int
     class_name: str
     description: str
+    evidence: Tensor
 
 
 @dataclass(frozen=True)
