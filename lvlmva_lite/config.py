@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from lvlmva_lite.critic import class_description, providers
-from lvlmva_lite.critic.lexicon import read_description
 from lvlmva_lite.critic.providers import CriticSettings
+from lvlmva_lite.critic.reading import read_description
 from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
 from lvlmva_lite.datasets.phantoms.scene import SIZES
 from lvlmva_lite.sampling import STRATEGIES
@@ -114,7 +114,7 @@ class Config:
         there is one, but for the MLP, which is faster without
     critic : one of ``critic.providers.PROVIDERS``
     critic_settings : model, samples, ...: what decides the critic's answers
-    description : the expert's words; empty: those that ship for the data set
+    description : the expert's words; None: those that ship for the data set
     seed : int >= 0, draws decoys, phantoms, weights, batches and baselines
     n_align : N, size of the alignment set
     n_segments : J, segments of an image, 1 .. 50
@@ -163,7 +163,7 @@ class Config:
     device: str = "auto"
     critic: str = "lexicon"
     critic_settings: CriticSettings = field(default_factory=CriticSettings)
-    description: str = ""
+    description: str | None = None
     seed: int = 0
     n_align: int | None = None
     n_segments: int = 6
@@ -276,9 +276,13 @@ class Config:
             raise ConfigError(
                 f"SAM needs a file with its weights as segmenter_checkpoint; got {self.segmenter_checkpoint!r}"
             )
-        if self.critic == "lexicon" and not read_description(self.expert_description):
+        if self.description is not None and not self.description.strip():
             raise ConfigError(
-                f"the lexicon critic knows no word of the description {self.expert_description!r}; "
+                "the description is empty; write what matters or what does not, or leave it out for the one that ships"
+            )
+        if self.critic == "lexicon" and not read_description(self.expert_description).clauses:
+            raise ConfigError(
+                f"the lexicon critic understands nothing of the description {self.expert_description!r}; "
                 "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage"
             )
 
@@ -291,4 +295,4 @@ class Config:
     @property
     def expert_description(self) -> str:
         """The description in force."""
-        return self.description.strip() or class_description(self.dataset)
+        return class_description(self.dataset) if self.description is None else self.description.strip()

@@ -17,7 +17,7 @@ NCases = Annotated[int, typer.Option("--n", help="Cases of the run's alignment s
 NSegments = Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")]
 Seed = Annotated[int, typer.Option(help="Of the run that the cases come from.")]
 Description = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="The expert's words, or a text file that holds them; default: those that ship.",
         metavar="TEXT|FILE",
@@ -33,7 +33,7 @@ def estimate(
     dataset: Annotated[
         str, typer.Option(help="Whose images and description: decoy-mnist.")
     ] = "decoy-mnist",
-    description: Description = "",
+    description: Description = None,
     n_segments: NSegments = 6,
     samples: options.Samples = 1,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
@@ -66,7 +66,9 @@ def estimate(
             critic="replay",
         )
     labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
-    case = Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", config.expert_description)
+    case = Case(
+        "", torch.zeros(1, 28, 28), labels, n_segments, "0", config.expert_description, torch.ones(28, 28)
+    )
     likely = estimated(
         case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
         found[critic_model], found[judge_model or critic_model],
@@ -94,7 +96,7 @@ def evaluate(
     n_cases: NCases = 200,
     n_segments: NSegments = 6,
     seed: Seed = 0,
-    description: Description = "",
+    description: Description = None,
     train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
     critic_model: options.CriticModel = "",
     judge_model: options.JudgeModel = "",
@@ -212,7 +214,7 @@ def cases(
     n_cases: NCases = 20,
     n_segments: NSegments = 6,
     seed: Seed = 0,
-    description: Description = "",
+    description: Description = None,
     train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:

@@ -21,7 +21,15 @@ def make_case(number: int) -> Case:
     draw = torch.Generator().manual_seed(number)
     labels = torch.tensor([0, 1, 3, -1]).repeat_interleave(7)[None].expand(28, 28)
     image = torch.rand(1, 28, 28, generator=draw)
-    return Case(f"decoy-mnist-{number}", image, labels, 4, "digit 3", 'Strokes matter; "<b>" & ünïcode.')
+    return Case(
+        f"decoy-mnist-{number}",
+        image,
+        labels,
+        4,
+        "digit 3",
+        'Strokes matter; "<b>" & ünïcode.',
+        torch.ones(image.shape[1:]),
+    )
 
 
 CASES = [make_case(number) for number in range(3)]

@@ -20,7 +20,8 @@ LABELS = torch.arange(4).repeat_interleave(4).view(4, 4)
 
 def cases(n, labels=LABELS, n_segments=4):
     return [
-        Case(f"case-{i}", torch.zeros(1, 4, 4), labels, n_segments, "ab"[i % 2], "words") for i in range(n)
+        Case(f"case-{i}", torch.zeros(1, 4, 4), labels, n_segments, "ab"[i % 2], "words", torch.ones(4, 4))
+        for i in range(n)
     ]
 
 

@@ -36,7 +36,10 @@ def cases(n, n_segments=3):
     labels = torch.zeros(6, 6, dtype=torch.int64)
     labels[:3] = 1
     images = torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    return [Case(f"case-{i}", images[i], labels, n_segments, str(i), "words") for i in range(n)]
+    return [
+        Case(f"case-{i}", images[i], labels, n_segments, str(i), "words", torch.ones(labels.shape))
+        for i in range(n)
+    ]
 
 
 def ask(server, store, n=3, *, provider="openai", settings=MODEL, **connection):

@@ -36,7 +36,15 @@ LABELS = torch.arange(2).repeat_interleave(14)[:28, None].expand(28, 28)
 
 def case_of(number: int) -> Case:
     image = torch.full((1, 28, 28), number / 100)
-    return Case(f"decoy-mnist-{number}", image, LABELS, 2, "digit 3", "The square means nothing.")
+    return Case(
+        f"decoy-mnist-{number}",
+        image,
+        LABELS,
+        2,
+        "digit 3",
+        "The square means nothing.",
+        torch.ones(image.shape[1:]),
+    )
 
 
 class Session:

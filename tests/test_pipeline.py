@@ -34,7 +34,10 @@ def small_run():
         ({"penalty_weight": float("nan")}, "got nan"),
         ({"align_fraction": 1.0}, "got 1.0"),
         ({"align_learning_rate": 0.0}, "got 0.0"),
-        ({"description": "Be fair."}, "knows no word of the description 'Be fair.'"),
+        ({"description": "Be fair."}, "understands nothing of the description 'Be fair.'"),
+        ({"description": ""}, "the description is empty"),
+        ({"description": " \n"}, "the description is empty"),
+        ({"description": "The watermark in the corner is irrelevant."}, "understands nothing of"),
     ],
 )
 def test_settings_are_refused_with_the_value_and_the_mend(setting, message):
@@ -42,7 +45,7 @@ def test_settings_are_refused_with_the_value_and_the_mend(setting, message):
         dataclasses.replace(SMALL, **setting)
 
 
-def test_empty_description_means_the_one_that_ships():
+def test_no_description_means_the_one_that_ships():
     assert "square" in Config().expert_description
     assert (
         Config(description=" The stroke is irrelevant. ").expert_description == "The stroke is irrelevant."

@@ -138,8 +138,7 @@ def case(name="decoy-1", **changes):
     labels[:, 14:] = 1
     fields = {"image": torch.linspace(0, 1, 784).view(1, 28, 28), "segment_labels": labels, "n_segments": 2}
     words = {"class_name": "7", "description": "The grey square means nothing."}
-    more = {"evidence": torch.ones(28, 28)} if "evidence" in Case.__dataclass_fields__ else {}
-    return Case(name, **(fields | words | more | changes))
+    return Case(name, **(fields | words | {"evidence": torch.ones(28, 28)} | changes))
 
 
 class CountingCritic:

@@ -88,6 +88,7 @@ def case_of(number: int, **changes) -> Case:
         "n_segments": 3,
         "class_name": "digit 3",
         "description": "The stroke matters; the square – grey – does not.",
+        "evidence": torch.ones(28, 28),
     }
     return Case(**fields | changes)
 

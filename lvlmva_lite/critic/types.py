@@ -47,8 +47,7 @@ class Case:
     n_segments : int
     class_name : str, the true class
     description : str, the expert's words about the class
-    evidence : Tensor, (H, W), float32 >= 0, or None where it is not shown
-        How much positive effect each pixel holds, as it was segmented.
+    evidence : Tensor, (H, W), float32 >= 0, the positive effect of each pixel, as segmented
     """
 
     case_id: str
@@ -57,7 +56,7 @@ class Case:
     n_segments: int
     class_name: str
     description: str
-    evidence: Tensor | None = None
+    evidence: Tensor
 
 
 @dataclass(frozen=True)
