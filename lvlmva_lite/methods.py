@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
-from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.baselines import dfr, jtt, placebo_masks, subg
 from lvlmva_lite.config import FITTED_ON, Config, ConfigError
 from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection
-from lvlmva_lite.critic.types import SPURIOUS, UNDECIDED
+from lvlmva_lite.critic.types import UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.environment import environment
 from lvlmva_lite.models import predict
@@ -229,7 +228,7 @@ def candidates(
         return Fitted(prepared.aligned(masks, keep, progress=progress, **settings), (train,))
 
     if method in ("lvlm-va", "placebo"):
-        masks = correction_masks(prepared.found.segments.labels, kinds == SPURIOUS)
+        masks = prepared.masks(kinds)
         keep = taking_part(kinds, masks, config.keep_unjudged)
         if method == "placebo":
             masks = placebo_masks(masks, random_state=config.seed)
@@ -336,7 +335,7 @@ def run(
         verdicts = judge_all(judge, critiques, found.segments.n_segments, progress=progress)
         kinds = verdict_matrix(verdicts)
         right = verdict_quality(kinds, found.truth)
-        masks = correction_masks(found.segments.labels, kinds == SPURIOUS)
+        masks = prepared.masks(kinds)
     elif config.method == "rrr-gt":
         masks = chosen.spurious_masks
     validation = load_split(config, "validation")

@@ -22,7 +22,7 @@ from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Case, Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection, CriticSettings
-from lvlmva_lite.critic.types import KINDS, SPURIOUS, UNDECIDED
+from lvlmva_lite.critic.types import BACKGROUND, KINDS, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import (
     ShortcutDataset,
     knee_phantom,
@@ -310,9 +310,18 @@ class Prepared:
             )  # fmt: skip
         return student
 
+    def masks(self, kinds: Tensor) -> Tensor:
+        """What verdicts (N, J) amount to, (N, H, W) bool, by the config's ``mask`` and ``mask_near``."""
+        judged = kinds == SPURIOUS
+        if self.config.mask == "spurious+background":
+            judged |= kinds == BACKGROUND
+        return correction_masks(
+            self.found.segments.labels, judged, self.found.attributions, near=self.config.mask_near
+        )
+
     def aligned_by_verdicts(self, kinds: Tensor, **settings: float) -> nn.Module:
         """As :meth:`aligned`, with the masks that verdicts (N, J) amount to."""
-        masks = correction_masks(self.found.segments.labels, kinds == SPURIOUS)
+        masks = self.masks(kinds)
         return self.aligned(masks, taking_part(kinds, masks, self.config.keep_unjudged), **settings)
 
     @as_configured
@@ -610,7 +619,7 @@ def run(
     )
     verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
     kinds = verdict_matrix(verdicts)
-    masks = correction_masks(found.segments.labels, kinds == SPURIOUS)
+    masks = ready.masks(kinds)
 
     models["lvlm_va"] = ready.aligned_by_verdicts(kinds, progress=progress)
     scores["lvlm_va"] = scored(

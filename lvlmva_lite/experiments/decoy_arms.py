@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
-from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.attribution import deeplift_shap, runner_up
 from lvlmva_lite.baselines import placebo_masks, shuffle_verdicts
 from lvlmva_lite.config import Config
@@ -135,7 +134,7 @@ def _row(
 
 def _arm(prepared: Prepared, experiment: str, arm: str, kinds: Tensor) -> Row:
     """Align by verdicts (N, J) and measure."""
-    masks = correction_masks(prepared.found.segments.labels, kinds == SPURIOUS)
+    masks = prepared.masks(kinds)
     keep = taking_part(kinds, masks, prepared.config.keep_unjudged)
     return _row(prepared, experiment, arm, prepared.aligned(masks, keep), kinds, keep)
 
@@ -195,7 +194,7 @@ def second_round(prepared: Prepared, kinds: Tensor) -> Row:
     prepared : with ``config.explain`` "contrast"
     kinds : (N, J), verdicts of the first round
     """
-    first = correction_masks(prepared.found.segments.labels, kinds == SPURIOUS)
+    first = prepared.masks(kinds)
     model, chosen, config = prepared.aligned_by_verdicts(kinds), prepared.chosen, prepared.config
     attributions = deeplift_shap(
         model, chosen.images, chosen.labels, prepared.baselines,
@@ -204,7 +203,7 @@ def second_round(prepared: Prepared, kinds: Tensor) -> Row:
     segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed)
     again = dataclasses.replace(prepared, found=_resegmented(prepared, attributions, segments))
     verdicts = again.verdicts()
-    masks = first | correction_masks(segments.labels, verdicts == SPURIOUS)
+    masks = first | again.masks(verdicts)
     keep = masks.flatten(1).any(1)
     return _row(again, "variant", "two rounds", prepared.aligned(masks, keep), verdicts, keep)
 
@@ -221,7 +220,7 @@ def control_rows(prepared: Prepared) -> list[Row]:
     """
     seed, found = prepared.config.seed, prepared.found
     kinds = prepared.verdicts()
-    masks = correction_masks(found.segments.labels, kinds == SPURIOUS)
+    masks = prepared.masks(kinds)
     keep = taking_part(kinds, masks, prepared.config.keep_unjudged)
     everyone = torch.ones(len(masks), dtype=torch.bool)
     shuffled = shuffle_verdicts(kinds, found.segments.labels, random_state=seed)
