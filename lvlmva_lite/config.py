@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from lvlmva_lite.critic import class_description, providers
+from lvlmva_lite.critic import class_description, providers, recordings
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.reading import read_description
+from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, Recording
 from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
 from lvlmva_lite.datasets.phantoms.scene import SIZES
 from lvlmva_lite.sampling import STRATEGIES
@@ -202,6 +203,8 @@ class Config:
     evaluate_on: str = "test"
 
     def __post_init__(self) -> None:
+        if self.critic == "recorded" and self.dataset in DATASETS:
+            self._check_recorded()
         if self.dataset in DATASETS:
             for name, value in defaults(self.dataset, self.data_root).items():
                 if getattr(self, name) is None:
@@ -297,6 +300,41 @@ class Config:
                 f"the lexicon critic understands nothing of the description {self.expert_description!r}; "
                 "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage"
             )
+
+    def _check_recorded(self) -> None:
+        """Take the recorded cases as the alignment set; refuse settings under which they were not made."""
+        settings, recording = self.critic_settings, self.recording
+        n_cases = len(recording.answered(settings.prompt or DEFAULT_PROMPT, settings.model))
+        if self.n_align is None:
+            object.__setattr__(self, "n_align", n_cases)
+        side = recording.segment_labels.shape[-1]
+        asked = " ".join(recording.description.split())
+        for name, value, recorded in (
+            ("n_segments", self.n_segments, recording.n_segments),
+            ("image_size", self.image_size or side, side),
+            ("description", " ".join(self.expert_description.split()), asked),
+            ("segmenter", self.segmenter, "ppeps-wgm"),
+            ("feature_weight", self.feature_weight, 0.0),
+            ("sampling", self.sampling, "low"),
+            ("balanced", self.balanced, True),
+            ("explain", self.explain, "contrast"),
+            ("overlap", self.overlap, False),
+        ):
+            if value != recorded:
+                raise ConfigError(
+                    f"the recorded cases {recording.name} were made with {name} {recorded!r}, not {value!r}; "
+                    "leave it out, or choose another critic"
+                )
+        if not 1 <= self.n_align <= n_cases:
+            raise ConfigError(
+                f"n_align must lie between 1 and {n_cases}, the recorded cases of {recording.name}; "
+                f"got {self.n_align}"
+            )
+
+    @property
+    def recording(self) -> Recording | None:
+        """Cases and answers of a real model, where the critic is "recorded"; else None."""
+        return recordings.find(self.source, self.seed) if self.critic == "recorded" else None
 
     @property
     def source(self) -> str:

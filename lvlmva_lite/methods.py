@@ -328,6 +328,7 @@ def run(
         critic, judge = providers.make(
             config.critic, config.critic_settings, connection, seed=config.seed,
             truth=found.truth_by_case() if config.critic == "simulated" else None,
+            recording=config.recording,
         )  # fmt: skip
         critiques = criticise_all(
             critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress

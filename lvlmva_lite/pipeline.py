@@ -22,6 +22,7 @@ from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Case, Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection, CriticSettings
+from lvlmva_lite.critic.recordings import DEFAULT_PROMPT
 from lvlmva_lite.critic.types import BACKGROUND, KINDS, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import (
     ShortcutDataset,
@@ -43,7 +44,7 @@ from lvlmva_lite.models import (
     small_resnet,
 )
 from lvlmva_lite.sampling import sample_alignment_set
-from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
+from lvlmva_lite.segmentation import Segments, filled, positive_effect, ppeps_wgm, segment_sums
 from lvlmva_lite.streams import stream
 from lvlmva_lite.superpixels import sam, superpixels
 from lvlmva_lite.threads import as_configured
@@ -266,6 +267,7 @@ class Prepared:
             seed=self.config.seed,
             # The one critic that is shown the ground truth, and says so in its name.
             truth=self.found.truth_by_case() if (critic_name or self.config.critic) == "simulated" else None,
+            recording=self.config.recording,
         )  # fmt: skip
         critiques = criticise_all(critic, self.found.cases, progress=progress)
         return verdict_matrix(
@@ -498,6 +500,8 @@ def segment(config: Config, images: Tensor, attributions: Tensor, *, progress: b
 def _alignment_set(
     config: Config, train: ShortcutDataset, model: nn.Module, baselines: Tensor, progress: bool
 ) -> AlignmentSet:
+    if config.recording is not None:
+        return _recorded_set(config, train)
     probabilities = predict_proba(model, train.images)
     indices = sample_alignment_set(
         probabilities, train.labels, config.n_align,
@@ -510,6 +514,31 @@ def _alignment_set(
         sigma = config.smoothing * config.image_size
         attributions = torch.from_numpy(gaussian_filter(attributions.numpy(), sigma, axes=(1, 2)))
     segments = segment(config, chosen.images, attributions, progress=progress)
+    return make_alignment_set(train, indices, attributions, segments, config.expert_description)
+
+
+def _recorded_set(config: Config, train: ShortcutDataset) -> AlignmentSet:
+    """The cases that a real model answered, as they were put before it."""
+    recording, settings = config.recording, config.critic_settings
+    cases = recording.answered(settings.prompt or DEFAULT_PROMPT, settings.model)[: config.n_align]
+    indices, labels = recording.indices[cases], recording.segment_labels[cases]
+    for what, ours, theirs in (
+        ("labels", train.labels, recording.class_labels),
+        ("groups", train.groups, recording.groups),
+    ):
+        if int(indices.max()) >= len(train) or not torch.equal(ours[indices], theirs[cases]):
+            raise ConfigError(
+                f"the images are not those of the recorded cases {recording.name}: their {what} differ; "
+                "give the data they were made with, or another critic"
+            )
+    attributions = recording.attributions[cases]
+    n, n_segments = len(cases), recording.n_segments
+    nothing = torch.full((n,), math.nan, dtype=torch.float64)
+    segments = Segments(
+        labels, segment_sums(labels, n_segments, positive_effect(attributions)),
+        nothing.expand(2, n_segments, n).permute(2, 1, 0), nothing.expand(2, 2, n_segments, n).permute(3, 2, 0, 1),
+        nothing, nothing,
+    )  # fmt: skip
     return make_alignment_set(train, indices, attributions, segments, config.expert_description)
 
 
@@ -613,6 +642,7 @@ def run(
         config.critic, config.critic_settings, connection, seed=config.seed,
         # The one critic that is shown the ground truth, and says so in its name.
         truth=found.truth_by_case() if config.critic == "simulated" else None,
+        recording=config.recording,
     )  # fmt: skip
     critiques = criticise_all(
         critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress

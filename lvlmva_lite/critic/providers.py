@@ -12,12 +12,13 @@ from pathlib import Path
 from lvlmva_lite.critic.budget import Budget, Price, price_of
 from lvlmva_lite.critic.endpoint import SettingsError, effective_url, is_loopback, require_consent
 from lvlmva_lite.critic.lexicon import LexiconCritic
+from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, RecordedCritic, Recording
 from lvlmva_lite.critic.simulated import SimulatedCritic
 from lvlmva_lite.critic.store import AnswerStore, StoreError
 from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Critic, Judge
 
-PROVIDERS = ("lexicon", "openai", "replay", "simulated")
+PROVIDERS = ("lexicon", "openai", "recorded", "replay", "simulated")
 """Critics by the name that the command line and the configuration use."""
 
 
@@ -32,6 +33,7 @@ class CriticSettings:
     temperature : in [0, 2], or None for the server's own default
     max_answer_tokens : >= 1, after which an answer is cut
     simulated_accuracy : q in [0, 1], for the simulated critic
+    prompt : version of the critic's prompt, for recorded; empty: critic-2
     """
 
     model: str = ""
@@ -40,6 +42,7 @@ class CriticSettings:
     temperature: float | None = None
     max_answer_tokens: int = 2048
     simulated_accuracy: float = 0.9
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= 99:
@@ -131,10 +134,10 @@ def check(name: str, settings: CriticSettings, connection: Connection, dataset: 
     """
     if name not in PROVIDERS:
         raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(PROVIDERS)}")
-    if name in ("openai", "replay"):
+    if name in ("openai", "replay", "recorded"):
         if not settings.model:
             raise SettingsError(f"--critic {name} needs --critic-model NAME")
-        for package in ("openai", "pydantic") if name == "openai" else ("pydantic",):
+        for package in {"openai": ("openai", "pydantic"), "replay": ("pydantic",)}.get(name, ()):
             if importlib.util.find_spec(package) is None:
                 raise SettingsError(
                     f"--critic {name} needs the package {package}: pip install 'lvlmva-lite[openai]'"
@@ -160,6 +163,7 @@ def make(
     connection: Connection | None = None,
     *,
     truth: Mapping[str, Sequence[int]] | None = None,
+    recording: Recording | None = None,
     seed: int = 0,
     examples: list[dict] | None = None,
 ) -> tuple[Critic, Judge]:
@@ -170,6 +174,7 @@ def make(
     name : one of ``PROVIDERS``
     settings, connection : as their classes say
     truth : ground truth by case id; for the simulated critic, and only there
+    recording : cases and answers, for the recorded critic
     seed : of the simulated critic's errors
     examples : of the judge, default those that ship
 
@@ -180,6 +185,11 @@ def make(
     settings, connection = settings or CriticSettings(), connection or Connection()
     if name == "lexicon":
         return LexiconCritic(), TextJudge(examples)
+    if name == "recorded":
+        if recording is None:
+            raise SettingsError("the recorded critic needs its recording")
+        prompt = settings.prompt or DEFAULT_PROMPT
+        return RecordedCritic(recording, settings.model, prompt), TextJudge(examples)
     if name == "simulated":
         if truth is None:
             raise SettingsError("the simulated critic needs the ground truth")

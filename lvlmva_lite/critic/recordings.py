@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,10 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvlmva_lite.critic.endpoint import SettingsError
 from lvlmva_lite.critic.types import Case, Critique
 
+DEFAULT_PROMPT = "critic-2"
+"""Version of the prompt whose answers are taken where none is named."""
 
-class RecordingError(ValueError):
+
+class RecordingError(SettingsError):
     """Nothing is recorded about a question, or about another one; the message says what is."""
 
 
@@ -150,6 +155,7 @@ def recorded_sets() -> list[tuple[str, int]]:
     return [(about["source"], about["seed"]) for _, about in _folders()]
 
 
+@cache
 def find(source: str, seed: int) -> Recording:
     """The recording of these images and this seed.
 
@@ -169,9 +175,7 @@ def find(source: str, seed: int) -> Recording:
 def write(folder: Path, recording: Recording) -> None:
     """Write a recording into a new folder, in the form in which :func:`find` reads it."""
     folder.mkdir(parents=True)
-    about = {
-        name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")
-    }
+    about = {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
     np.savez_compressed(
         folder / "cases.npz",
