@@ -172,10 +172,12 @@ def evaluate(
     kappa = evaluation.cohen_kappa(found.cases, *verdicts) if against else None
     evaluation.write_evaluation(out, evaluations, kappa, dataset=dataset, seed=seed)
     for scored in evaluations:
-        balanced = "-" if scored.balanced_accuracy is None else f"{scored.balanced_accuracy:.3f}"
+        found_share, spared = (
+            "-" if value is None else f"{value:.3f}" for value in (scored.sensitivity, scored.specificity)
+        )
         cost = scored.cost_per_100_verdicts
         typer.echo(
-            f"{scored.critic}: accuracy {scored.accuracy:.3f}, balanced {balanced}, "
+            f"{scored.critic}: sensitivity {found_share}, specificity {spared}, "
             f"undecided {scored.undecided:.3f}, {scored.n_verdicts} verdicts"
             + ("" if cost is None else f", {cost:.4f} USD per 100")
         )

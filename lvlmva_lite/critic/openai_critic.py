@@ -24,7 +24,7 @@ from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts
 class _SegmentVerdict(BaseModel):
     model_config = ConfigDict(extra="forbid")
     segment: str
-    verdict: Literal["spurious", "relevant", "undecided"]
+    verdict: Literal["relevant", "spurious", "background", "undecided"]
 
 
 class VerdictList(BaseModel):
@@ -146,12 +146,12 @@ class OpenAIJudge:
     Asked for structured output; what comes back is validated whatever its
     form.  An answer that cannot be used is asked again once; after that every
     segment is undecided.  A segment without pixels, which no critic can see,
-    is not asked about and not spurious.
+    is not asked about and is background.
 
     Parameters
     ----------
     model, ask, settings, concurrency, provider : as for :class:`OpenAICritic`
-    examples : dicts with "text" and "spurious", default those that ship
+    examples : dicts with "text" and "kind", default those that ship
     """
 
     def __init__(
@@ -171,13 +171,15 @@ class OpenAIJudge:
         self.concurrency = concurrency
 
     def judge(self, critique: Critique, n_segments: int) -> Verdict:
-        """Spurious, not, or undecided for each segment; errors are those of ``ask``."""
+        """The kind of each segment; errors are those of ``ask``."""
         everything = segment_names(n_segments)
         names = critique.asked_about or everything
         ruled = dict(zip(names, self._ruled(critique.text, names), strict=True))
-        return Verdict(critique.case_id, self.name, tuple(ruled.get(name, False) for name in everything))
+        return Verdict(
+            critique.case_id, self.name, tuple(ruled.get(name, "background") for name in everything)
+        )
 
-    def _ruled(self, critique: str, names: Sequence[str]) -> tuple[bool | None, ...]:
+    def _ruled(self, critique: str, names: Sequence[str]) -> tuple[str, ...]:
         if critique.strip():
             request = judge_request(critique, names, self.model, self.settings, self.examples)
             for last in (False, True):
@@ -193,7 +195,7 @@ class OpenAIJudge:
                         complaint = str(error)
                 if not last:
                     request = asked_again(request, answer, complaint, names)
-        return (None,) * len(names)
+        return ("undecided",) * len(names)
 
 
 def _no_answer(answer: Answer) -> str:

@@ -105,11 +105,11 @@ def judge_messages(critique: str, names: Sequence[str], examples: Sequence[dict]
     ----------
     critique : what the critic wrote
     names : letters of the segments to rule on
-    examples : dicts with "text" (str) and "spurious" (bool)
+    examples : dicts with "text" (str) and "kind" (of ``KINDS``)
     """
     shown = "\n".join(
         f"<example><critique>{as_data(example['text'])}</critique> "
-        f"<verdict>{'spurious' if example['spurious'] else 'relevant'}</verdict></example>"
+        f"<verdict>{example['kind']}</verdict></example>"
         for example in examples
     )
     case = template("judge_case")[1].format(critique=as_data(critique), names=", ".join(names))

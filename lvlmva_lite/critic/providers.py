@@ -159,7 +159,7 @@ def make(
     settings: CriticSettings | None = None,
     connection: Connection | None = None,
     *,
-    truth: Mapping[str, Sequence[bool]] | None = None,
+    truth: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     examples: list[dict] | None = None,
 ) -> tuple[Critic, Judge]:
