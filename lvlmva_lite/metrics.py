@@ -306,6 +306,24 @@ def segment_truth(
     return truth
 
 
+def right_verdicts(truth: Tensor) -> Tensor:
+    """The verdicts that a critic without fault gives on a truth.
+
+    Relevant on the core, and on what is known only not to be spurious;
+    background on what is neither and on empty segments.
+
+    Parameters
+    ----------
+    truth : (n, J) int64, from :func:`segment_truth`
+
+    Returns
+    -------
+    Tensor, (n, J), int64, codes of ``critic.types.KINDS``
+    """
+    # By code: core, spurious, neither, not spurious; -1 is the last.
+    return torch.tensor([RELEVANT, SPURIOUS, BACKGROUND, RELEVANT, BACKGROUND])[truth]
+
+
 def verdict_scores(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
     """How well verdicts tell what is spurious, over all segments that hold a pixel.
 

@@ -65,7 +65,8 @@ def test_round_trip(folder, store, tmp_path):
     for case in CASES:
         critique, verdict = replayed(again, case)
         assert critique.text == f"{CRITIQUE} {case.case_id}"
-        assert verdict.spurious == (True, False, False, None)  # C, which nobody can see, is not spurious
+        # C, which nobody can see, is background.
+        assert verdict.kinds == ("spurious", "relevant", "background", "undecided")
     for record in again.records():
         assert record["model"] == "reader-1"
         assert (record["answer"]["date"], record["answer"]["source"]) == (
@@ -86,7 +87,7 @@ def test_the_export_holds_what_a_critic_is_shown_word_for_word(folder):
             "D": "",
         }
     readme = (folder / "README.md").read_text("utf-8")
-    assert '"spurious", "relevant", "undecided"' in readme
+    assert '"relevant", "spurious", "background", "undecided"' in readme
     assert "written `\\n`" in readme
 
 

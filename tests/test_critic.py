@@ -31,7 +31,7 @@ def case():
 def verdict(case, description=None):
     if description is not None:
         case = dataclasses.replace(case, description=description)
-    return TextJudge().judge(LexiconCritic().criticise(case), case.n_segments).spurious
+    return TextJudge().judge(LexiconCritic().criticise(case), case.n_segments).kinds
 
 
 def test_names_are_letters_then_pairs():
@@ -97,47 +97,52 @@ def test_a_description_without_a_known_word_is_an_error(case):
 
 def test_text_names_every_segment(case):
     text = LexiconCritic().criticise(case).text
-    assert set(text_by_segment(text)) == {"A", "B", "C", "D"}
+    assert set(text_by_segment(text, segment_names(4))) == {"A", "B", "C", "D"}
 
 
 def test_judge_reads_only_the_text():
     text = (
         "Segment A shows a marker. It is a shortcut, spurious.\nSegment B lies on the bone. It is relevant."
     )
-    assert TextJudge().judge(Critique("x", "anyone", text), 3).spurious == (True, False, None)
+    assert TextJudge().judge(Critique("x", "anyone", text), 3).kinds == (
+        "spurious",
+        "relevant",
+        "undecided",
+    )
 
 
 def test_judge_ignores_the_experts_words_in_quotation_marks():
     text = 'Segment A covers "the square is spurious and irrelevant". Segment A shows the class, it is relevant.'
-    assert TextJudge().judge(Critique("x", "anyone", text), 1).spurious == (False,)
+    assert TextJudge().judge(Critique("x", "anyone", text), 1).kinds == ("relevant",)
 
 
 def test_a_name_within_a_word_is_no_mention():
-    assert text_by_segment("Segmentation of a segment. A segment again.") == {}
+    assert text_by_segment("Segmentation of a segment. A segment again.", ("A", "OF")) == {}
 
 
 def test_judge_recovers_its_own_examples():
     judge = TextJudge()
     for example in default_examples():
         critique = Critique("x", "anyone", f"Segment A. {example['text']}")
-        assert judge.judge(critique, 1).spurious == (example["spurious"],), example
+        assert judge.judge(critique, 1).kinds == (example["kind"],), example
 
 
 def test_editing_the_examples_moves_the_verdict():
     critique = Critique("x", "anyone", "Segment A covers a ruler.")
     learnt = [
         *default_examples(),
-        {"text": "It covers a ruler.", "spurious": True},
-        {"text": "It covers a mole.", "spurious": False},
+        {"text": "It covers a ruler.", "kind": "spurious"},
+        {"text": "It covers a mole.", "kind": "relevant"},
     ]
-    flipped = [*default_examples(), *({**e, "spurious": not e["spurious"]} for e in learnt[-2:])]
-    assert TextJudge(learnt).judge(critique, 1).spurious == (True,)
-    assert TextJudge(flipped).judge(critique, 1).spurious == (False,)
+    ruler, mole = learnt[-2:]
+    flipped = [*default_examples(), ruler | {"kind": "relevant"}, mole | {"kind": "spurious"}]
+    assert TextJudge(learnt).judge(critique, 1).kinds == ("spurious",)
+    assert TextJudge(flipped).judge(critique, 1).kinds == ("relevant",)
 
 
 def test_examples_of_one_kind_are_refused():
-    with pytest.raises(ValueError, match="both verdicts"):
-        TextJudge([{"text": "It is fine.", "spurious": False}])
+    with pytest.raises(ValueError, match="two kinds"):
+        TextJudge([{"text": "It is fine.", "kind": "relevant"}])
 
 
 def test_unknown_description_is_an_error():

@@ -50,7 +50,7 @@ class Session:
         self.judge = OpenAIJudge(MODEL, self.client.ask)
 
     def ruled(self, case: Case) -> tuple:
-        return self.judge.judge(self.critic.criticise(case), case.n_segments).spurious
+        return self.judge.judge(self.critic.criticise(case), case.n_segments).kinds
 
 
 @pytest.fixture(autouse=True)
@@ -264,7 +264,9 @@ def test_faults_among_concurrent_requests_cost_each_case_one_answer(tmp_path):
         session = Session(tmp_path, server.url)
         session.critic.concurrency = session.judge.concurrency = 4
         said = criticise_all(session.critic, cases)
-        assert [verdict.spurious for verdict in judge_all(session.judge, said, 2)] == [(True, False)] * 12
+        assert [verdict.kinds for verdict in judge_all(session.judge, said, 2)] == [
+            ("spurious", "relevant")
+        ] * 12
         # All critiques read the same, so that they make one question to the judge.
         assert server.requests == len(faults) + 12 + 1
         assert len(session.store) == 13

@@ -63,15 +63,15 @@ def test_data_cannot_leave_its_tag_and_is_not_lost(text):
 
 def test_the_judge_sees_the_examples_and_no_picture():
     examples = [
-        {"text": "It is <b>noise</b>.", "spurious": True},
-        {"text": "It is the joint.", "spurious": False},
+        {"text": "It is <b>noise</b>.", "kind": "spurious"},
+        {"text": "It is the joint.", "kind": "background"},
     ]
     system, user = judge_messages("Segment A is fine.", ("A", "B"), examples)
     assert (
         "<critique>It is &lt;b&gt;noise&lt;/b&gt;.</critique> <verdict>spurious</verdict>"
         in system["content"]
     )
-    assert "<critique>It is the joint.</critique> <verdict>relevant</verdict>" in system["content"]
+    assert "<critique>It is the joint.</critique> <verdict>background</verdict>" in system["content"]
     assert isinstance(user["content"], str)
     assert "rule on: A, B." in user["content"]
 

@@ -142,13 +142,13 @@ def test_a_rerun_costs_nothing_and_replay_needs_no_server(ask):
         Connection(store=folder),
     )
     assert [critic.criticise(case).text for case in cases] == [critique.text for critique in said]
-    assert [judge.judge(c, 3).spurious for c in said] == [verdict.spurious for verdict in ruled]
+    assert [judge.judge(c, 3).kinds for c in said] == [verdict.kinds for verdict in ruled]
 
 
 def test_garbage_is_asked_for_again_once_and_then_undecided(ask):
     critic, judge, client, _ = ask()
     verdict = judge.judge(critic.criticise(case_of(0)), 3)
-    assert verdict.spurious == (None, None, None)
+    assert verdict.kinds == ("undecided",) * 3
     assert client.calls == 3  # the critic, the judge, the judge again
 
 

@@ -18,6 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from lvlmva_lite.critic.text_judge import kind_of_example
 from lvlmva_lite.critic.types import Case, segment_names
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def judge_messages(critique: str, names: Sequence[str], examples: Sequence[dict]
     """
     shown = "\n".join(
         f"<example><critique>{as_data(example['text'])}</critique> "
-        f"<verdict>{example['kind']}</verdict></example>"
+        f"<verdict>{kind_of_example(example)}</verdict></example>"
         for example in examples
     )
     case = template("judge_case")[1].format(critique=as_data(critique), names=", ".join(names))

@@ -59,11 +59,11 @@ class SimulatedCritic:
         for name, code in zip(names, self._truth[case.case_id], strict=True):
             right = self._draw(case.case_id, name, sample) < self._accuracy
             if code != EMPTY and (code == SPURIOUS) == right:
-                line = f"Segment {name} is not relevant, it is spurious."
+                line = f"Segment {name} is spurious."
             elif code in (BACKGROUND, EMPTY):
                 line = f"Segment {name} is background."
             else:
-                line = f"Segment {name} shows the class, it is relevant."
+                line = f"Segment {name} is relevant."
             lines.append(line)
         return Critique(case.case_id, self.name, "\n".join(lines), sample)
 

@@ -48,8 +48,11 @@ _ROLES = (
     (re.compile(r"\bno (?:letter|marker|square|sticker|patch|thing)\b"), ""),
     (re.compile(r"dismiss|nothing|foreign|not\b|no part|spurious"), "DISMISSED"),
     (re.compile(r"belong|count|matter|show|class"), "CLASS"),
+    (re.compile(r"\b(?:frame|letter|marker|ruler|sticker)\b"), "DISMISSED"),
 )
-"""What the words of a sentence of the second step stand for, by the first of these that occurs in it."""
+"""What the words of a sentence of the second step stand for, by the first of these that occurs in it.
+
+The foreign things are those that the prompt names."""
 
 _OWN_WEIGHT = 5.0
 """Of a short example against a recorded one: a person wrote it to be heeded."""
@@ -76,7 +79,9 @@ def kind_of_example(example: dict) -> str:
             f"'spurious: true', and 'kind: relevant' or 'kind: background' for 'spurious: false'; got {example}"
         )
     if example.get("kind") not in KINDS or not isinstance(example.get("text"), str):
-        raise ValueError(f"a judge's example needs 'text' and 'kind', one of {', '.join(KINDS)}; got {example}")
+        raise ValueError(
+            f"a judge's example needs 'text' and 'kind', one of {', '.join(KINDS)}; got {example}"
+        )
     return example["kind"]
 
 

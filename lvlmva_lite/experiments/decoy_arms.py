@@ -19,7 +19,7 @@ from lvlmva_lite.attribution import deeplift_shap, runner_up
 from lvlmva_lite.baselines import placebo_masks, shuffle_verdicts
 from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
-from lvlmva_lite.critic.types import BACKGROUND, EMPTY, RELEVANT, SPURIOUS, UNDECIDED
+from lvlmva_lite.critic.types import EMPTY, RELEVANT, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import (
@@ -259,10 +259,6 @@ def contrary(kinds: Tensor) -> Tensor:
     return torch.where(kinds == UNDECIDED, kinds, turned)
 
 
-_RIGHT = (RELEVANT, SPURIOUS, BACKGROUND, RELEVANT, BACKGROUND)
-"""The right verdict by code of the truth, 0 to 3 and -1."""
-
-
 def one_sided_verdicts(
     truth: Tensor, *, misses: float = 0.0, false_alarms: float = 0.0, random_state: int
 ) -> Tensor:
@@ -289,8 +285,7 @@ def one_sided_verdicts(
     draw = torch.rand(truth.shape, generator=stream(random_state, "one-sided verdicts"))
     spurious = truth == SPURIOUS
     errs = draw < torch.where(spurious, misses, false_alarms)
-    right = torch.tensor(_RIGHT)[truth]
-    return torch.where(errs, torch.where(spurious, RELEVANT, SPURIOUS), right)
+    return torch.where(errs, torch.where(spurious, RELEVANT, SPURIOUS), metrics.right_verdicts(truth))
 
 
 def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list[Row]:
