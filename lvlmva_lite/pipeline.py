@@ -148,21 +148,12 @@ class Result:
 
 
 def make_cases(
-    dataset: ShortcutDataset,
-    indices: Tensor,
-    segments: Segments,
-    description: str,
-    attributions: Tensor | None = None,
+    dataset: ShortcutDataset, indices: Tensor, attributions: Tensor, segments: Segments, description: str
 ) -> list[Case]:
-    """The cases of an alignment set: image, segments and evidence, label and words, and nothing else.
+    """The cases of an alignment set: image, segments with their evidence, label and words.
 
-    Parameters
-    ----------
-    dataset, indices : (N,) int64, the samples within it
-    segments, attributions : of these samples; (N, H, W), None: no evidence is shown
-    description : the expert's words
+    ``attributions`` are the maps (n, H, W) that were segmented; their positive part is the evidence.
     """
-    evidence = None if attributions is None else attributions.float().clamp_min(0)
     return [
         Case(
             case_id=f"{dataset.name}-{index}",
@@ -171,7 +162,7 @@ def make_cases(
             n_segments=segments.n_segments,
             class_name=dataset.class_names[dataset.labels[index]],
             description=description,
-            evidence=None if evidence is None else evidence[i],
+            evidence=attributions[i].clamp_min(0).float(),
         )
         for i, index in enumerate(indices.tolist())
     ]
@@ -522,7 +513,7 @@ def make_alignment_set(
         indices,
         attributions,
         segments,
-        make_cases(train, indices, segments, description, attributions),
+        make_cases(train, indices, attributions, segments, description),
         metrics.segment_truth(
             segments.labels, segments.n_segments, attributions, train.spurious_masks[indices], core
         ),

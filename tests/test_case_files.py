@@ -235,7 +235,7 @@ def test_the_commands_make_the_same_round_trip(tmp_path, capsys, monkeypatch):
     )  # fmt: skip
     status, out, _ = lvlmva(replay)
     assert status == 0
-    assert "replay:reader-1: accuracy" in out
+    assert "replay:reader-1: sensitivity 0.000, specificity 1.000" in out
     assert "undecided 0.000" in out
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lvlmva_lite import metrics
 from lvlmva_lite.attribution import deeplift_shap
 from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset

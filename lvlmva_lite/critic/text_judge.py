@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import pairwise
 
 import yaml
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -33,15 +34,102 @@ _STEP = re.compile(r"[\s*#]*(\d)[.)]")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s")
 _JOINTS = frozenset((",", "and", "&", "/", "segment", "segments"))
 _AFTER_A_NAME = frozenset(
-    "above along alone also and around away at below beside both but cover from has hold in inside lie "
-    "mainly mostly on only or over partly rest show sit to too with".split()
+    [
+        "above",
+        "along",
+        "alone",
+        "also",
+        "and",
+        "around",
+        "away",
+        "at",
+        "below",
+        "beside",
+        "both",
+        "but",
+        "cover",
+        "from",
+        "has",
+        "hold",
+        "in",
+        "inside",
+        "lie",
+        "mainly",
+        "mostly",
+        "on",
+        "only",
+        "or",
+        "over",
+        "partly",
+        "rest",
+        "show",
+        "sit",
+        "to",
+        "too",
+        "with",
+    ]
 )
 """Words before which a lone "A" or "I" names a segment; before most others it is an article or a pronoun."""
 
 _COMMON = frozenset(
-    "a all an and any are as at be belong belongs both but by class count counts dismiss dismissed do does "
-    "expert for from here in into is it its matter matters mean means no not nothing of on one only or other "
-    "others see seen that the there this to visible what which with words".split()
+    [
+        "a",
+        "all",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "belong",
+        "belongs",
+        "both",
+        "but",
+        "by",
+        "class",
+        "count",
+        "counts",
+        "dismiss",
+        "dismissed",
+        "do",
+        "does",
+        "expert",
+        "for",
+        "from",
+        "here",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "matter",
+        "matters",
+        "mean",
+        "means",
+        "no",
+        "not",
+        "nothing",
+        "of",
+        "on",
+        "one",
+        "only",
+        "or",
+        "other",
+        "others",
+        "see",
+        "seen",
+        "that",
+        "the",
+        "there",
+        "this",
+        "to",
+        "visible",
+        "what",
+        "which",
+        "with",
+        "words",
+    ]
 )
 _ROLES = (
     (re.compile(r"surround|background|bare|neither|empty"), "SURROUNDINGS"),
@@ -209,11 +297,7 @@ def _statement(sentence: str) -> tuple[tuple[str, ...], str]:
     words = _TOKEN.findall(sentence.rstrip(" \t.!;*_"))
     if len(words) < 3 or words[-1].lower() not in KINDS or words[-2] not in ("is", "are"):
         return (), ""
-    named = [
-        word
-        for before, word in zip(words, words[1:], strict=False)
-        if word.isupper() and before.lower() in _JOINTS
-    ]
+    named = [word for before, word in pairwise(words) if word.isupper() and before.lower() in _JOINTS]
     subject = words[-3]
     about = tuple(dict.fromkeys(named))
     told = subject in about and all(w in about or w.lower() in _JOINTS for w in words[:-2])
