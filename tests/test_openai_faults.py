@@ -83,7 +83,7 @@ def test_a_passing_fault_is_waited_out(tmp_path, fault):
     script, waits, may_be_billed = PASSING[fault]
     with FaultServer(*script) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == session.client.calls == len(script) + 2
         if waits is None:
             assert len(session.waits) == len(script)
@@ -94,7 +94,7 @@ def test_a_passing_fault_is_waited_out(tmp_path, fault):
             assert session.waits == waits
         assert len(session.store.failures()) == may_be_billed
         # Both answers are there: asking again costs nothing.
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == len(script) + 2
 
 
@@ -182,7 +182,7 @@ def test_a_server_that_knows_other_parameters_is_met_half_way(tmp_path, form):
     ]
     with FaultServer(*script) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert [body.get("max_tokens") for body in server.bodies] == [2048] + [None] * 4
         assert [body.get("max_completion_tokens") for body in server.bodies] == [None] + [2048] * 4
         asked = [body.get("response_format", {}).get("type") for body in server.bodies]
@@ -199,10 +199,10 @@ SILENT = {"refusal": REFUSAL, "content filter": FILTERED, "empty answer": EMPTY,
 def test_a_critic_that_says_nothing_is_asked_once_more(tmp_path, fault):
     with FaultServer(SILENT[fault]) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
         assert len(session.store) == 3  # the refusal was paid for, too
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
 
 
@@ -211,7 +211,7 @@ def test_a_critic_that_keeps_saying_nothing_leaves_the_case_undecided(tmp_path, 
     with FaultServer(*[SILENT[fault]] * 2) as server:
         session = Session(tmp_path, server.url)
         for _ in range(2):
-            assert session.ruled(case_of(1)) == (None, None)
+            assert session.ruled(case_of(1)) == ("undecided", "undecided")
         assert server.requests == 2  # twice the critic; with nothing to read, the judge is not asked
 
 
@@ -240,10 +240,10 @@ def judged_by(*texts):
 def test_a_judge_that_answers_badly_is_asked_once_more_and_told_why(tmp_path, fault):
     with FaultServer(*judged_by(MALFORMED[fault])) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
         assert "cannot be used" in server.bodies[2]["messages"][-1]["content"]
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
 
 
@@ -252,7 +252,7 @@ def test_a_judge_that_keeps_answering_badly_leaves_the_case_undecided(tmp_path, 
     with FaultServer(*judged_by(*[MALFORMED[fault]] * 2)) as server:
         session = Session(tmp_path, server.url)
         for _ in range(2):
-            assert session.ruled(case_of(1)) == (None, None)
+            assert session.ruled(case_of(1)) == ("undecided", "undecided")
         assert server.requests == 3
         assert len(session.store) == 3
 
