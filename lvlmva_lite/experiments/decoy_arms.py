@@ -31,7 +31,7 @@ from lvlmva_lite.pipeline import (
     trained,
     verdict_quality,
 )
-from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm, segment_sums
+from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import as_configured, threads
 
