@@ -302,7 +302,7 @@ def segment_truth(
     if core_masks is not None:
         truth[held(mass * (core_masks & ~spurious_masks)) > half] = RELEVANT
     truth[held(mass * spurious_masks) > half] = SPURIOUS
-    truth[held(torch.ones_like(mass)) == 0] = EMPTY
+    truth[segment_sums(labels, n_segments) == 0] = EMPTY
     return truth
 
 
