@@ -1,5 +1,7 @@
 """How the lexicon reads sentences: a table made by a person, and sentences put together at random."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +158,15 @@ SENTENCES = [
     ('The square does not belong to the digit.', '-square'),
     ('The square is unrelated to the digit.', '-square'),
     ('Only the stroke matters, never the square.', '+stroke -square'),
+    ("The square must be left aside.", "-square"),
+    ("The square is there by chance.", "-square"),
+    ("Don't be fooled by the square.", "-square"),
+    ("Never let the square mislead you.", "-square"),
+    ("It makes no difference what the square looks like.", "-square"),
+    ("What the square shows is of no consequence.", "-square"),
+    ("The square has no bearing on the class, unlike the stroke.", "+stroke -square"),
+    ("The square is nothing but noise.", "-square"),
+    ("The square is unimportant and so is the letter.", "-letter -square"),
 ]
 # fmt: on
 
@@ -314,3 +325,13 @@ def test_only_this_counts():
 )
 def test_the_descriptions_that_ship_are_understood(name, expected):
     assert read(class_description(name)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "_", " ", "\n", "a-", "the ", "in a ", "only ", "never let ", "square ", "matters ", "nor "],
+)
+def test_a_long_text_is_read_in_time_proportional_to_its_length(text):
+    started = time.process_time()
+    read_description(text * (60_000 // len(text)))
+    assert time.process_time() - started < 10  # one that goes with the square takes minutes

@@ -61,7 +61,7 @@ _DISMISSING = (
     r"irrelevant(ly)?|irrelevance|meaningless|unimportant|insignificant|immaterial|useless|worthless|pointless"
     r"|ignor(e|es|ed|ing)|disregard(s|ed|ing)?|discount(ed)?|dismiss(ed|ing)?|neglect(ed|ing)?"
     r"|overlook(ed|ing)?|forget|forgotten|skip(ped)?|exclud(e|ed|ing)|discard(ed|ing)?|avoid(ed|ing)?"
-    r"|remov(e|ed)|leave out|left out|mask(ed)? out|miss(ed)?|blank(ed)? out|steer clear|beware"
+    r"|remov(e|ed)|leave out|left out|(left|put|set|leave) aside|by chance|fool(s|ed)?|mask(ed)? out|miss(ed)?|blank(ed)? out|steer clear|beware"
     r"|spurious(ly)?|artefacts?|artifacts?|nois[ey]|noises|shortcuts?|confound(s|er|ers|ing|ed)?"
     r"|distract(s|ion|ions|ing|or|ors)?|mislead(s|ing)?|misled|deceiv(es?|ing)|deceptive|nuisances?"
     r"|accidents?|coincidences?|coincidental(ly)?|incidental(ly)?|accidental(ly)?|arbitrary|random|red herrings?"
@@ -80,7 +80,7 @@ _UPHOLDING = (
     r"|support(s|ed)?|prove[sn]?|predict(s|ed|ive)?|determin(e|es|ed)|evidence|sign|signs|clues?|hints?"
     r"|reasons?|roles?|bearing|weight|value|interest(ing)?|valid|necessary|needs?|needed|care|cares|taken into account"
     r"|into account|kept|keep|heed(ed)?|notice|mind|to do|related|connected|judge[sd]?|learnt?|learned|learn from"
-    r"|part of|feature|features|explain(s|ed)?|true|correct"
+    r"|part of|feature|features|explain(s|ed)?|true|correct|differences?|consequences?"
 )
 _NEGATING = (
     r"not|never|cannot|no|nor|neither|nothing|none|nobody|without|hardly|barely|scarcely|rarely|seldom"
@@ -134,10 +134,12 @@ _ABOUT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ONLY = re.compile(
-    r"^only\b|\bonly\b.*\b(counts?|matters?)\b|\bNOUGHT(BUT|ELSE)\b|\bALLBUT\b", re.IGNORECASE | re.DOTALL
+    r"^only\b|\bonly\b.{0,200}\b(counts?|matters?)\b|\bNOUGHT(BUT|ELSE)\b|\bALLBUT\b",
+    re.IGNORECASE | re.DOTALL,
 )
 _REST = re.compile(r"\b(everything|anything|all|nothing) else\b|\bthe rest\b", re.IGNORECASE)
 _BUT = r"(but|except( for)?|apart from|besides|other than|outside( of)?|beyond)"
+_TAKEN_IN = r"(fool(ed)?|misled|mislead|distract(ed)?|deceived?|confused?)"
 _REWORDED = (
     # Said with the words of a negation, without being one, or as one sign where two words stand.
     (re.compile(r"[\u2018\u2019]"), "'"),
@@ -145,6 +147,8 @@ _REWORDED = (
     (re.compile(r"\bnothing (else )?" + _BUT + r"\b", re.I), "NOUGHTBUT"),
     (re.compile(r"\bnothing else\b", re.I), "NOUGHTELSE"),
     (re.compile(r"\b(everything|anything|all|things) (else )?" + _BUT + r"\b", re.I), "ALLBUT"),
+    (re.compile(r"\b(do not|don't|never|must not|should not) (be|get) " + _TAKEN_IN + r"\b", re.I), "ignore"),
+    (re.compile(r"\b(do not|don't|never) let (.{0,60}?) " + _TAKEN_IN + r"\b", re.I), r"ignore \2"),
     (re.compile(r"\bnot (only|just|merely)\b", re.I), "both"),
     (re.compile(r"\bno doubt\b|\bwithout (a |any )?doubt\b|\bor not\b|^\s*no,", re.I), ""),
     (re.compile(r",\s*not (at all|in the least|in the slightest|ever|one bit)\s*$", re.I), ""),
@@ -301,7 +305,7 @@ def _read_sentence(sentence: str) -> tuple[list[Clause], list[str]]:
     reworded = _ABOUT.sub(lambda match: match[1], sentence)
     for pattern, words in _REWORDED:
         reworded = pattern.sub(words, reworded)
-    if re.search(r"\bneither\b.*\bnor\b", reworded, re.IGNORECASE):  # one negation for all of them
+    if re.search(r"\bneither\b.{0,200}\bnor\b", reworded, re.IGNORECASE):  # one negation for all of them
         reworded = re.sub(r"\bneither\b", "not", re.sub(r"\bnor\b", "&", reworded), flags=re.IGNORECASE)
     parts = _parts(reworded)
     _resolve(parts)
@@ -356,7 +360,7 @@ def _part(text: str, start: int, end: int, mark: str) -> _Part:
     placed = terms and not any(term.kind in ("object", "thing") for term in terms)
     if (placed and _unknown_words(text)) or lonely:
         terms = ()  # an unknown thing, told only by where it is or how it looks
-        stands = re.search(rf"\b{_ARTICLE}\s[^,]*\s{_PREPOSITION}\s", text, re.IGNORECASE)
+        stands = re.search(rf"\b{_ARTICLE}\s[^,]{{0,80}}\s{_PREPOSITION}\s", text, re.IGNORECASE)
         understood = sign is None and not lonely and not stands
     negated = bool(_find(_NEGATING, text))
     return _Part(text, start, end, mark, terms, sign, elliptic, understood, negated)
@@ -371,7 +375,7 @@ def _named(text: str) -> tuple[str, bool]:
     lonely = False
     judged = bool(_find(f"{_DISMISSING}|{_UPHOLDING}|{_WRONG}|{_NEGATING}", text))
     for match in re.finditer(
-        rf"([\w-]+)\s+{_SKIPPED}{_PREPOSITION}\s+((?:the|a|an|each|every|any|its|their)\s+)?([\w -]*)",
+        rf"(?<![\w-])([\w-]{{1,40}})\s+{_SKIPPED}{_PREPOSITION}\s+((?:the|a|an|each|every|any|its|their)\s+)?([\w -]*)",
         text,
         re.I,
     ):
