@@ -198,7 +198,9 @@ def evaluation_figure(evaluations: Sequence[Evaluation]) -> Figure:
         )
         sns.barplot(shown, x="class", y="share", hue="of", ax=bars)
         bars.set(ylim=(0, 1), ylabel="of what was decided")
-        bars.legend(title="", fontsize="small")
+        bars.legend(
+            title="", fontsize="small", ncols=2, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1)
+        )
         sns.despine(ax=bars)
     return figure
 
