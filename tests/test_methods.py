@@ -256,7 +256,7 @@ def test_true_masks_and_placebos_go_where_they_should(few_images, monkeypatch):
         return self.model
 
     monkeypatch.setattr(pipeline.Prepared, "aligned", aligned)
-    prepared = pipeline.prepare(Config(dataset="knee", **TINY))
+    prepared = pipeline.prepare(Config(dataset="knee", mask_near=0.0, **TINY))
     kinds = torch.zeros(20, 3, dtype=torch.int64)
     kinds[:, 0] = 1
     kinds[7] = 3

@@ -102,7 +102,7 @@ def test_two_processes_share_the_store(tmp_path):
 
 
 def test_the_prompt_version_names_every_template():
-    assert critic_version() == "critic-2+case-1+again-1"
+    assert critic_version() == "critic-2+case-2+again-1"
     assert callable(critic_messages)
 
 
