@@ -173,7 +173,7 @@ def test_several_samples_vote_and_leave_their_share(tmp_path):
 
 
 def test_no_more_requests_at_a_time_than_allowed_and_order_is_kept(tmp_path):
-    with AnsweringServer(seconds=0.03) as server:
+    with AnsweringServer(seconds=0.1, wait_for=3) as server:
         critiques, _ = ask(server, tmp_path, n=12, max_concurrency=3)
     assert server.busiest == 3
     assert [critique.case_id for critique in critiques] == [f"case-{i}" for i in range(12)]
