@@ -133,7 +133,7 @@ def test_a_rerun_costs_nothing_and_replay_needs_no_server(ask):
     calls = client.calls
     assert calls == len(AnswerStore(folder, read_only=True))
     critic, judge, client, _ = ask()
-    assert [critic.criticise(case) for case in cases] == said
+    assert criticise_all(critic, cases) == said
     assert [judge.judge(critique, 3) for critique in said] == ruled
     assert client.calls == 0
     critic, judge = make(
