@@ -199,7 +199,7 @@ def test_two_weights_by_hand(core, shortcut, seed):
     assert penalty.item() == pytest.approx((t**2).sum().item() * shortcut**2, abs=1e-12)
     (gradient,) = torch.autograd.grad(penalty, weights)
     through_p = (shortcut**2 * t * (1 - t**2))[:, None] * inputs
-    expected = through_p.sum(0) + torch.tensor([0.0, 2 * shortcut]) * (t**2).sum()
+    expected = through_p.sum(0) + torch.tensor([0.0, 2 * shortcut], dtype=torch.float64) * (t**2).sum()
     torch.testing.assert_close(gradient, expected)
 
 
