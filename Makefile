@@ -36,7 +36,7 @@ notebooks: $(READY)
 	@$(BIN)/python tools/notebooks.py
 
 test-fast: $(READY)
-	@$(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4
+	@$(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(READY)
 	$(BIN)/ruff check .
@@ -44,7 +44,7 @@ test: $(READY)
 	$(BIN)/codespell
 	$(BIN)/python tools/notebooks.py --check
 	$(BIN)/python tools/build_book.py
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 clean:
 	rm -rf .venv _build results book/_static/vendor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 from captum.attr import DeepLiftShap
@@ -34,7 +35,7 @@ def deeplift_shap(
     *,
     rivals: Tensor | None = None,
     batch_size: int = 128,
-    max_rows: int = 12_800,
+    max_rows: int = 4096,
     tolerance: float = 1e-2,
     progress: bool = False,
 ) -> Tensor:
@@ -88,6 +89,7 @@ def deeplift_shap(
     chunks = baselines.tensor_split(n_chunks)
     batch_size = min(batch_size, max(1, max_rows // (2 * len(chunks[0]))))
     explainer = DeepLiftShap(_Combination(model))
+    explainer.gradient_func = _gradients_of_all
     with torch.no_grad():
         reference = torch.cat([model(rows) for rows in baselines.split(max_rows)]).mean(0)
     weights = nn.functional.one_hot(targets, len(reference)).to(reference)
@@ -121,6 +123,16 @@ def deeplift_shap(
             "captum's list of supported modules"
         )
     return attributions
+
+
+def _gradients_of_all(forward: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gradients of the outputs (n,), each in its own input, in place of ``captum._utils.gradient.compute_gradients``.
+
+    captum's own hands over n outputs one by one, which takes as long as all else together; the numbers are the same.
+    """
+    with torch.enable_grad():
+        outputs = forward()
+        return torch.autograd.grad(outputs, inputs, torch.ones_like(outputs))
 
 
 class _Combination(nn.Module):

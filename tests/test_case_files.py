@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from few_decoys import take_few
 from PIL import Image
 
 from lvlmva_lite.cli import main
@@ -211,6 +212,7 @@ def test_an_answer_to_an_altered_picture_is_not_served(folder, store):
 def test_the_commands_make_the_same_round_trip(tmp_path, capsys, monkeypatch):
     """From export over answers to an evaluation of what was recorded, with no server anywhere."""
     monkeypatch.chdir(tmp_path)
+    take_few(monkeypatch.setattr, monkeypatch.setitem)
 
     def lvlmva(command: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["lvlmva", "critic", *command.split()])
@@ -219,7 +221,7 @@ def test_the_commands_make_the_same_round_trip(tmp_path, capsys, monkeypatch):
         told = capsys.readouterr()
         return done.value.code or 0, told.out, told.err
 
-    of_run = "decoy-mnist --n 2 --train-epochs 1 --quiet"
+    of_run = "decoy-mnist --n 2 --train-epochs 10 --quiet"
     replay = f"evaluate {of_run} --critic replay --critic-model reader-1 --out evaluation"
     status, out, _ = lvlmva(f"cases {of_run} --out cases")
     assert (status, out) == (0, "2 cases: cases; cases/README.md says how to answer them\n")

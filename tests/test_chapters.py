@@ -17,8 +17,9 @@ def test_chapter_00_and_the_command_line_are_one_method(tmp_path):
     """Same seed and sizes, other than the defaults: same numbers, step by step or in one call."""
     notebook = ROOT / "notebooks/00_lvlm_va_in_ten_minutes.ipynb"
     parameters = {"seed": 4, "n_align": 120, "n_segments": 4, "explain": "logit"}
-    values = run_chapter(notebook, parameters, tmp_path, progress=False)
-    summary = pipeline.run(pipeline.Config(**parameters)).summary()
+    values = run_chapter(notebook, parameters | {"epochs": 1}, tmp_path, progress=False)
+    config = pipeline.Config(**parameters, train_epochs=1, align_epochs=1)
+    summary = pipeline.run(config).summary()
     for name in (
         "accuracy_before",
         "accuracy_after",
@@ -36,11 +37,11 @@ def test_chapter_00_and_the_command_line_are_one_method(tmp_path):
 def test_chapter_05_with_a_model_then_replayed_and_no_key_anywhere(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", SENTINEL)
     notebook = ROOT / "notebooks/05_critic_and_judge.ipynb"
-    common = {"critic_model": "tiny", "store": str(tmp_path / "store")}
+    common = {"critic_model": "tiny", "store": str(tmp_path / "store"), "n_cases": 30}
     with AnsweringServer() as server:
         asked = {"provider": "openai", "base_url": server.url, "no_cost": True, **common}
         values = run_chapter(notebook, asked, tmp_path / "asked", progress=False)
-        assert len(server.bodies) >= 100
+        assert len(server.bodies) >= 30
         n_calls = len(server.bodies)
         replayed = run_chapter(
             notebook, {"provider": "replay", **common}, tmp_path / "replayed", progress=False

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from few_decoys import take_few
 from safetensors.torch import load_file
 
 import lvlmva_lite
+from lvlmva_lite.cli import main
 from lvlmva_lite.datasets import load_decoy_mnist
 from lvlmva_lite.models import mlp, predict
 
@@ -21,6 +24,21 @@ SMALL = ["--n-align", "40", "--n-segments", "3", "--train-epochs", "1", "--align
 def lvlmva(*arguments, **keywords):
     command = shutil.which("lvlmva", path=os.path.dirname(sys.executable))
     return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, **keywords)
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    """As ``lvlmva``, without a process of its own, on few decoys."""
+    take_few(monkeypatch.setattr, monkeypatch.setitem)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
+
+    return run
 
 
 def test_help_and_version():
@@ -60,9 +78,9 @@ def test_help_and_version():
         (["chapter", "x.ipynb", "--out", "OUT", "-p", "seed"], "-p takes NAME=VALUE, got 'seed'"),
     ],
 )
-def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path):
+def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path, in_process):
     out = tmp_path / "out"
-    answer = lvlmva(*[str(out) if a == "OUT" else a for a in arguments])
+    answer = in_process(*[str(out) if a == "OUT" else a for a in arguments])
     assert answer.returncode == 2
     assert message in answer.stderr
     lines = answer.stderr.strip().splitlines()
@@ -70,8 +88,8 @@ def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path):
     assert not out.exists()
 
 
-def test_missing_chapter_is_named(tmp_path):
-    answer = lvlmva("chapter", "none.ipynb", "--out", tmp_path)
+def test_missing_chapter_is_named(tmp_path, in_process):
+    answer = in_process("chapter", "none.ipynb", "--out", tmp_path)
     assert answer.returncode == 1
     assert (
         answer.stderr.strip()
@@ -79,9 +97,9 @@ def test_missing_chapter_is_named(tmp_path):
     )
 
 
-def test_the_source_of_a_chapter_is_no_notebook(tmp_path):
+def test_the_source_of_a_chapter_is_no_notebook(tmp_path, in_process):
     (tmp_path / "00_x.md").write_text("# X")
-    answer = lvlmva("chapter", tmp_path / "00_x.md", "--out", tmp_path / "out")
+    answer = in_process("chapter", tmp_path / "00_x.md", "--out", tmp_path / "out")
     assert answer.returncode == 1
     assert answer.stderr.strip().endswith("00_x.md is no notebook; give 00_x.ipynb")
 
@@ -136,12 +154,14 @@ def strict(file):
 
 
 @pytest.mark.slow
-def test_a_run_of_one_case_writes_strict_json_and_bad_data_settings_leave_the_folder_free(tmp_path):
+def test_a_run_of_one_case_writes_strict_json_and_bad_data_settings_leave_the_folder_free(
+    tmp_path, in_process
+):
     arguments = ["run", "knee", "--image-size", 32, "--train-epochs", 1, "--align-epochs", 1, "--quiet"]
-    refused = lvlmva(*arguments, "--n-align", 2001, "--out", tmp_path / "out")
+    refused = in_process(*arguments, "--n-align", 2001, "--out", tmp_path / "out")
     assert refused.returncode == 2
     simulated = ["--critic", "simulated", "--n-align", 1, "--n-segments", 1]
-    answer = lvlmva(*arguments, *simulated, "--out", tmp_path / "out")
+    answer = in_process(*arguments, *simulated, "--out", tmp_path / "out")
     assert answer.returncode == 0, answer.stderr
     results = strict(tmp_path / "out/results.json")
     # One segment is of one kind: there is no mean over both kinds.
@@ -149,10 +169,10 @@ def test_a_run_of_one_case_writes_strict_json_and_bad_data_settings_leave_the_fo
     strict(tmp_path / "out/config.json")
 
 
-def test_a_run_that_dismisses_nothing_says_so(tmp_path):
+def test_a_run_that_dismisses_nothing_says_so(tmp_path, in_process):
     out = tmp_path / "out"
     words = "The pen stroke blorps, never mind the watermark in the corner."
-    answer = lvlmva("run", "decoy-mnist", *SMALL, "--quiet", "--description", words, "--out", out)
+    answer = in_process("run", "decoy-mnist", *SMALL, "--quiet", "--description", words, "--out", out)
     assert answer.returncode == 0, answer.stderr
     assert "I read: dismissed: nothing\n" in answer.stderr
     assert "I read: words I do not know: blorps, watermark\n" in answer.stderr
@@ -163,8 +183,8 @@ def test_a_run_that_dismisses_nothing_says_so(tmp_path):
 @pytest.mark.slow
 def test_killed_run_is_taken_up(tmp_path):
     arguments = ["run", "decoy-mnist", "--n-align", "300", *SMALL[2:], "--out", str(tmp_path / "out")]
-    command = shutil.which("lvlmva", path=os.path.dirname(sys.executable))
-    process = subprocess.Popen([command, *arguments], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    command = [sys.executable, Path(__file__).with_name("few_decoys.py"), *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     answers = tmp_path / "out/critiques.jsonl"
     deadline = time.monotonic() + 120
     while not (answers.exists() and answers.stat().st_size > 10_000):
@@ -176,8 +196,10 @@ def test_killed_run_is_taken_up(tmp_path):
     kept = answers.read_bytes().rpartition(b"\n")[0].splitlines()
     assert 0 < len(kept) < 300
     assert not (tmp_path / "out/results.json").exists()
-    answer = lvlmva(*arguments, env={**os.environ, "OMP_NUM_THREADS": "2"})
-    assert answer.returncode == 0, answer.stderr
+    again = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}
+    )
+    assert again.returncode == 0, again.stderr
     strict(tmp_path / "out/results.json")
     lines = answers.read_bytes().splitlines()
     assert lines[: len(kept)] == kept
@@ -188,11 +210,10 @@ def test_killed_run_is_taken_up(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", ["knee", "skin"])
-def test_a_method_on_phantoms_writes_its_results(tmp_path, dataset):
+def test_a_method_on_phantoms_writes_its_results(tmp_path, in_process):
     out = tmp_path / "out"
-    answer = lvlmva(
-        "run", dataset, "--method", "finetune", "--out", out, "--image-size", 32, "--n-align", 20,
+    answer = in_process(
+        "run", "skin", "--method", "finetune", "--out", out, "--image-size", 32, "--n-align", 20,
         "--n-segments", 3, "--train-epochs", 1, "--align-epochs", 1, "--quiet",
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
@@ -219,8 +240,8 @@ def test_a_method_on_phantoms_writes_its_results(tmp_path, dataset):
         ),
     ],
 )
-def test_bad_settings_of_knee_and_skin_end_in_one_line(tmp_path, arguments, message):
-    answer = lvlmva(*arguments, "--out", tmp_path / "out")
+def test_bad_settings_of_knee_and_skin_end_in_one_line(tmp_path, arguments, message, in_process):
+    answer = in_process(*arguments, "--out", tmp_path / "out")
     assert answer.returncode == 2
     assert message in answer.stderr
     lines = answer.stderr.strip().splitlines()

@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from answering_server import AnsweringServer, critic_or_judge
 
 KEY = "sk-sentinel-91c7e2"
+LVLMVA = Path(__file__).with_name("few_decoys.py")
 SMALL = ["--n-align", "20", "--train-epochs", "1", "--align-epochs", "1", "--quiet"]
 
 
 def lvlmva(*arguments, **environment):
     """The command as a process of its own; (status, stdout, stderr)."""
-    command = [sys.executable, "-c", "from lvlmva_lite.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, LVLMVA, *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OPENAI_API_KEY": KEY, **environment}
     )
@@ -55,14 +57,14 @@ def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path):
         answer = critic_or_judge(body)
         return answer if isinstance(body["messages"][1]["content"], str) else f"{answer} Your key is {KEY}."
 
-    with AnsweringServer(echoing, seconds=0.2) as server:
+    with AnsweringServer(echoing, seconds=0.1) as server:
         arguments = [
             "run", "decoy-mnist", *SMALL, "--out", tmp_path / "out", "--store", tmp_path / "store",
             "--critic", "openai", "--critic-model", "gpt-4o", "--base-url", server.url,
             "--max-concurrency", 2,
         ]  # fmt: skip
         process = subprocess.Popen(
-            [sys.executable, "-c", "from lvlmva_lite.cli import main; main()", *map(str, arguments)],
+            [sys.executable, LVLMVA, *map(str, arguments)],
             env={**os.environ, "OPENAI_API_KEY": KEY},
         )
         while len(server.bodies) < 8 and process.poll() is None:
@@ -120,14 +122,14 @@ def test_a_critic_that_always_refuses_changes_nothing_and_is_counted(tmp_path):
 
 @pytest.mark.slow
 def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path):
-    with AnsweringServer(critic_or_judge, seconds=0.2) as server:
+    with AnsweringServer(critic_or_judge, seconds=0.1) as server:
         arguments = [
             "critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 1, "--quiet",
             "--out", tmp_path / "out", "--store", tmp_path / "store", "--critic", "openai",
             "--critic-model", "gpt-4o", "--base-url", server.url, "--max-concurrency", 2,
         ]  # fmt: skip
         process = subprocess.Popen(
-            [sys.executable, "-c", "from lvlmva_lite.cli import main; main()", *map(str, arguments)],
+            [sys.executable, LVLMVA, *map(str, arguments)],
             env={**os.environ, "OPENAI_API_KEY": KEY, "OMP_NUM_THREADS": "1"},
         )
         while len(server.bodies) < 8 and process.poll() is None:
@@ -150,7 +152,7 @@ def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path):
 
 @pytest.mark.slow
 def test_evaluate_and_estimate_from_the_command_line(tmp_path):
-    evaluate = ["critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 1, "--quiet"]
+    evaluate = ["critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 10, "--quiet"]
     status, stdout, stderr = lvlmva(
         *evaluate,
         "--critic",

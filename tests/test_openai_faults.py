@@ -19,6 +19,7 @@ from fault_server import (
     says,
     too_many,
 )
+from few_decoys import take_few
 
 pytest.importorskip("openai", reason="needs the openai extra: pip install 'lvlmva-lite[openai]'")
 
@@ -324,6 +325,7 @@ def test_the_command_tells_a_fault_in_one_line_and_goes_on_from_there(tmp_path, 
     from lvlmva_lite.cli import main
 
     monkeypatch.chdir(tmp_path)
+    take_few(monkeypatch.setattr, monkeypatch.setitem)
 
     def evaluate(url: str) -> tuple[int, str, str]:
         command = (

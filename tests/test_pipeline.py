@@ -113,25 +113,32 @@ def test_table_has_a_row_for_every_model(small_run):
 
 
 @pytest.mark.slow
-def test_default_settings_reach_what_the_book_promises():
-    """Means over seeds 0-2: cured from a deep shortcut, close to the true masks."""
-    runs = [pipeline.run(Config(seed=seed)).summary() for seed in range(3)]
-    mean = {name: sum(run[name] for run in runs) / 3 for name in runs[0] if name.startswith(("acc", "mu"))}
-    print(mean)
-    assert mean["accuracy_before"] <= 0.65
-    assert mean["accuracy_after"] >= 0.90
-    assert mean["accuracy_ground_truth_masks"] - mean["accuracy_after"] <= 0.05
-    assert mean["mu_align_after"] > mean["mu_align_before"]
+def test_default_settings_reach_what_the_book_promises_and_the_promise_has_teeth():
+    """Cured from a deep shortcut, close to the true masks, in a seed that no chapter runs.
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "broken", [{"penalty_weight": 0.0}, {"description": "The stroke thickness means nothing."}]
-)
-def test_the_promise_has_teeth(broken):
-    """Without the penalty, or with the wrong sentence, the shortcut stays."""
-    summary = pipeline.run(Config(n_explained=100, **broken)).summary()
-    assert summary["accuracy_after"] < 0.80
+    Without the penalty, or with the wrong sentence, the shortcut stays.
+    """
+    prepared = pipeline.prepare(Config(seed=1, n_explained=100))
+    kinds = prepared.verdicts()
+    wrong_sentence = "The stroke thickness means nothing."
+    cases = [dataclasses.replace(case, description=wrong_sentence) for case in prepared.found.cases]
+    misled = dataclasses.replace(prepared, found=dataclasses.replace(prepared.found, cases=cases))
+    models = {
+        "before": prepared.model,
+        "after": prepared.aligned_by_verdicts(kinds),
+        "true masks": prepared.aligned(prepared.chosen.spurious_masks),
+        "no penalty": prepared.aligned_by_verdicts(kinds, penalty_weight=0.0),
+        "wrong sentence": misled.aligned_by_verdicts(misled.verdicts()),
+    }
+    scores = {name: prepared.score(model) for name, model in models.items()}
+    print(scores)
+    accuracy = {name: score["accuracy"] for name, score in scores.items()}
+    assert accuracy["before"] <= 0.65
+    assert accuracy["after"] >= 0.90
+    assert accuracy["true masks"] - accuracy["after"] <= 0.05
+    assert scores["after"]["mu_align"] > scores["before"]["mu_align"]
+    assert accuracy["no penalty"] < 0.80
+    assert accuracy["wrong sentence"] < 0.80
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_any_work(monkeypatch):
