@@ -60,6 +60,8 @@ def run(
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
+    reasoning_effort: options.ReasoningEffort = "",
+    extra_body: options.ExtraBody = "",
     i_may_send_these_images: options.Consent = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     description: Annotated[
@@ -166,8 +168,9 @@ def run(
 
     with options.bad_settings_told():
         settings = providers.CriticSettings(
-            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
-        )
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
+            reasoning_effort, extra_body,
+        )  # fmt: skip
         connection = providers.Connection(
             store=store,
             base_url=base_url,
@@ -233,6 +236,7 @@ def run(
     else:
         typer.echo(methods.format_table(result))
     typer.echo(f"results: {out / 'results.json'}")
+    options.tell_unusable(result.verdicts)
 
 
 @app.command()
@@ -279,8 +283,9 @@ def main() -> None:
     """Entry point: bad usage is answered in one line, with exit status 2."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except typer.Abort:
-        typer.echo("lvlmva: interrupted; the same command takes it up again", err=True)
+    except typer.Abort as error:
+        kept = str(error.__cause__ or "") or "interrupted"
+        typer.echo(f"lvlmva: {kept}; the same command takes it up again", err=True)
         sys.exit(130)
     except Exception as error:
         # typer carries its own copy of click, so its usage errors are told by their shape.

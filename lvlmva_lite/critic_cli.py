@@ -112,6 +112,8 @@ def evaluate(
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
+    reasoning_effort: options.ReasoningEffort = "",
+    extra_body: options.ExtraBody = "",
     i_may_send_these_images: options.Consent = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -126,8 +128,9 @@ def evaluate(
 
     with options.bad_settings_told():
         settings = providers.CriticSettings(
-            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
-        )
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
+            reasoning_effort, extra_body,
+        )  # fmt: skip
         connection = providers.Connection(
             store=store,
             base_url=base_url,
@@ -164,7 +167,7 @@ def evaluate(
             truth = found.truth_by_case() if name == "simulated" else None
             asking, judging = providers.make(name, of_name, connection, truth=truth, seed=seed)
             tally = evaluation.Tally.of(asking, judging)
-            critiques = criticise_all(asking, found.cases, progress=not quiet)
+            critiques = criticise_all(asking, found.cases, judge=judging, progress=not quiet)
             verdicts.append(judge_all(judging, critiques, n_segments, progress=not quiet))
             evaluations.append(
                 evaluation.evaluate(found.cases, verdicts[-1], found.truth, critic=asking.name, tally=tally)
@@ -182,6 +185,8 @@ def evaluate(
     if against:
         typer.echo(f"agreement (Cohen's kappa): {'-' if kappa is None else f'{kappa:.3f}'}")
     typer.echo(f"results: {out / 'evaluation.json'}, {out / 'evaluation.png'}")
+    for ruled in verdicts:
+        options.tell_unusable(ruled)
 
 
 @app.command()

@@ -587,7 +587,7 @@ def run(
         truth=found.truth_by_case() if config.critic == "simulated" else None,
     )  # fmt: skip
     critiques = criticise_all(
-        critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress
+        critic, found.cases, known=known_critiques, on_critique=on_critique, judge=judge, progress=progress
     )
     verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
     spurious = verdict_matrix(verdicts)

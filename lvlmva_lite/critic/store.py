@@ -275,7 +275,9 @@ class AnswerStore:
             with self._transaction():  # a place that cannot be written is found here
                 self._mend_tables()
             if fcntl is not None:
-                self._claims = os.open(self.path / "answers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._claims = os.open(
+                    self.path / "answers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+                )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"cannot use {self.path} as a store of answers: {error}; give --store a folder that can be written"
@@ -288,9 +290,10 @@ class AnswerStore:
             raise StoreError(
                 f"{self.path} was written by a later version of lvlmva-lite; upgrade, or give another --store"
             )
-        old = version < _VERSION and self._database.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = 'answers'"
-        ).fetchone()
+        old = (
+            version < _VERSION
+            and self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
+        )
         if old:
             self._database.execute("ALTER TABLE answers RENAME TO answers_1")
         for statement in _SCHEMA.split(";"):
