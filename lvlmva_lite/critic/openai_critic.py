@@ -114,7 +114,8 @@ def asked_again(request: Request, answer: Answer, complaint: str, names: Sequenc
 
 _BLIND = re.compile(
     r"(?:can(?:no|')t|can not|unable to|not able to|lack the ability to)(?: \w+)?"
-    r" (?:see|view|access|open|display|process|analy[sz]e|interpret)(?: \w+){0,4}? (?:images?|pictures?)"
+    r" (?:see|view|access|open|display|process|analy[sz]e|interpret)"
+    r"(?: (?:any|the|an?|of|your|this|that|these|those|actual|attached|provided|uploaded)){0,3} (?:images?|pictures?)"
     r"|no (?:images?|pictures?) (?:was|were|has been|have been|is|are) (?:\w+ )?(?:provided|attached|included|uploaded)"
     r"|(?:do not|don't) (?:see|have access to) (?:any|the|your) (?:\w+ )?(?:images?|pictures?)"
     r"|as a(?:n? \w+)? text[- ](?:only|based)",
