@@ -184,6 +184,11 @@ class ChatClient:
             stop, self._stop = self._stop, threading.Event()
         stop.set()
 
+    @property
+    def structured(self) -> str:
+        """How the server takes the wish for JSON, as far as it has said: "json_schema", "json_object", "none"."""
+        return _FORMATS[self._format]
+
     @contextmanager
     def _gate(self, key: str) -> Iterator[None]:
         with self._lock:
