@@ -216,7 +216,7 @@ class OpenAICritic:
 
     def without_answer(self, case: Case, sample: int, reason: str) -> Critique:
         """What stands for a critique that was not to be had."""
-        return Critique(case.case_id, self.name, "", sample, prompts.named_segments(case), reason)
+        return Critique(case.case_id, self.name, "", sample, prompts.named_segments(case), reason=reason)
 
     def decided_by(self, case: Case) -> list[object]:
         """What its answers depend on beside the case: model, prompt and parameters."""
