@@ -1,10 +1,11 @@
 """Throughput and memory of the model client, against a server that takes its time.
 
 ``python benchmarks/model_client.py [--cases N] [--seconds S] [--concurrency C]``
-starts a server on loopback that answers after S seconds, asks it about a few
-cases one at a time, then about N cases C at a time, and prints the ratio of
-the throughputs, and how much memory grew between the first tenth of the cases
-and the last.
+starts a server on loopback that answers after S seconds, puts questions to it
+one at a time and then C at a time, and prints the ratio of the throughputs:
+for the judge's questions, which are words, and for the critic's, for each of
+which three panels are drawn first.  Memory is that of this process after a
+tenth of the judge's N questions and after all.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from lvlmva_lite.critic import Case
-from lvlmva_lite.critic.batch import criticise_all
+from lvlmva_lite.critic import Case, Critique
+from lvlmva_lite.critic.batch import concurrently
 from lvlmva_lite.critic.providers import Connection, CriticSettings, make
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -40,13 +42,16 @@ def main() -> None:
         serve(options.seconds)
     try:
         url = address()
-        alone, _ = asked(url, options.alone, 1)
-        many, megabytes = asked(url, options.cases, options.concurrency)
+        for who, n in (("judge", options.cases), ("critic", options.cases // 10)):
+            alone, _ = asked(url, who, options.alone, 1)
+            many, (early, late) = asked(url, who, n, options.concurrency)
+            print(
+                f"{who}: {alone:.2f} answers a second one at a time, {many:.2f} with "
+                f"{options.concurrency} in flight: {many / alone:.1f} times; "
+                f"{early:.1f} MB after a tenth of {n}, {late:.1f} MB after all"
+            )
     finally:
         os.kill(process, 9)
-    print(f"one at a time: {alone:.2f} cases a second; {options.concurrency} in flight: {many:.2f}")
-    print(f"ratio: {many / alone:.1f}")
-    print(f"memory: {megabytes[0]:.1f} MB after a tenth of the cases, {megabytes[1]:.1f} MB after all")
 
 
 _ADDRESS = Path(tempfile.gettempdir()) / f"lvlmva-benchmark-{os.getpid()}"
@@ -77,8 +82,8 @@ def address() -> str:
     return url
 
 
-def asked(url: str, n: int, concurrency: int) -> tuple[float, tuple[float, float]]:
-    """Cases a second, and resident memory in MB after a tenth of the cases and after all."""
+def asked(url: str, who: str, n: int, concurrency: int) -> tuple[float, tuple[float, float]]:
+    """Answers a second, and resident memory in MB after a tenth of them and after all."""
     labels = torch.arange(2).repeat_interleave(14)[:, None].expand(28, 28)
     cases = [
         Case(f"case-{i}", torch.full((1, 28, 28), i / n), labels, 2, "3", "The square means nothing.")
@@ -86,12 +91,20 @@ def asked(url: str, n: int, concurrency: int) -> tuple[float, tuple[float, float
     ]
     sizes: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        critic, _ = make(
+        critic, judge = make(
             "openai", CriticSettings("a-model"),
             Connection(store=Path(folder), base_url=url, no_cost=True, max_concurrency=concurrency),
         )  # fmt: skip
+        if who == "judge":
+            said = [
+                Critique(case.case_id, "", f"{case.case_id}: segment A is spurious.", 0, ("A", "B"))
+                for case in cases
+            ]
+            work = partial(judge.judge, n_segments=2), said
+        else:
+            work = critic.criticise, cases
         start = time.perf_counter()
-        criticise_all(critic, cases, on_critique=lambda _: sizes.append(resident()))
+        concurrently(*work, concurrency, on_result=lambda _: sizes.append(resident()))
         seconds = time.perf_counter() - start
     return n / seconds, (sizes[n // 10], sizes[-1])
 
