@@ -86,7 +86,15 @@ def asked(url: str, who: str, n: int, concurrency: int) -> tuple[float, tuple[fl
     """Answers a second, and resident memory in MB after a tenth of them and after all."""
     labels = torch.arange(2).repeat_interleave(14)[:, None].expand(28, 28)
     cases = [
-        Case(f"case-{i}", torch.full((1, 28, 28), i / n), labels, 2, "3", "The square means nothing.")
+        Case(
+            f"case-{i}",
+            torch.full((1, 28, 28), i / n),
+            labels,
+            2,
+            "3",
+            "The square means nothing.",
+            torch.ones(28, 28),
+        )
         for i in range(n)
     ]
     sizes: list[float] = []

@@ -16,23 +16,52 @@ from tqdm import tqdm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
 
+MARGIN = 1 / 32
+"""What a mask near the evidence is widened by, as a share of the image's side."""
 
-def correction_masks(labels: Tensor, spurious: Tensor) -> Tensor:
-    """A = sum_j R_j 1[C = j]: the union of the segments judged spurious.
+
+def correction_masks(
+    labels: Tensor, spurious: Tensor, evidence: Tensor | None = None, *, near: float = 0.0
+) -> Tensor:
+    """A = sum_j R_j 1[C = j]: the union of the segments judged spurious, or of what is near their evidence.
+
+    A critic judges a segment by where its evidence lies; a large segment whose
+    one bright spot is a letter is called spurious with all the bone in it.
 
     Parameters
     ----------
     labels : (n, H, W) int64, segment of each pixel, -1 for none
     spurious : (n, J) bool, the verdicts R
+    evidence : (n, H, W) float, positive effect of each pixel; needed for ``near`` above 0
+    near : in [0, 1].  0: whole segments, the paper's mask.  Above, of each
+        segment only the pixels that hold at least this share of its greatest
+        evidence, widened by ``MARGIN`` within the segments judged spurious
 
     Returns
     -------
     Tensor, (n, H, W), bool
+
+    Raises
+    ------
+    ValueError : ``near`` outside [0, 1], or above 0 without evidence
     """
+    if not 0 <= near <= 1:
+        raise ValueError(f"near must lie between 0 and 1, got {near}")
     n, height, width = labels.shape
     judged = torch.cat([spurious, spurious.new_zeros(n, 1)], 1)
     # Index -1 finds the appended column, which is never spurious.
-    return judged.gather(1, labels.reshape(n, -1) % judged.shape[1]).view(n, height, width)
+    segment = labels.reshape(n, -1) % judged.shape[1]
+    masks = judged.gather(1, segment).view(n, height, width)
+    if near == 0:
+        return masks
+    if evidence is None:
+        raise ValueError("masks near the evidence need the evidence; give it, or near=0")
+    held = evidence.clamp_min(0).reshape(n, -1)
+    peaks = held.new_zeros(n, judged.shape[1]).scatter_reduce(1, segment, held, "amax")
+    strong = (held >= near * peaks.gather(1, segment)).view(n, height, width) & masks
+    margin = round(MARGIN * max(height, width))
+    widened = nn.functional.max_pool2d(strong[:, None].float(), 2 * margin + 1, 1, margin)[:, 0]
+    return masks & (widened > 0)
 
 
 def _masks_like(images: Tensor, masks: Tensor, reduction: str) -> Tensor:

@@ -346,7 +346,7 @@ def placebo_masks(masks: Tensor, *, random_state: int) -> Tensor:
     return moved
 
 
-def shuffle_verdicts(spurious: Tensor, labels: Tensor, *, random_state: int) -> Tensor:
+def shuffle_verdicts(kinds: Tensor, labels: Tensor, *, random_state: int) -> Tensor:
     """Every case gets the verdicts on another case.
 
     Aligning with them shows what it is worth that verdicts speak of the image
@@ -355,23 +355,23 @@ def shuffle_verdicts(spurious: Tensor, labels: Tensor, *, random_state: int) -> 
 
     Parameters
     ----------
-    spurious : (n, J), the verdicts
+    kinds : (n, J), the verdicts
     labels : (n, H, W) int64, segment of each pixel, -1 for none
     random_state : int, draws who gets whose
 
     Returns
     -------
-    Tensor, (n, J), dtype of ``spurious``
+    Tensor, (n, J), dtype of ``kinds``
     """
     generator = stream(random_state, "shuffled verdicts")
-    present = segment_sums(labels, spurious.shape[1]) > 0
-    kinds = present.unique(dim=0, return_inverse=True)[1]
-    shuffled = spurious.clone()
-    for kind in kinds.unique():
-        cases = (kinds == kind).nonzero()[:, 0]
+    present = segment_sums(labels, kinds.shape[1]) > 0
+    patterns = present.unique(dim=0, return_inverse=True)[1]
+    shuffled = kinds.clone()
+    for pattern in patterns.unique():
+        cases = (patterns == pattern).nonzero()[:, 0]
         cases = cases[torch.randperm(len(cases), generator=generator)]
         # Each from its neighbour in a random ring, so that none of two or more gets its own.
-        shuffled[cases] = spurious[cases.roll(1)]
+        shuffled[cases] = kinds[cases.roll(1)]
     return shuffled
 
 

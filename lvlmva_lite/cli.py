@@ -45,7 +45,7 @@ def run(
         Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
     ],
     critic: Annotated[
-        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+        str, typer.Option(help="Who judges the segments: lexicon, openai, recorded, replay, simulated.")
     ] = "lexicon",
     critic_model: options.CriticModel = "",
     judge_model: options.JudgeModel = "",
@@ -65,12 +65,12 @@ def run(
     i_may_send_these_images: options.Consent = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     description: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="The expert's words, or a text file that holds them; default: those that ship.",
             metavar="TEXT|FILE",
         ),
-    ] = "",
+    ] = None,
     data_root: Annotated[
         str,
         typer.Option(
@@ -164,6 +164,7 @@ def run(
     from lvlmva_lite import methods, pipeline
     from lvlmva_lite.critic import providers
     from lvlmva_lite.critic.endpoint import server_name
+    from lvlmva_lite.critic.reading import read_description
     from lvlmva_lite.run_folder import RunFolder
 
     with options.bad_settings_told():
@@ -213,6 +214,9 @@ def run(
         folder = RunFolder(out, config)
     if critic == "openai":
         typer.echo(f"images and words go to {server_name(base_url)}; answers are kept in {store}", err=True)
+    if critic == "lexicon":
+        for line in read_description(config.expert_description).lines():
+            typer.echo(f"I read: {line}", err=True)
     # Some settings can be held against the data only once these are there.
     with folder, options.bad_settings_told(), options.failures_told():
         result = (pipeline if dataset == "decoy-mnist" else methods).run(
@@ -235,6 +239,11 @@ def run(
         typer.echo(pipeline.format_table(result.scores))
     else:
         typer.echo(methods.format_table(result))
+    if summary["critic"] and not summary["n_cases_judged_spurious"]:
+        typer.echo(
+            f"nothing was judged spurious in any of {summary['n_cases']} cases: "
+            "no mask taught the model anything; does the description dismiss what is in the images?"
+        )
     typer.echo(f"results: {out / 'results.json'}")
     options.tell_unusable(result.verdicts)
 

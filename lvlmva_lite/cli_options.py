@@ -153,8 +153,8 @@ def tell_unusable(said: Sequence[Critique | Verdict]) -> None:
         )
 
 
-def text_or_file(text: str) -> str:
-    """The text itself, or the contents of the file that it names.
+def text_or_file(text: str | None) -> str | None:
+    """The text itself, or the contents of the file that it names; None stays None.
 
     Raises
     ------
@@ -162,6 +162,8 @@ def text_or_file(text: str) -> str:
     """
     from lvlmva_lite.config import ConfigError
 
+    if text is None:
+        return None
     path = Path(text)
     looks_like_a_file = text and " " not in text.strip() and path.suffix
     try:

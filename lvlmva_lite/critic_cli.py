@@ -23,7 +23,7 @@ NCases = Annotated[int, typer.Option("--n", help="Cases of the run's alignment s
 NSegments = Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")]
 Seed = Annotated[int, typer.Option(help="Of the run that the cases come from.")]
 Description = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="The expert's words, or a text file that holds them; default: those that ship.",
         metavar="TEXT|FILE",
@@ -39,7 +39,7 @@ def estimate(
     dataset: Annotated[
         str, typer.Option(help="Whose images and description: decoy-mnist.")
     ] = "decoy-mnist",
-    description: Description = "",
+    description: Description = None,
     n_segments: NSegments = 6,
     samples: options.Samples = 1,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
@@ -88,7 +88,7 @@ def evaluate(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and evaluation.png.")],
     critic: Annotated[
-        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+        str, typer.Option(help="Who judges the segments: lexicon, openai, recorded, replay, simulated.")
     ] = "lexicon",
     against: Annotated[
         str, typer.Option(help="A second critic on the same cases, for the agreement.", metavar="CRITIC")
@@ -96,7 +96,7 @@ def evaluate(
     n_cases: NCases = 200,
     n_segments: NSegments = 6,
     seed: Seed = 0,
-    description: Description = "",
+    description: Description = None,
     train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
     critic_model: options.CriticModel = "",
     judge_model: options.JudgeModel = "",
@@ -177,10 +177,12 @@ def evaluate(
     kappa = evaluation.cohen_kappa(found.cases, *verdicts) if against else None
     evaluation.write_evaluation(out, evaluations, kappa, dataset=dataset, seed=seed)
     for scored in evaluations:
-        balanced = "-" if scored.balanced_accuracy is None else f"{scored.balanced_accuracy:.3f}"
+        found_share, spared = (
+            "-" if value is None else f"{value:.3f}" for value in (scored.sensitivity, scored.specificity)
+        )
         cost = scored.cost_per_100_verdicts
         typer.echo(
-            f"{scored.critic}: accuracy {scored.accuracy:.3f}, balanced {balanced}, "
+            f"{scored.critic}: sensitivity {found_share}, specificity {spared}, "
             f"undecided {scored.undecided:.3f}, {scored.n_verdicts} verdicts"
             + ("" if cost is None else f", {cost:.4f} USD per 100")
         )
@@ -217,7 +219,7 @@ def cases(
     n_cases: NCases = 20,
     n_segments: NSegments = 6,
     seed: Seed = 0,
-    description: Description = "",
+    description: Description = None,
     train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -358,7 +360,7 @@ def _blank_case(n_segments: int, description: str) -> Case:
     from lvlmva_lite.critic import Case
 
     labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
-    return Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", description)
+    return Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", description, torch.ones(28, 28))
 
 
 CaseId = Annotated[str | None, typer.Option("--case", metavar="CASE", help="Only about this case.")]

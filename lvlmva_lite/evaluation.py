@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
@@ -18,11 +19,9 @@ from torch import Tensor
 
 from lvlmva_lite import metrics, plots
 from lvlmva_lite.critic.store import Answer, Request
-from lvlmva_lite.critic.types import Case, Critic, Judge, Verdict
+from lvlmva_lite.critic.types import EMPTY, KINDS, Case, Critic, Judge, Verdict
 from lvlmva_lite.files import to_json, write_whole
-
-RULINGS = ("spurious", "relevant", "undecided")
-"""What a verdict can be, in the order of the columns of a confusion table."""
+from lvlmva_lite.pipeline import verdict_matrix
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,10 @@ class Evaluation:
     ----------
     critic, judge : names
     n_cases, n_verdicts : int
-    accuracy : undecided counts as wrong, in [0, 1]
-    balanced_accuracy : mean of the accuracies on truly spurious and truly
-        relevant segments; None if the cases hold only one kind
-    undecided : share of the verdicts, in [0, 1]
-    confusion : for each class name and for "all": truth -> ruling -> count
+    sensitivity, specificity, balanced_accuracy, accuracy, undecided, base_rate
+        of :func:`metrics.verdict_scores`, in [0, 1] or None
+    confusion : for each class name and for "all": truth -> kind -> count, of
+        :func:`metrics.kind_confusion`
     tokens_per_100_verdicts : in and out; None where no answer said how many
     cost_per_100_verdicts : US dollars; None where no price is known
     """
@@ -46,9 +44,12 @@ class Evaluation:
     judge: str
     n_cases: int
     n_verdicts: int
-    accuracy: float
+    sensitivity: float | None
+    specificity: float | None
     balanced_accuracy: float | None
+    accuracy: float
     undecided: float
+    base_rate: float
     confusion: dict[str, dict[str, dict[str, int]]]
     tokens_per_100_verdicts: float | None = None
     cost_per_100_verdicts: float | None = None
@@ -68,7 +69,7 @@ def evaluate(
     ----------
     cases : n cases of J segments each
     verdicts : n, in the same order
-    truth : (n, J) bool, True where a segment is spurious
+    truth : (n, J) int64, from :func:`metrics.segment_truth`
     critic : the critic's name, for the record
     tally : what the answers took, if models gave them
 
@@ -80,29 +81,19 @@ def evaluate(
         cases
     ):
         raise ValueError("cases, verdicts and truth must be of the same cases in the same order")
-    spurious = _matrix(verdicts)
-    measured = metrics.verdict_accuracy(
-        spurious, truth, torch.stack([case.segment_labels for case in cases])
-    )
-    classes = sorted({case.class_name for case in cases})
-    confusion = {name: _empty_table() for name in ("all", *classes)}
-    for case, ruled, true in zip(cases, spurious.tolist(), truth.tolist(), strict=True):
-        of_class = confusion[case.class_name]
-        for j in _present(case):
-            row = "spurious" if true[j] else "relevant"
-            column = "undecided" if math.isnan(ruled[j]) else RULINGS[int(ruled[j] == 0)]
-            of_class[row][column] += 1
-            confusion["all"][row][column] += 1
-    n_verdicts = sum(map(len, map(_present, cases)))
-    balanced = measured["balanced_accuracy"]
+    kinds = verdict_matrix(verdicts)
+    classes = [case.class_name for case in cases]
+    confusion = {"all": metrics.kind_confusion(kinds, truth)}
+    for name in sorted(set(classes)):
+        of_class = torch.tensor([one == name for one in classes])
+        confusion[name] = metrics.kind_confusion(kinds[of_class], truth[of_class])
+    n_verdicts = int((truth != EMPTY).sum())
     return Evaluation(
         critic=critic,
         judge=verdicts[0].judge,
         n_cases=len(cases),
         n_verdicts=n_verdicts,
-        accuracy=measured["accuracy"],
-        balanced_accuracy=None if math.isnan(balanced) else balanced,
-        undecided=measured["undecided"],
+        **metrics.verdict_scores(kinds, truth),
         confusion=confusion,
         tokens_per_100_verdicts=_per_100(tally and tally.tokens, n_verdicts),
         cost_per_100_verdicts=_per_100(tally and tally.cost, n_verdicts),
@@ -112,16 +103,16 @@ def evaluate(
 def cohen_kappa(cases: Sequence[Case], first: Sequence[Verdict], second: Sequence[Verdict]) -> float | None:
     """Agreement of two providers beyond chance (Cohen 1960), over all segments that hold a pixel.
 
-    Undecided is a ruling like any other.  1: they always agree, 0: no more
+    Of all four kinds; undecided is a ruling like any other.  1: they always agree, 0: no more
     than by chance; None where both gave one and the same ruling throughout,
     for which chance leaves no room.
     """
-    table = np.zeros((3, 3))
+    table = np.zeros((len(KINDS), len(KINDS)))
     for case, one, other in zip(cases, first, second, strict=True):
         if not case.case_id == one.case_id == other.case_id:
             raise ValueError("both providers' verdicts must be on the same cases in the same order")
         for j in _present(case):
-            table[_column(one.spurious[j]), _column(other.spurious[j])] += 1
+            table[KINDS.index(one.kinds[j]), KINDS.index(other.kinds[j])] += 1
     table /= table.sum()
     by_chance = float(table.sum(0) @ table.sum(1))
     return None if math.isclose(by_chance, 1.0) else (float(np.trace(table)) - by_chance) / (1 - by_chance)
@@ -184,54 +175,52 @@ def write_evaluation(
 
 
 def evaluation_figure(evaluations: Sequence[Evaluation]) -> Figure:
-    """For each provider: truth against ruling (counts), and the accuracy in each class."""
+    """For each provider: truth against kind (counts), and sensitivity and specificity in each class."""
     plots.set_theme()
     figure, axes = plt.subplots(
-        len(evaluations), 2, figsize=(9, 3.2 * len(evaluations)), squeeze=False, layout="constrained"
+        len(evaluations), 2, figsize=(10, 3.2 * len(evaluations)), squeeze=False, layout="constrained"
     )
     for (table, bars), evaluation in zip(axes, evaluations, strict=True):
         counts = evaluation.confusion["all"]
-        values = np.array([[counts[row][column] for column in RULINGS] for row in RULINGS[:2]])
-        shares = values / np.maximum(values.sum(1, keepdims=True), 1)
+        values = np.array([[row[kind] for kind in KINDS] for row in counts.values()])
+        shares = values / values.sum(1, keepdims=True)
         sns.heatmap(
             shares, annot=values, fmt="d", cmap="cividis", vmin=0, vmax=1, ax=table,
-            xticklabels=RULINGS, yticklabels=RULINGS[:2], cbar_kws={"label": "share of the row"},
+            xticklabels=KINDS, yticklabels=list(counts), cbar_kws={"label": "share of the row"},
         )  # fmt: skip
         table.set(xlabel="ruled", ylabel="in truth", title=evaluation.critic)
-        classes = [name for name in evaluation.confusion if name != "all"]
-        right = [_right_share(evaluation.confusion[name]) for name in classes]
-        sns.barplot(x=classes, y=right, ax=bars, color=sns.color_palette("colorblind")[0])
-        bars.set(ylim=(0, 1), xlabel="class", ylabel="verdict accuracy")
-        bars.axhline(evaluation.accuracy, color="black", linewidth=1, linestyle="--")
+        shown = pd.DataFrame(
+            [
+                {"class": name, "of": what, "share": share}
+                for name, rows in evaluation.confusion.items()
+                for what, share in zip(("sensitivity", "specificity"), _shares(rows), strict=True)
+            ]
+        )
+        sns.barplot(shown, x="class", y="share", hue="of", ax=bars)
+        bars.set(ylim=(0, 1), ylabel="of what was decided")
+        bars.legend(
+            title="", fontsize="small", ncols=2, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1)
+        )
         sns.despine(ax=bars)
     return figure
 
 
-def _matrix(verdicts: Sequence[Verdict]) -> Tensor:
-    return torch.tensor(
-        [
-            [math.nan if ruled is None else float(ruled) for ruled in verdict.spurious]
-            for verdict in verdicts
-        ]
+def _shares(rows: dict[str, dict[str, int]]) -> tuple[float, float]:
+    """Sensitivity and specificity of a confusion table, nan where there is nothing to be told."""
+    decided = {name: sum(row.values()) - row["undecided"] for name, row in rows.items()}
+    called = {name: row["spurious"] for name, row in rows.items()}
+    positives = decided.pop("spurious", 0)
+    found = called.pop("spurious", 0)
+    negatives = sum(decided.values())
+    return (
+        found / positives if positives else math.nan,
+        1 - sum(called.values()) / negatives if negatives else math.nan,
     )
 
 
 def _present(case: Case) -> list[int]:
     present = set(case.segment_labels.unique().tolist())
     return [j for j in range(case.n_segments) if j in present]
-
-
-def _column(ruled: bool | None) -> int:
-    return {True: 0, False: 1, None: 2}[ruled]
-
-
-def _empty_table() -> dict[str, dict[str, int]]:
-    return {row: dict.fromkeys(RULINGS, 0) for row in RULINGS[:2]}
-
-
-def _right_share(table: dict[str, dict[str, int]]) -> float:
-    total = sum(sum(row.values()) for row in table.values())
-    return sum(table[row][row] for row in table) / max(total, 1)
 
 
 def _per_100(amount: float | None, n_verdicts: int) -> float | None:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
-from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.baselines import dfr, jtt, placebo_masks, subg
 from lvlmva_lite.config import FITTED_ON, Config, ConfigError
 from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection
+from lvlmva_lite.critic.types import UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.environment import environment
 from lvlmva_lite.models import predict
@@ -35,6 +35,7 @@ from lvlmva_lite.pipeline import (
     prepare,
     taking_part,
     verdict_matrix,
+    verdict_quality,
 )
 from lvlmva_lite.segmentation import Segments
 from lvlmva_lite.threads import as_configured
@@ -107,7 +108,7 @@ class MethodResult:
     Attributes
     ----------
     config : Config
-    indices, attributions, segments, critiques, verdicts, spurious, masks
+    indices, attributions, segments, critiques, verdicts, kinds, masks
         of the alignment set, as in :class:`pipeline.Result`; critiques and
         verdicts are empty and masks those used where nobody was asked
     models : dict of nn.Module, "before" and "after"
@@ -116,7 +117,6 @@ class MethodResult:
     group_names : tuple of str
     trials : list of dict, the settings tried and their "score"
     spurious_share_align : share of the alignment set that shows the spurious feature
-    verdicts_right : of :func:`metrics.verdict_accuracy`, or None where nobody judged
     """
 
     config: Config
@@ -125,7 +125,7 @@ class MethodResult:
     segments: Segments
     critiques: list[Critique]
     verdicts: list[Verdict]
-    spurious: Tensor
+    kinds: Tensor
     masks: Tensor
     models: dict[str, nn.Module]
     scores: dict[str, Score]
@@ -133,7 +133,6 @@ class MethodResult:
     group_names: tuple[str, ...]
     trials: list[dict[str, Any]]
     spurious_share_align: float
-    verdicts_right: dict[str, float] | None
 
     def summary(self) -> dict:
         """The numbers of a run as plain values, ready for JSON."""
@@ -150,13 +149,16 @@ class MethodResult:
             "accuracy_after": after.accuracy,
             "mu_align_before": before.mu_align,
             "mu_align_after": after.mu_align,
-            "verdict_accuracy": after.verdict_accuracy,
+            "verdict_sensitivity": after.verdict_sensitivity,
+            "verdict_specificity": after.verdict_specificity,
             "verdict_balanced_accuracy": after.verdict_balanced_accuracy,
+            "verdict_accuracy": after.verdict_accuracy,
+            "verdict_base_rate": after.verdict_base_rate,
             "spurious_share_align": self.spurious_share_align,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
-            "n_undecided": int(self.spurious.isnan().sum()),
-            "n_cases_undecided": int(self.spurious.isnan().any(1).sum()),
+            "n_undecided": int((self.kinds == UNDECIDED).sum()),
+            "n_cases_undecided": int((self.kinds == UNDECIDED).any(1).sum()),
             "critic": self.critiques[0].critic if self.critiques else None,
             "judge": self.verdicts[0].judge if self.verdicts else None,
             "groups": {
@@ -197,7 +199,7 @@ def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor:
 
 
 def candidates(
-    prepared: Prepared, method: str, spurious: Tensor | None = None, *, progress: bool = False
+    prepared: Prepared, method: str, kinds: Tensor | None = None, *, progress: bool = False
 ) -> Callable[[dict[str, Any]], Fitted]:
     """The method as a function from one of its ``TRIALS`` to a trained model.
 
@@ -205,7 +207,7 @@ def candidates(
     ----------
     prepared : the model, its alignment set and its data
     method : of ``config.METHODS``
-    spurious : (N, J) float verdicts; for "lvlm-va" and "placebo"
+    kinds : (N, J) int64 verdicts, codes of ``KINDS``; for "lvlm-va" and "placebo"
 
     Raises
     ------
@@ -226,8 +228,8 @@ def candidates(
         return Fitted(prepared.aligned(masks, keep, progress=progress, **settings), (train,))
 
     if method in ("lvlm-va", "placebo"):
-        masks = correction_masks(prepared.found.segments.labels, spurious == 1)
-        keep = taking_part(spurious, masks, config.keep_unjudged)
+        masks = prepared.masks(kinds)
+        keep = taking_part(kinds, masks, config.keep_unjudged)
         if method == "placebo":
             masks = placebo_masks(masks, random_state=config.seed)
     elif method == "rrr-gt":
@@ -319,13 +321,14 @@ def run(
     found, chosen = prepared.found, prepared.chosen
     critiques: list[Critique] = []
     verdicts: list[Verdict] = []
-    spurious = torch.full(found.truth.shape, float("nan"))
-    ruled = None
+    kinds = torch.full(found.truth.shape, UNDECIDED)
+    right: dict[str, float | None] = {}
     masks = torch.zeros_like(chosen.spurious_masks)
     if asks:
         critic, judge = providers.make(
             config.critic, config.critic_settings, connection, seed=config.seed,
             truth=found.truth_by_case() if config.critic == "simulated" else None,
+            recording=config.recording,
         )  # fmt: skip
         critiques = criticise_all(
             critic,
@@ -336,23 +339,19 @@ def run(
             progress=progress,
         )
         verdicts = judge_all(judge, critiques, found.segments.n_segments, progress=progress)
-        spurious = verdict_matrix(verdicts)
-        ruled = metrics.verdict_accuracy(spurious, found.truth, found.segments.labels)
-        masks = correction_masks(found.segments.labels, spurious == 1)
+        kinds = verdict_matrix(verdicts)
+        right = verdict_quality(kinds, found.truth)
+        masks = prepared.masks(kinds)
     elif config.method == "rrr-gt":
         masks = chosen.spurious_masks
     validation = load_split(config, "validation")
-    make = candidates(prepared, config.method, spurious, progress=progress)
+    make = candidates(prepared, config.method, kinds, progress=progress)
     fitted, trials = best_trial(make, config.method, validation)
     seconds = time.perf_counter() - start
     fitted.check_held_out(prepared.test)
     models = {"before": prepared.model, "after": fitted.model}
-    right = {} if ruled is None else {
-        "verdict_accuracy": ruled["accuracy"],
-        "verdict_balanced_accuracy": ruled["balanced_accuracy"],
-    }  # fmt: skip
     return MethodResult(
-        config, found.indices, found.attributions, found.segments, critiques, verdicts, spurious, masks,
+        config, found.indices, found.attributions, found.segments, critiques, verdicts, kinds, masks,
         models,
         {
             "before": Score(**prepared.score(prepared.model), seconds=prepared.training_seconds),
@@ -362,5 +361,4 @@ def run(
         prepared.test.group_names,
         trials,
         chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
-        ruled,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,8 +13,15 @@ from scipy import stats
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from lvlmva_lite.critic.types import BACKGROUND, EMPTY, KINDS, RELEVANT, SPURIOUS, UNDECIDED
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 from lvlmva_lite.threads import threads
+
+NOT_SPURIOUS = 3
+"""In the truth: not spurious, and nobody knows whether core."""
+
+TRUTHS = ("core", "spurious", "neither", "not spurious")
+"""What a segment can be in truth; the code is the place here, -1 for an empty segment."""
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> float:
@@ -260,8 +268,14 @@ def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10)
 
 
 @threads()
-def segment_truth(labels: Tensor, n_segments: int, attributions: Tensor, spurious_masks: Tensor) -> Tensor:
-    """Which segments hold most of their positive effect on the spurious feature.
+def segment_truth(
+    labels: Tensor,
+    n_segments: int,
+    attributions: Tensor,
+    spurious_masks: Tensor,
+    core_masks: Tensor | None = None,
+) -> Tensor:
+    """What each segment holds more than half of its positive effect on.
 
     The yardstick for verdicts.  Reads the ground truth: for evaluation only.
 
@@ -271,38 +285,101 @@ def segment_truth(labels: Tensor, n_segments: int, attributions: Tensor, spuriou
     n_segments : J
     attributions : (n, H, W) float
     spurious_masks : (n, H, W) bool
+    core_masks : (n, H, W) bool, or None where it is not known
+        A pixel on both features is spurious.
 
     Returns
     -------
-    Tensor, (n, J), bool; False for empty segments
+    Tensor, (n, J), int64
+        0 core, 1 spurious, 2 neither (or less than half on each), 3 not
+        spurious, where no core mask is known; -1 for empty segments.  The
+        first three are the codes of the kinds that a right verdict gives.
     """
     mass = positive_effect(attributions)
-    on_spurious = segment_sums(labels, n_segments, mass * spurious_masks)
-    return on_spurious > 0.5 * segment_sums(labels, n_segments, mass)
+    held = partial(segment_sums, labels, n_segments)
+    half = 0.5 * held(mass)
+    truth = torch.full(half.shape, NOT_SPURIOUS if core_masks is None else BACKGROUND)
+    if core_masks is not None:
+        truth[held(mass * (core_masks & ~spurious_masks)) > half] = RELEVANT
+    truth[held(mass * spurious_masks) > half] = SPURIOUS
+    truth[segment_sums(labels, n_segments) == 0] = EMPTY
+    return truth
 
 
-def verdict_accuracy(spurious: Tensor, truth: Tensor, labels: Tensor) -> dict[str, float]:
-    """How often verdicts meet the ground truth, over all segments that hold a pixel.
+def right_verdicts(truth: Tensor) -> Tensor:
+    """The verdicts that a critic without fault gives on a truth.
+
+    Relevant on the core, and on what is known only not to be spurious;
+    background on what is neither and on empty segments.
 
     Parameters
     ----------
-    spurious : (n, J) float, 1 spurious, 0 not, nan undecided
-    truth : (n, J) bool, from :func:`segment_truth`
-    labels : (n, H, W) int64, segment of each pixel
+    truth : (n, J) int64, from :func:`segment_truth`
+
+    Returns
+    -------
+    Tensor, (n, J), int64, codes of ``critic.types.KINDS``
+    """
+    # By code: core, spurious, neither, not spurious; -1 is the last.
+    return torch.tensor([RELEVANT, SPURIOUS, BACKGROUND, RELEVANT, BACKGROUND])[truth]
+
+
+def verdict_scores(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
+    """How well verdicts tell what is spurious, over all segments that hold a pixel.
+
+    Parameters
+    ----------
+    kinds : (n, J) int64, codes of ``critic.types.KINDS``
+    truth : (n, J) int64, from :func:`segment_truth`
+
+    Returns
+    -------
+    dict of float in [0, 1]
+        "sensitivity": share of the truly spurious segments called spurious,
+        and "specificity": share of the others not called so, each among the
+        segments that were decided, None if there are none such.
+        "balanced_accuracy": their mean, None if one is.
+        "accuracy": share called rightly spurious or not; undecided is wrong.
+        "undecided": share.
+        "base_rate": the accuracy of calling everything relevant.
+    """
+    present = truth != EMPTY
+    kinds, spurious = kinds[present], truth[present] == SPURIOUS
+    called, decided = kinds == SPURIOUS, kinds != UNDECIDED
+    right = decided & (called == spurious)
+    sensitivity, specificity = (_share(right[decided & part]) for part in (spurious, ~spurious))
+    undefined = sensitivity is None or specificity is None
+    return {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "balanced_accuracy": None if undefined else (sensitivity + specificity) / 2,
+        "accuracy": _share(right),
+        "undecided": _share(~decided),
+        "base_rate": _share(~spurious),
+    }
+
+
+def kind_confusion(kinds: Tensor, truth: Tensor) -> dict[str, dict[str, int]]:
+    """Truth against verdict, over all segments that hold a pixel.
+
+    Parameters
+    ----------
+    kinds, truth : (n, J) int64, as for :func:`verdict_scores`
 
     Returns
     -------
     dict
-        "accuracy" (an undecided segment counts as wrong), "balanced_accuracy"
-        (mean of the accuracies on truly spurious and truly relevant
-        segments; most segments are relevant), "undecided" (share), all in
-        [0, 1]
+        for each of ``TRUTHS`` that occurs: kind -> count
     """
-    present = segment_sums(labels, truth.shape[1]) > 0
-    spurious, truth = spurious[present], truth[present]
-    right = (spurious == truth).double()
+    table = torch.zeros(len(TRUTHS), len(KINDS), dtype=torch.int64)
+    present = truth != EMPTY
+    table.index_put_((truth[present], kinds[present]), torch.tensor(1), accumulate=True)
     return {
-        "accuracy": right.mean().item(),
-        "balanced_accuracy": (right[truth].mean().item() + right[~truth].mean().item()) / 2,
-        "undecided": spurious.isnan().double().mean().item(),
+        name: dict(zip(KINDS, row, strict=True))
+        for name, row in zip(TRUTHS, table.tolist(), strict=True)
+        if any(row)
     }
+
+
+def _share(values: Tensor) -> float | None:
+    return values.double().mean().item() if len(values) else None

@@ -22,6 +22,8 @@ from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Case, Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection, CriticSettings
+from lvlmva_lite.critic.recordings import DEFAULT_PROMPT
+from lvlmva_lite.critic.types import BACKGROUND, KINDS, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import (
     ShortcutDataset,
     knee_phantom,
@@ -42,7 +44,7 @@ from lvlmva_lite.models import (
     small_resnet,
 )
 from lvlmva_lite.sampling import sample_alignment_set
-from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
+from lvlmva_lite.segmentation import Segments, filled, positive_effect, ppeps_wgm, segment_sums
 from lvlmva_lite.streams import stream
 from lvlmva_lite.superpixels import sam, superpixels
 from lvlmva_lite.threads import as_configured
@@ -59,8 +61,10 @@ class Score:
         there are none such
     mu_align : share of attribution outside the spurious feature, test set
     wga, aga : worst and average accuracy over the test set's groups
-    verdict_accuracy, verdict_balanced_accuracy : of critic and judge, None
-        where nobody judged
+    verdict_sensitivity, verdict_specificity, verdict_balanced_accuracy,
+    verdict_accuracy, verdict_base_rate : of critic and judge, from
+        :func:`metrics.verdict_scores`; None where nobody judged or there was
+        nothing of the sort to judge
     seconds : wall time of what this row needed beyond the row before it
     """
 
@@ -70,8 +74,11 @@ class Score:
     seconds: float
     wga: float | None = None
     aga: float | None = None
-    verdict_accuracy: float | None = None
+    verdict_sensitivity: float | None = None
+    verdict_specificity: float | None = None
     verdict_balanced_accuracy: float | None = None
+    verdict_accuracy: float | None = None
+    verdict_base_rate: float | None = None
 
 
 ROWS = {
@@ -95,7 +102,7 @@ class Result:
     segments : Segments
     critiques : list of N times the number of samples
     verdicts : list of N
-    spurious : Tensor, (N, J), float: 1 spurious, 0 not, nan undecided
+    kinds : Tensor, (N, J), int64, codes of ``KINDS``
     masks : Tensor, (N, H, W), bool, what the verdicts amount to
     models : dict of nn.Module, by the keys of ``ROWS``
     scores : dict of Score, by the keys of ``ROWS``
@@ -107,7 +114,7 @@ class Result:
     segments: Segments
     critiques: list[Critique]
     verdicts: list[Verdict]
-    spurious: Tensor
+    kinds: Tensor
     masks: Tensor
     models: dict[str, nn.Module]
     scores: dict[str, Score]
@@ -122,11 +129,15 @@ class Result:
             "mu_align_before": before.mu_align,
             "mu_align_after": after.mu_align,
             "mu_align_ground_truth_masks": bound.mu_align,
+            "verdict_sensitivity": after.verdict_sensitivity,
+            "verdict_specificity": after.verdict_specificity,
+            "verdict_balanced_accuracy": after.verdict_balanced_accuracy,
             "verdict_accuracy": after.verdict_accuracy,
+            "verdict_base_rate": after.verdict_base_rate,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
-            "n_undecided": int(self.spurious.isnan().sum()),
-            "n_cases_undecided": int(self.spurious.isnan().any(1).sum()),
+            "n_undecided": int((self.kinds == UNDECIDED).sum()),
+            "n_cases_undecided": int((self.kinds == UNDECIDED).any(1).sum()),
             "critic": self.critiques[0].critic,
             "judge": self.verdicts[0].judge,
             "seed": self.config.seed,
@@ -138,9 +149,12 @@ class Result:
 
 
 def make_cases(
-    dataset: ShortcutDataset, indices: Tensor, segments: Segments, description: str
+    dataset: ShortcutDataset, indices: Tensor, attributions: Tensor, segments: Segments, description: str
 ) -> list[Case]:
-    """The cases of an alignment set: image, segments, label and words, and nothing else."""
+    """The cases of an alignment set: image, segments with their evidence, label and words.
+
+    ``attributions`` are the maps (n, H, W) that were segmented; their positive part is the evidence.
+    """
     return [
         Case(
             case_id=f"{dataset.name}-{index}",
@@ -149,6 +163,7 @@ def make_cases(
             n_segments=segments.n_segments,
             class_name=dataset.class_names[dataset.labels[index]],
             description=description,
+            evidence=attributions[i].clamp_min(0).float(),
         )
         for i, index in enumerate(indices.tolist())
     ]
@@ -164,7 +179,7 @@ class AlignmentSet:
     attributions : Tensor, (N, H, W), smoothed if the config says so
     segments : Segments
     cases : list of N
-    truth : Tensor, (N, J), bool, from :func:`metrics.segment_truth`; not for critics
+    truth : Tensor, (N, J), int64, from :func:`metrics.segment_truth`; not for critics
     """
 
     indices: Tensor
@@ -173,8 +188,8 @@ class AlignmentSet:
     cases: list[Case]
     truth: Tensor
 
-    def truth_by_case(self) -> dict[str, list[bool]]:
-        """Whether each segment is spurious in truth, by case id."""
+    def truth_by_case(self) -> dict[str, list[int]]:
+        """The truth about each segment, by case id."""
         return {case.case_id: row for case, row in zip(self.cases, self.truth.tolist(), strict=True)}
 
 
@@ -252,6 +267,7 @@ class Prepared:
             seed=self.config.seed,
             # The one critic that is shown the ground truth, and says so in its name.
             truth=self.found.truth_by_case() if (critic_name or self.config.critic) == "simulated" else None,
+            recording=self.config.recording,
         )  # fmt: skip
         critiques = criticise_all(critic, self.found.cases, progress=progress)
         return verdict_matrix(
@@ -296,10 +312,19 @@ class Prepared:
             )  # fmt: skip
         return student
 
-    def aligned_by_verdicts(self, spurious: Tensor, **settings: float) -> nn.Module:
+    def masks(self, kinds: Tensor) -> Tensor:
+        """What verdicts (N, J) amount to, (N, H, W) bool, by the config's ``mask`` and ``mask_near``."""
+        judged = kinds == SPURIOUS
+        if self.config.mask == "spurious+background":
+            judged |= kinds == BACKGROUND
+        return correction_masks(
+            self.found.segments.labels, judged, self.found.attributions, near=self.config.mask_near
+        )
+
+    def aligned_by_verdicts(self, kinds: Tensor, **settings: float) -> nn.Module:
         """As :meth:`aligned`, with the masks that verdicts (N, J) amount to."""
-        masks = correction_masks(self.found.segments.labels, spurious == 1)
-        return self.aligned(masks, taking_part(spurious, masks, self.config.keep_unjudged), **settings)
+        masks = self.masks(kinds)
+        return self.aligned(masks, taking_part(kinds, masks, self.config.keep_unjudged), **settings)
 
     @as_configured
     def score(self, model: nn.Module) -> dict[str, float]:
@@ -475,6 +500,8 @@ def segment(config: Config, images: Tensor, attributions: Tensor, *, progress: b
 def _alignment_set(
     config: Config, train: ShortcutDataset, model: nn.Module, baselines: Tensor, progress: bool
 ) -> AlignmentSet:
+    if config.recording is not None:
+        return _recorded_set(config, train)
     probabilities = predict_proba(model, train.images)
     indices = sample_alignment_set(
         probabilities, train.labels, config.n_align,
@@ -490,29 +517,59 @@ def _alignment_set(
     return make_alignment_set(train, indices, attributions, segments, config.expert_description)
 
 
+def _recorded_set(config: Config, train: ShortcutDataset) -> AlignmentSet:
+    """The cases that a real model answered, as they were put before it."""
+    recording, settings = config.recording, config.critic_settings
+    cases = recording.answered(settings.prompt or DEFAULT_PROMPT, settings.model)[: config.n_align]
+    indices, labels = recording.indices[cases], recording.segment_labels[cases]
+    for what, ours, theirs in (
+        ("labels", train.labels, recording.class_labels),
+        ("groups", train.groups, recording.groups),
+    ):
+        if int(indices.max()) >= len(train) or not torch.equal(ours[indices], theirs[cases]):
+            raise ConfigError(
+                f"the images are not those of the recorded cases {recording.name}: their {what} differ; "
+                "give the data they were made with, or another critic"
+            )
+    attributions = recording.attributions[cases]
+    n, n_segments = len(cases), recording.n_segments
+    nothing = torch.full((n,), math.nan, dtype=torch.float64)
+    segments = Segments(
+        labels, segment_sums(labels, n_segments, positive_effect(attributions)),
+        nothing.expand(2, n_segments, n).permute(2, 1, 0), nothing.expand(2, 2, n_segments, n).permute(3, 2, 0, 1),
+        nothing, nothing,
+    )  # fmt: skip
+    return make_alignment_set(train, indices, attributions, segments, config.expert_description)
+
+
 def make_alignment_set(
     train: ShortcutDataset, indices: Tensor, attributions: Tensor, segments: Segments, description: str
 ) -> AlignmentSet:
     """Cases and their truth from what was sampled (N,), explained (N, H, W) and segmented."""
+    core = None if train.core_masks is None else train.core_masks[indices]
     return AlignmentSet(
         indices,
         attributions,
         segments,
-        make_cases(train, indices, segments, description),
+        make_cases(train, indices, attributions, segments, description),
         metrics.segment_truth(
-            segments.labels, segments.n_segments, attributions, train.spurious_masks[indices]
+            segments.labels, segments.n_segments, attributions, train.spurious_masks[indices], core
         ),
     )
 
 
 def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
-    """Verdicts as a tensor (n, J), float: 1 spurious, 0 not, nan undecided."""
-    return torch.tensor(
-        [[float("nan") if ruled is None else float(ruled) for ruled in v.spurious] for v in verdicts]
-    )
+    """Verdicts as a tensor (n, J), int64, codes of ``KINDS``."""
+    return torch.tensor([[KINDS.index(kind) for kind in verdict.kinds] for verdict in verdicts])
 
 
-def taking_part(spurious: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
+def verdict_quality(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
+    """The verdict fields of :class:`Score`, of verdicts (n, J) and :func:`metrics.segment_truth`."""
+    scores = metrics.verdict_scores(kinds, truth)
+    return {f"verdict_{name}": value for name, value in scores.items() if name != "undecided"}
+
+
+def taking_part(kinds: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
     """Which alignment samples teach: those in which something was judged spurious.
 
     With ``keep_unjudged``, or where nothing was judged spurious anywhere (there
@@ -522,7 +579,7 @@ def taking_part(spurious: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
 
     Parameters
     ----------
-    spurious : (n, J) float, 1 spurious, 0 not, nan undecided
+    kinds : (n, J) int64, codes of ``KINDS``
     masks : (n, H, W) bool
 
     Returns
@@ -531,7 +588,7 @@ def taking_part(spurious: Tensor, masks: Tensor, keep_unjudged: bool) -> Tensor:
     """
     judged = masks.flatten(1).any(1)
     if keep_unjudged or not judged.any():
-        return judged | ~spurious.isnan().any(1)
+        return judged | ~(kinds == UNDECIDED).any(1)
     return judged
 
 
@@ -585,21 +642,18 @@ def run(
         config.critic, config.critic_settings, connection, seed=config.seed,
         # The one critic that is shown the ground truth, and says so in its name.
         truth=found.truth_by_case() if config.critic == "simulated" else None,
+        recording=config.recording,
     )  # fmt: skip
     critiques = criticise_all(
         critic, found.cases, known=known_critiques, on_critique=on_critique, judge=judge, progress=progress
     )
     verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
-    spurious = verdict_matrix(verdicts)
-    masks = correction_masks(found.segments.labels, spurious == 1)
+    kinds = verdict_matrix(verdicts)
+    masks = ready.masks(kinds)
 
-    models["lvlm_va"] = ready.aligned_by_verdicts(spurious, progress=progress)
-    ruled = metrics.verdict_accuracy(spurious, found.truth, found.segments.labels)
+    models["lvlm_va"] = ready.aligned_by_verdicts(kinds, progress=progress)
     scores["lvlm_va"] = scored(
-        models["lvlm_va"],
-        finding_seconds + clock.lap(),
-        verdict_accuracy=ruled["accuracy"],
-        verdict_balanced_accuracy=ruled["balanced_accuracy"],
+        models["lvlm_va"], finding_seconds + clock.lap(), **verdict_quality(kinds, found.truth)
     )
 
     # The bound: the same samples and budget, with the square's own pixels for masks.
@@ -615,7 +669,7 @@ def run(
         found.segments,
         critiques,
         verdicts,
-        spurious,
+        kinds,
         masks,
         models,
         scores,
@@ -635,12 +689,21 @@ class _Clock:
 
 
 def format_table(scores: Mapping[str, Score]) -> str:
-    """The result table as text, one row per model."""
-    lines = [f"{'':<20}{'decoy test':>11}{'clean MNIST':>13}{'mu_Align':>10}{'verdicts':>10}{'seconds':>9}"]
+    """The result table as text, one row per model.
+
+    "found" is the sensitivity of the verdicts for what is spurious, "spared"
+    their specificity.
+    """
+    lines = [
+        f"{'':<20}{'decoy test':>11}{'clean MNIST':>13}{'mu_Align':>10}{'found':>8}{'spared':>8}{'seconds':>9}"
+    ]
     for row, score in scores.items():
-        verdicts = "-" if score.verdict_accuracy is None else f"{score.verdict_accuracy:.3f}"
+        found, spared = (
+            "-" if value is None else f"{value:.3f}"
+            for value in (score.verdict_sensitivity, score.verdict_specificity)
+        )
         lines.append(
             f"{ROWS[row]:<20}{score.accuracy:>11.3f}{score.accuracy_clean:>13.3f}"
-            f"{score.mu_align:>10.3f}{verdicts:>10}{score.seconds:>9.1f}"
+            f"{score.mu_align:>10.3f}{found:>8}{spared:>8}{score.seconds:>9.1f}"
         )
     return "\n".join(lines)

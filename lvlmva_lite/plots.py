@@ -11,12 +11,21 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from lvlmva_lite.critic.types import segment_names
 
 SPURIOUS = "#d55e00"
 """Vermilion of the Okabe-Ito palette: what is judged spurious, wherever it is drawn."""
+
+KIND_STYLES = {
+    "relevant": ("#56b4e9", ""),
+    "spurious": (SPURIOUS, "////"),
+    "background": ("#999999", "..."),
+    "undecided": ("#f0e442", "xx"),
+}
+"""Colour (of the Okabe-Ito palette, and grey) and hatching of each kind of verdict."""
 
 
 def set_theme() -> None:
@@ -53,26 +62,31 @@ def show_attribution(axis: Axes, attribution: Tensor, limit: float | None = None
     )
 
 
-def show_segments(axis: Axes, image: Tensor, labels: Tensor, spurious: Sequence[bool] = ()) -> None:
-    """Draw segments over a dimmed image, each with its letter; spurious ones in vermilion.
+def show_segments(axis: Axes, image: Tensor, labels: Tensor, kinds: Sequence[str] = ()) -> None:
+    """Draw segments over a dimmed image, each with its letter, in the colour and hatching of its kind.
 
     Parameters
     ----------
     image : (C, H, W) in [0, 1]
     labels : (H, W) int64, -1 for none
-    spurious : verdict of each segment; empty: colour each segment differently
+    kinds : of ``KIND_STYLES``, one for each segment; empty: colour each segment differently
     """
     show_image(axis, image * 0.45)
     n_segments = int(labels.max()) + 1
-    if len(spurious):
-        colours = [SPURIOUS if ruled else "#999999" for ruled in spurious]
+    if len(kinds):
+        colours = [KIND_STYLES[kind][0] for kind in kinds]
     else:
-        # Without vermilion and grey, which stand for verdicts.
+        # Without vermilion and grey, which stand for a verdict at first sight.
         palette = sns.color_palette("colorblind", 10)
         colours = [palette[i] for i in (0, 1, 2, 4, 8, 9, 5, 6)] * 8
     marked = np.ma.masked_less(labels.numpy(), 0)
     axis.imshow(marked, cmap=ListedColormap(colours[: max(n_segments, 1)]), vmin=-0.5,
                 vmax=max(n_segments, 1) - 0.5, alpha=0.75)  # fmt: skip
+    for j, kind in enumerate(kinds[:n_segments]):
+        if KIND_STYLES[kind][1] and bool((labels == j).any()):
+            axis.contourf(
+                labels.numpy() == j, levels=[0.5, 1.5], colors="none", hatches=[KIND_STYLES[kind][1]]
+            )
     for name, j in zip(segment_names(n_segments), range(n_segments), strict=True):
         pixels = np.argwhere(labels.numpy() == j)
         if len(pixels):
@@ -80,6 +94,18 @@ def show_segments(axis: Axes, image: Tensor, labels: Tensor, spurious: Sequence[
             row, column = pixels[((pixels - pixels.mean(0)) ** 2).sum(1).argmin()]
             axis.text(column, row, name, color="white", fontsize=8, weight="bold", ha="center", va="center",
                       bbox={"boxstyle": "circle,pad=0.12", "fc": "black", "ec": "none", "alpha": 0.65})  # fmt: skip
+
+
+def kind_legend(figure: Figure, kinds: Sequence[str] = tuple(KIND_STYLES)) -> None:
+    """A legend of the kinds below a figure of :func:`show_segments`."""
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="black", label=kind)
+        for kind, (colour, hatch) in KIND_STYLES.items()
+        if kind in kinds
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize="small"
+    )
 
 
 def show_mask(axis: Axes, image: Tensor, mask: Tensor) -> None:

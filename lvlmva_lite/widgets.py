@@ -50,14 +50,13 @@ def case_browser(
 
 
 def _page(case: Case, verdict: Verdict, critique: Critique) -> str:
-    words = {True: "spurious", False: "relevant", None: "undecided"}
     ruled = [
-        f"{name}: {words[r]}"
-        for name, r in zip(segment_names(case.n_segments), verdict.spurious, strict=True)
+        f"{name}: {kind}" for name, kind in zip(segment_names(case.n_segments), verdict.kinds, strict=True)
     ]
     figure, axes = plots.image_grid(1, 2, size=2)
     plots.show_image(axes[0, 0], case.image)
-    plots.show_segments(axes[0, 1], case.image, case.segment_labels, [bool(r) for r in verdict.spurious])
+    plots.show_segments(axes[0, 1], case.image, case.segment_labels, verdict.kinds)
+    plots.kind_legend(figure, verdict.kinds)
     picture = _picture(figure, f"A {case.class_name} and its segments; {', '.join(ruled)}")
     text = "<br>".join(html.escape(line) for line in critique.text.splitlines())
     return f'{picture}<p style="line-height: 1.4">{text}</p><p><b>Judge:</b> {html.escape(", ".join(ruled))}</p>'

@@ -28,6 +28,9 @@ def critic_or_judge(body: dict) -> str:
 class AnsweringServer:
     """Serves while the ``with`` block lasts.
 
+    Each answer takes ``seconds``.  After the first, answers wait until ``wait_for`` requests
+    have been under way at one time, for ten seconds at most: a slow client has its chance.
+
     Attributes
     ----------
     url : str, for ``base_url``
@@ -37,12 +40,17 @@ class AnsweringServer:
     """
 
     def __init__(
-        self, reply: Callable[[dict], object] = critic_or_judge, *, usage=(100, 20), seconds: float = 0.0
+        self,
+        reply: Callable[[dict], object] = critic_or_judge,
+        *,
+        usage=(100, 20),
+        seconds: float = 0.0,
+        wait_for: int = 1,
     ) -> None:
         self.bodies: list[dict] = []
         self.redirect = ""
         self.busiest = self._busy = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,6 +63,9 @@ class AnsweringServer:
                     server.bodies.append(body)
                     server._busy += 1
                     server.busiest = max(server.busiest, server._busy)
+                    server._lock.notify_all()
+                    if len(server.bodies) > 1:
+                        server._lock.wait_for(lambda: server.busiest >= wait_for, 10)
                 time.sleep(seconds)
                 answer = reply(body)
                 status, answer = answer if isinstance(answer, tuple) else (200, answer)

@@ -199,7 +199,7 @@ def test_two_weights_by_hand(core, shortcut, seed):
     assert penalty.item() == pytest.approx((t**2).sum().item() * shortcut**2, abs=1e-12)
     (gradient,) = torch.autograd.grad(penalty, weights)
     through_p = (shortcut**2 * t * (1 - t**2))[:, None] * inputs
-    expected = through_p.sum(0) + torch.tensor([0.0, 2 * shortcut]) * (t**2).sum()
+    expected = through_p.sum(0) + torch.tensor([0.0, 2 * shortcut], dtype=torch.float64) * (t**2).sum()
     torch.testing.assert_close(gradient, expected)
 
 
@@ -415,3 +415,39 @@ def test_images_may_lie_on_a_gpu(empty):
         data = [tensor.to(device) for tensor in (images, labels, images, labels, masks & (not empty))]
         losses.append(align(model, *data, penalty_weight=1, epochs=1)[0]["cross_entropy"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 1.0))
+def test_masks_near_the_evidence_lie_in_the_segments_and_hold_their_peaks(seed, near):
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, 3, (2, 16, 16), generator=draw)
+    evidence = torch.rand(2, 16, 16, generator=draw)
+    spurious = torch.rand(2, 3, generator=draw) < 0.5
+    whole = correction_masks(labels, spurious)
+    masks = correction_masks(labels, spurious, evidence, near=near)
+    assert not (masks & ~whole).any()
+    for i, j in spurious.nonzero().tolist():
+        inside = labels[i] == j
+        if inside.any():
+            assert masks[i].flatten()[(evidence[i] * inside).argmax()]
+    assert torch.equal(correction_masks(labels, spurious, evidence, near=0.0), whole)
+    stronger = correction_masks(labels, spurious, evidence, near=min(1.0, near + 0.1))
+    assert not (stronger & ~masks).any()
+
+
+def test_a_big_segment_is_masked_where_its_letter_is():
+    labels = torch.zeros(1, 64, 64, dtype=torch.int64)
+    evidence = torch.full((1, 64, 64), 0.1)
+    evidence[0, 10:14, 10:14] = 1.0
+    masks = correction_masks(labels, torch.tensor([[True]]), evidence, near=0.5)
+    expected = torch.zeros(1, 64, 64, dtype=torch.bool)
+    expected[0, 8:16, 8:16] = True
+    assert torch.equal(masks, expected)
+
+
+def test_masks_near_evidence_need_it():
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="evidence"):
+        correction_masks(labels, torch.tensor([[True]]), near=0.5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        correction_masks(labels, torch.tensor([[True]]), near=1.5)

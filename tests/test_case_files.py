@@ -21,7 +21,15 @@ def make_case(number: int) -> Case:
     draw = torch.Generator().manual_seed(number)
     labels = torch.tensor([0, 1, 3, -1]).repeat_interleave(7)[None].expand(28, 28)
     image = torch.rand(1, 28, 28, generator=draw)
-    return Case(f"decoy-mnist-{number}", image, labels, 4, "digit 3", 'Strokes matter; "<b>" & ünïcode.')
+    return Case(
+        f"decoy-mnist-{number}",
+        image,
+        labels,
+        4,
+        "digit 3",
+        'Strokes matter; "<b>" & ünïcode.',
+        torch.ones(image.shape[1:]),
+    )
 
 
 CASES = [make_case(number) for number in range(3)]
@@ -65,7 +73,8 @@ def test_round_trip(folder, store, tmp_path):
     for case in CASES:
         critique, verdict = replayed(again, case)
         assert critique.text == f"{CRITIQUE} {case.case_id}"
-        assert verdict.spurious == (True, False, False, None)  # C, which nobody can see, is not spurious
+        # C, which nobody can see, is background.
+        assert verdict.kinds == ("spurious", "relevant", "background", "undecided")
     for record in again.records():
         assert record["model"] == "reader-1"
         assert (record["answer"]["date"], record["answer"]["source"]) == (
@@ -86,7 +95,7 @@ def test_the_export_holds_what_a_critic_is_shown_word_for_word(folder):
             "D": "",
         }
     readme = (folder / "README.md").read_text("utf-8")
-    assert '"spurious", "relevant", "undecided"' in readme
+    assert '"relevant", "spurious", "background", "undecided"' in readme
     assert "written `\\n`" in readme
 
 
@@ -234,7 +243,7 @@ def test_the_commands_make_the_same_round_trip(tmp_path, capsys, monkeypatch):
     )  # fmt: skip
     status, out, _ = lvlmva(replay)
     assert status == 0
-    assert "replay:reader-1: accuracy" in out
+    assert "replay:reader-1: sensitivity 0.000, specificity 1.000" in out
     assert "undecided 0.000" in out
 
 

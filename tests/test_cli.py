@@ -47,7 +47,9 @@ def test_help_and_version():
             ["run", "decoy-mnist", "--out", "OUT", "--description", "no.txt"],
             "cannot read the description file",
         ),
-        (["run", "decoy-mnist", "--out", "OUT", "--description", "Be fair."], "knows no word"),
+        (["run", "decoy-mnist", "--out", "OUT", "--description", "Be fair."], "understands nothing of"),
+        (["run", "decoy-mnist", "--out", "OUT", "--description", ""], "the description is empty"),
+        (["run", "knee", "--out", "OUT", "--description", "  "], "the description is empty"),
         (
             ["run", "decoy-mnist", "--out", "OUT", "--description", "/"],
             "cannot read the description file /",
@@ -63,7 +65,8 @@ def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path):
     answer = lvlmva(*[str(out) if a == "OUT" else a for a in arguments])
     assert answer.returncode == 2
     assert message in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
+    lines = answer.stderr.strip().splitlines()
+    assert len([line for line in lines if not line.startswith("I read: ")]) == 1
     assert not out.exists()
 
 
@@ -91,6 +94,8 @@ def test_run_writes_what_it_says(tmp_path):
     assert answer.returncode == 0, answer.stderr
     assert "LVLM-VA" in answer.stdout
     assert "aligning" in answer.stderr  # progress
+    assert 'I read: dismissed: "The grey square in a corner means nothing"\n' in answer.stderr
+    assert "nothing was judged spurious" not in answer.stdout
 
     results = json.loads((out / "results.json").read_text())
     assert {
@@ -142,6 +147,17 @@ def test_a_run_of_one_case_writes_strict_json_and_bad_data_settings_leave_the_fo
     # One segment is of one kind: there is no mean over both kinds.
     assert results["verdict_balanced_accuracy"] is None
     strict(tmp_path / "out/config.json")
+
+
+def test_a_run_that_dismisses_nothing_says_so(tmp_path):
+    out = tmp_path / "out"
+    words = "The pen stroke blorps, never mind the watermark in the corner."
+    answer = lvlmva("run", "decoy-mnist", *SMALL, "--quiet", "--description", words, "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    assert "I read: dismissed: nothing\n" in answer.stderr
+    assert "I read: words I do not know: blorps, watermark\n" in answer.stderr
+    assert 'not understood: "never mind the watermark in the corner"' in answer.stderr
+    assert "nothing was judged spurious in any of 40 cases" in answer.stdout
 
 
 @pytest.mark.slow
@@ -207,4 +223,5 @@ def test_bad_settings_of_knee_and_skin_end_in_one_line(tmp_path, arguments, mess
     answer = lvlmva(*arguments, "--out", tmp_path / "out")
     assert answer.returncode == 2
     assert message in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
+    lines = answer.stderr.strip().splitlines()
+    assert len([line for line in lines if not line.startswith("I read: ")]) == 1

@@ -152,7 +152,7 @@ def test_the_example_critic_of_contributing_works_from_a_package_of_its_own(tmp_
 import torch
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Case, providers
-assert providers.names()[:4] == ("lexicon", "openai", "replay", "simulated")
+assert providers.names()[:5] == ("lexicon", "openai", "recorded", "replay", "simulated")
 assert {"corners", "broken"} <= set(providers.names())
 Config(critic="corners")
 try:
@@ -166,7 +166,7 @@ except providers.SettingsError as error:
 providers.check("corners", providers.CriticSettings(), providers.Connection(), "decoy-mnist")
 critic, judge = providers.make("corners")
 labels = torch.full((9, 9), 1); labels[:3, :3] = 0
-case = Case("c", torch.zeros(1, 9, 9), labels, 2, "3", "words")
+case = Case("c", torch.zeros(1, 9, 9), labels, 2, "3", "words", torch.ones(9, 9))
 print(critic.criticise(case).text)
 print(judge.judge(critic.criticise(case), 2))
 providers.register("mine", lambda settings: (critic, judge))

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lvlmva_lite import metrics
 from lvlmva_lite.attribution import deeplift_shap
 from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset
@@ -46,7 +47,7 @@ def prepared():
     attributions = deeplift_shap(model, chosen.images, chosen.labels, baselines)
     segments = ppeps_wgm(attributions, 2)
     found = make_alignment_set(train, indices, attributions, segments, config.expert_description)
-    assert found.truth.any(0).any(), "the network took no shortcut; there is nothing to test"
+    assert (found.truth == 1).any(), "the network took no shortcut; there is nothing to test"
     return Prepared(config, train, test, clean, model, baselines, found, 0.0)
 
 
@@ -58,18 +59,20 @@ def by_arm(rows):
 @given(rates, rates)
 def test_errors_of_one_kind_leave_the_other_kind_alone(misses, false_alarms):
     truth = torch.rand(60, 5, generator=torch.Generator().manual_seed(1)) < 0.3
-    only_missed = decoy_arms.one_sided_verdicts(truth, misses=misses, random_state=0)
-    only_alarmed = decoy_arms.one_sided_verdicts(truth, false_alarms=false_alarms, random_state=0)
+    codes = truth.long()  # 1 spurious, 0 core
+    only_missed = decoy_arms.one_sided_verdicts(codes, misses=misses, random_state=0)
+    only_alarmed = decoy_arms.one_sided_verdicts(codes, false_alarms=false_alarms, random_state=0)
     assert not only_missed[~truth].any()
     assert only_alarmed[truth].all()
-    both = decoy_arms.one_sided_verdicts(truth, misses=misses, false_alarms=false_alarms, random_state=0)
+    both = decoy_arms.one_sided_verdicts(codes, misses=misses, false_alarms=false_alarms, random_state=0)
     assert both.equal(torch.where(truth, only_missed, only_alarmed))
 
 
 def test_errors_come_at_their_rate_and_are_nested():
     truth = torch.arange(40_000).view(4000, 10) % 10 < 3
     wrong = [
-        decoy_arms.one_sided_verdicts(truth, misses=rate, false_alarms=rate / 2, random_state=3) != truth
+        decoy_arms.one_sided_verdicts(truth.long(), misses=rate, false_alarms=rate / 2, random_state=3)
+        != truth
         for rate in (0.2, 0.6)
     ]
     for rate, where in zip((0.2, 0.6), wrong, strict=True):
@@ -81,15 +84,15 @@ def test_errors_come_at_their_rate_and_are_nested():
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_the_ends_of_the_scale_are_exact(rate):
     truth = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) < 0.5
-    verdicts = decoy_arms.one_sided_verdicts(truth, misses=rate, false_alarms=rate, random_state=0)
-    assert verdicts.equal((truth ^ bool(rate)).float())
+    verdicts = decoy_arms.one_sided_verdicts(truth.long(), misses=rate, false_alarms=rate, random_state=0)
+    assert verdicts.equal((truth ^ bool(rate)).long())
 
 
 @pytest.mark.parametrize("name", ["misses", "false_alarms"])
 @pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan])
 def test_a_rate_that_is_none_is_refused(name, rate):
     with pytest.raises(ValueError, match=f"{name} must lie between 0 and 1"):
-        decoy_arms.one_sided_verdicts(torch.zeros(2, 2).bool(), **{name: rate}, random_state=0)
+        decoy_arms.one_sided_verdicts(torch.zeros(2, 2).long(), **{name: rate}, random_state=0)
 
 
 def test_as_many_false_alarms_means_as_many(prepared):
@@ -98,7 +101,7 @@ def test_as_many_false_alarms_means_as_many(prepared):
     level = rows["as many false alarms as misses at 0.5"]
     # Equal numbers of errors up to the draw of 80 segments.
     assert level["verdict_accuracy"] == pytest.approx(missed["verdict_accuracy"], abs=0.12)
-    assert missed["n_taking_part"] < prepared.found.truth.any(1).sum() <= alarmed["n_taking_part"]
+    assert missed["n_taking_part"] < (prepared.found.truth == 1).any(1).sum() <= alarmed["n_taking_part"]
     for row in (missed, alarmed):
         assert row["verdict_balanced_accuracy"] == pytest.approx(0.75, abs=0.12)
 
@@ -120,14 +123,13 @@ def test_true_masks_help_and_none_do_not(prepared):
 def test_a_perfect_simulated_critic_is_the_truth(prepared):
     (row,) = decoy_arms.dose_rows(prepared, (1.0,))
     assert row["verdict_accuracy"] == row["verdict_balanced_accuracy"] == 1
-    by_truth = prepared.score(prepared.aligned_by_verdicts(prepared.found.truth.float()))
+    by_truth = prepared.score(prepared.aligned_by_verdicts(metrics.right_verdicts(prepared.found.truth)))
     assert {key: row[key] for key in by_truth} == by_truth
 
 
 def test_nobody_leaves_in_the_second_round(prepared):
-    truth = prepared.found.truth
-    some = truth & (torch.arange(40) < 20)[:, None]
-    row = decoy_arms.second_round(prepared, some.float())
+    some = (prepared.found.truth == 1) & (torch.arange(40) < 20)[:, None]
+    row = decoy_arms.second_round(prepared, some.long())
     assert row["arm"] == "two rounds"
     assert row["n_taking_part"] >= some.any(1).sum()
 

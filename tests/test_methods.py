@@ -256,13 +256,13 @@ def test_true_masks_and_placebos_go_where_they_should(few_images, monkeypatch):
         return self.model
 
     monkeypatch.setattr(pipeline.Prepared, "aligned", aligned)
-    prepared = pipeline.prepare(Config(dataset="knee", **TINY))
-    spurious = torch.zeros(20, 3)
-    spurious[:, 0] = 1
-    spurious[7] = torch.nan
+    prepared = pipeline.prepare(Config(dataset="knee", mask_near=0.0, **TINY))
+    kinds = torch.zeros(20, 3, dtype=torch.int64)
+    kinds[:, 0] = 1
+    kinds[7] = 3
     for method in ("lvlm-va", "placebo", "rrr-gt", "finetune"):
         used[method] = []
-        make = methods.candidates(prepared, method, spurious)
+        make = methods.candidates(prepared, method, kinds)
         for trial in methods.TRIALS[method]:
             make(trial)
     for masks, keep, _ in used["rrr-gt"]:

@@ -37,7 +37,10 @@ def cases(n, n_segments=3):
     labels = torch.zeros(6, 6, dtype=torch.int64)
     labels[:3] = 1
     images = torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    return [Case(f"case-{i}", images[i], labels, n_segments, str(i), "words") for i in range(n)]
+    return [
+        Case(f"case-{i}", images[i], labels, n_segments, str(i), "words", torch.ones(labels.shape))
+        for i in range(n)
+    ]
 
 
 def ask(server, store, n=3, *, provider="openai", settings=MODEL, **connection):
@@ -52,13 +55,13 @@ def test_words_become_verdicts_and_a_rerun_and_a_replay_ask_nobody(tmp_path):
     with AnsweringServer() as server:
         critiques, verdicts = ask(server, tmp_path)
         asked = len(server.bodies)
-        assert [verdict.spurious for verdict in verdicts] == [(True, False, False)] * 3
+        assert [verdict.kinds for verdict in verdicts] == [("spurious", "relevant", "background")] * 3
         assert {critique.critic for critique in critiques} == {"openai:gpt-4o"}
         assert ask(server, tmp_path) == (critiques, verdicts)
         assert len(server.bodies) == asked
     replayed, verdicts_again = ask(None, tmp_path, provider="replay")
     assert [c.text for c in replayed] == [c.text for c in critiques]
-    assert [v.spurious for v in verdicts_again] == [v.spurious for v in verdicts]
+    assert [v.kinds for v in verdicts_again] == [v.kinds for v in verdicts]
     with pytest.raises(StoreError, match="record it"):
         ask(None, tmp_path, n=4, provider="replay")
 
@@ -89,7 +92,7 @@ def test_a_server_without_structured_output_is_asked_more_plainly(tmp_path, know
 
     with AnsweringServer(reply) as server:
         _, verdicts = ask(server, tmp_path, n=1)
-        assert verdicts[0].spurious == (True, False, False)
+        assert verdicts[0].kinds == ("spurious", "relevant", "background")
         assert len(server.bodies) == 2 + len({"json_object", None} - set(known)) + 1
 
 
@@ -116,7 +119,11 @@ def test_the_limit_of_an_answer_is_named_as_the_server_wants_it(tmp_path):
 def test_a_useless_verdict_is_asked_again_once_and_then_undecided(tmp_path, bad):
     with AnsweringServer(lambda body: bad if _is_judge(body) else critic_or_judge(body)) as server:
         _, verdicts = ask(server, tmp_path, n=1)
-        assert verdicts[0].spurious == (None, None, False)  # C has no pixel: nothing to decide
+        assert verdicts[0].kinds == (
+            "undecided",
+            "undecided",
+            "background",
+        )  # C has no pixel: nothing to decide
         assert sum(map(_is_judge, server.bodies)) == 2
         assert "cannot be used" in server.bodies[-1]["messages"][-1]["content"]
         ask(server, tmp_path, n=1)
@@ -129,7 +136,7 @@ def test_a_good_second_verdict_counts(tmp_path):
         return "no idea" if _is_judge(body) and len(body["messages"]) == 2 else critic_or_judge(body)
 
     with AnsweringServer(reply) as server:
-        assert ask(server, tmp_path, n=1)[1][0].spurious == (True, False, False)
+        assert ask(server, tmp_path, n=1)[1][0].kinds == ("spurious", "relevant", "background")
 
 
 def test_a_critic_that_refuses_twice_leaves_its_case_undecided_and_the_judge_unasked(tmp_path):
@@ -139,7 +146,7 @@ def test_a_critic_that_refuses_twice_leaves_its_case_undecided_and_the_judge_una
     with AnsweringServer(reply) as server:
         critiques, verdicts = ask(server, tmp_path, n=1)
         assert critiques[0].text == ""
-        assert verdicts[0].spurious == (None, None, False)
+        assert verdicts[0].kinds == ("undecided", "undecided", "background")
         assert len(server.bodies) == 2
 
 
@@ -153,7 +160,7 @@ def test_instructions_inside_a_critique_do_not_move_the_parser(tmp_path):
 
     with AnsweringServer(reply) as server:
         _, verdicts = ask(server, tmp_path, n=1)
-        assert verdicts[0].spurious == (True, False, False)
+        assert verdicts[0].kinds == ("spurious", "relevant", "background")
         assert server.bodies[1]["messages"][1]["content"].count("</critique>") == 1
 
 
@@ -170,12 +177,12 @@ def test_several_samples_vote_and_leave_their_share(tmp_path):
     with AnsweringServer(reply) as server:
         critiques, verdicts = ask(server, tmp_path, n=1, settings=CriticSettings("gpt-4o", samples=3))
     assert [critique.sample for critique in critiques] == [0, 1, 2]
-    assert verdicts[0].spurious == (True, False, False)
+    assert verdicts[0].kinds == ("spurious", "relevant", "background")
     assert verdicts[0].confidence == (2 / 3, 1.0, 1.0)
 
 
 def test_no_more_requests_at_a_time_than_allowed_and_order_is_kept(tmp_path):
-    with AnsweringServer(seconds=0.15) as server:
+    with AnsweringServer(seconds=0.1, wait_for=3) as server:
         critiques, _ = ask(server, tmp_path, n=12, max_concurrency=3)
     assert server.busiest == 3
     assert [critique.case_id for critique in critiques] == [f"case-{i}" for i in range(12)]

@@ -43,7 +43,15 @@ LABELS = torch.arange(2).repeat_interleave(14)[:28, None].expand(28, 28)
 
 def case_of(number: int) -> Case:
     image = torch.full((1, 28, 28), number / 100)
-    return Case(f"decoy-mnist-{number}", image, LABELS, 2, "digit 3", "The square means nothing.")
+    return Case(
+        f"decoy-mnist-{number}",
+        image,
+        LABELS,
+        2,
+        "digit 3",
+        "The square means nothing.",
+        torch.ones(image.shape[1:]),
+    )
 
 
 class Session:
@@ -64,7 +72,7 @@ class Session:
         return self.judge.judge(self.critic.criticise(case), case.n_segments).reason
 
     def ruled(self, case: Case) -> tuple:
-        return self.judge.judge(self.critic.criticise(case), case.n_segments).spurious
+        return self.judge.judge(self.critic.criticise(case), case.n_segments).kinds
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +105,7 @@ def test_a_passing_fault_is_waited_out(tmp_path, fault):
     script, waits, may_be_billed = PASSING[fault]
     with FaultServer(*script) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == session.client.calls == len(script) + 2
         if waits is None:
             assert len(session.waits) == len(script)
@@ -108,7 +116,7 @@ def test_a_passing_fault_is_waited_out(tmp_path, fault):
             assert session.waits == waits
         assert len(session.store.failures()) == may_be_billed
         # Both answers are there: asking again costs nothing.
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == len(script) + 2
 
 
@@ -196,7 +204,7 @@ def test_a_server_that_knows_other_parameters_is_met_half_way(tmp_path, form):
     ]
     with FaultServer(*script) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert [body.get("max_tokens") for body in server.bodies] == [2048] + [None] * 4
         assert [body.get("max_completion_tokens") for body in server.bodies] == [None] + [2048] * 4
         asked = [body.get("response_format", {}).get("type") for body in server.bodies]
@@ -213,10 +221,10 @@ SILENT = {"refusal": REFUSAL, "content filter": FILTERED, "empty answer": EMPTY,
 def test_a_critic_that_says_nothing_is_asked_once_more(tmp_path, fault):
     with FaultServer(SILENT[fault]) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
         assert len(session.store) == 3  # the refusal was paid for, too
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
 
 
@@ -225,7 +233,7 @@ def test_a_critic_that_keeps_saying_nothing_leaves_the_case_undecided(tmp_path, 
     with FaultServer(*[SILENT[fault]] * 2) as server:
         session = Session(tmp_path, server.url)
         for _ in range(2):
-            assert session.ruled(case_of(1)) == (None, None)
+            assert session.ruled(case_of(1)) == ("undecided", "undecided")
         assert server.requests == 2  # twice the critic; with nothing to read, the judge is not asked
 
 
@@ -254,10 +262,10 @@ def judged_by(*texts):
 def test_a_judge_that_answers_badly_is_asked_once_more_and_told_why(tmp_path, fault):
     with FaultServer(*judged_by(MALFORMED[fault])) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
         assert "cannot be used" in server.bodies[2]["messages"][-1]["content"]
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
 
 
@@ -266,7 +274,7 @@ def test_a_judge_that_keeps_answering_badly_leaves_the_case_undecided(tmp_path, 
     with FaultServer(*judged_by(*[MALFORMED[fault]] * 2)) as server:
         session = Session(tmp_path, server.url)
         for _ in range(2):
-            assert session.ruled(case_of(1)) == (None, None)
+            assert session.ruled(case_of(1)) == ("undecided", "undecided")
         assert server.requests == 3
         assert len(session.store) == 3
 
@@ -278,7 +286,9 @@ def test_faults_among_concurrent_requests_cost_each_case_one_answer(tmp_path):
         session = Session(tmp_path, server.url)
         session.critic.concurrency = session.judge.concurrency = 4
         said = criticise_all(session.critic, cases)
-        assert [verdict.spurious for verdict in judge_all(session.judge, said, 2)] == [(True, False)] * 12
+        assert [verdict.kinds for verdict in judge_all(session.judge, said, 2)] == [
+            ("spurious", "relevant")
+        ] * 12
         # All critiques read the same, so that they make one question to the judge.
         assert server.requests == len(faults) + 12 + 1
         assert len(session.store) == 13
@@ -331,7 +341,7 @@ def test_a_key_with_a_line_end_is_cleaned_once_and_shown_nowhere(tmp_path, monke
     monkeypatch.setenv("OPENAI_API_KEY", KEY + end)
     with FaultServer(Fault(500, {}, f"bad header Bearer {KEY}"), DROPPED) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert set(server.keys) == {f"Bearer {KEY}"}
     assert not any(KEY.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
@@ -351,7 +361,7 @@ def test_a_key_that_no_header_may_hold_is_refused_before_any_work(tmp_path, monk
 def test_a_dummy_key_does_not_strike_out_the_answers_words(tmp_path, monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with FaultServer() as server:
-        assert Session(tmp_path, server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path, server.url).ruled(case_of(1)) == ("spurious", "relevant")
 
 
 ERROR_BODIES = {
@@ -365,7 +375,7 @@ ERROR_BODIES = {
 def test_an_error_within_a_200_is_a_failed_try(tmp_path, fault):
     with FaultServer(ERROR_BODIES[fault]) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
         assert len(session.waits) == 1
         assert len(session.store) == 2
@@ -394,7 +404,7 @@ ON_REASONING = {
 def test_an_answer_that_spent_its_tokens_is_asked_for_with_more_once(tmp_path, fault):
     with FaultServer(ON_REASONING[fault]) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert [body["max_tokens"] for body in server.bodies] == [2048, 4 * 2048, 2048]
         assert "--max-answer-tokens" in session.told[0]
         assert len(session.store) == 2
@@ -411,7 +421,7 @@ def test_what_is_still_not_finished_is_counted_and_asked_again_by_the_next_run(t
         assert server.requests == 2
         (kept,) = AnswerStore(tmp_path).list("decoy-mnist-1")
         assert kept.unusable == reason.partition(":")[0]
-        assert Session(tmp_path, server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path, server.url).ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 4
 
 
@@ -422,7 +432,7 @@ def test_a_verdict_in_the_reasoning_is_no_verdict(tmp_path, field):
     )
     lost = Fault(text="", message={"content": None, field: ruled})
     with FaultServer(Fault(), lost) as server:
-        assert Session(tmp_path / "once", server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path / "once", server.url).ruled(case_of(1)) == ("spurious", "relevant")
     with FaultServer(Fault(), lost, lost) as server:
         assert Session(tmp_path / "twice", server.url).reason(case_of(1)).startswith("reasoning: ")
 
@@ -441,19 +451,19 @@ DRAFTED = {
 def test_only_what_follows_the_reasoning_is_read(tmp_path, form):
     with FaultServer(Fault(), says(DRAFTED[form])) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 2
     critique = "<think>Segment A is relevant.</think>Segment A is spurious. Segment B is relevant."
     with FaultServer(says(critique)) as server:
         session = Session(tmp_path / "critic", server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert "think" not in server.bodies[1]["messages"][1]["content"]
 
 
 def test_lines_and_json_that_disagree_are_refused(tmp_path):
     with FaultServer(Fault(), says(f"A: relevant\nB: relevant\n{FINAL}")) as server:
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert "disagree" in server.bodies[2]["messages"][-1]["content"]
 
 
@@ -468,7 +478,7 @@ SURROGATES = {
 def test_a_lone_surrogate_is_replaced_on_the_way_in_and_from_the_store(tmp_path, where):
     with FaultServer(SURROGATES[where]) as server:
         for _ in range(2):
-            assert Session(tmp_path, server.url).ruled(case_of(1)) == (True, False)
+            assert Session(tmp_path, server.url).ruled(case_of(1)) == ("spurious", "relevant")
         session = Session(tmp_path, server.url)
         session.critic.criticise(case_of(1)).text.encode()
         session.store.export(tmp_path / "answers.jsonl")
@@ -523,7 +533,7 @@ def test_a_delay_in_the_body_is_waited_for(tmp_path, body, seconds):
     if seconds:
         with FaultServer(Fault(429, body=body)) as server:
             session = Session(tmp_path, server.url)
-            assert session.ruled(case_of(1)) == (True, False)
+            assert session.ruled(case_of(1)) == ("spurious", "relevant")
             assert session.waits == [seconds]
             assert bool(session.told) == (seconds > 10)  # longer waits are announced
 
@@ -531,7 +541,7 @@ def test_a_delay_in_the_body_is_waited_for(tmp_path, body, seconds):
 def test_a_minutes_quota_is_waited_for_and_a_quota_for_ever_is_not(tmp_path):
     with FaultServer(*[too_many()] * 12) as server:  # 30: with doubling waits, well over a minute
         session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == (True, False)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert sum(session.waits) > 90
         assert len(session.told) >= 3
     with FaultServer(*[too_many(retry_after="250")] * 3) as server:  # 31
@@ -569,7 +579,7 @@ def test_a_wait_that_one_worker_is_told_holds_for_all(tmp_path):
 @pytest.mark.parametrize("answer", ["", " \n"])  # 16; beyond: blanks
 def test_after_an_empty_answer_the_complaint_joins_the_users_message(tmp_path, answer):
     with FaultServer(says(answer), Fault(), says(answer)) as server:
-        assert Session(tmp_path, server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path, server.url).ruled(case_of(1)) == ("spurious", "relevant")
         for body in server.bodies:
             roles = [message["role"] for message in body["messages"]]
             assert all(one != other for one, other in pairwise(roles))
@@ -589,7 +599,7 @@ def test_one_bad_case_is_set_aside_and_asked_again_later(tmp_path, fault, positi
         assert len(kept) == 4  # a run that is taken up asks for the fifth
         ruled = judge_all(session.judge, said, 2)
         assert ruled[position].reason == said[position].reason
-        assert [verdict.spurious for verdict in ruled].count((None, None)) == 1
+        assert [verdict.kinds for verdict in ruled].count(("undecided", "undecided")) == 1
         assert all(one.text for one in criticise_all(session.critic, cases))
 
 
@@ -608,7 +618,7 @@ def test_a_rejection_of_one_sample_does_not_cost_the_others_their_schema(tmp_pat
     for number, body in enumerate((invalid, bare)):  # 19
         with FaultServer(Fault(), Fault(400, body=body)) as server:
             session = Session(tmp_path / str(number), server.url)
-            assert session.ruled(case_of(1)) == (True, False)
+            assert session.ruled(case_of(1)) == ("spurious", "relevant")
             session.judge.judge(
                 session.critic.criticise(case_of(2)).__class__(
                     "x", "c", "Segment A is relevant. Segment B is relevant."
@@ -631,7 +641,7 @@ def test_a_rejection_of_one_sample_does_not_cost_the_others_their_schema(tmp_pat
 def test_a_key_beside_valid_verdicts_does_no_harm(tmp_path, text, extra):
     ruled = json.dumps(extra | json.loads(FINAL))
     with FaultServer(Fault(), says(text.replace("{}", ruled))) as server:
-        assert Session(tmp_path, server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path, server.url).ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 2
 
 
@@ -655,7 +665,7 @@ def test_a_model_without_eyes_is_told_apart_and_stops_the_run(tmp_path, text):
 def test_a_model_that_sees_may_say_what_it_cannot_see(tmp_path):
     text = "I cannot see a stroke in the image at the corner. Segment A is spurious. Segment B is relevant."
     with FaultServer(says(text)) as server:
-        assert Session(tmp_path, server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path, server.url).ruled(case_of(1)) == ("spurious", "relevant")
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(REFUSAL, "refused"), (EMPTY, "empty")])
@@ -755,7 +765,7 @@ def test_a_try_has_a_limit_on_the_wall(tmp_path):
             session.critic.criticise(case_of(1))
         assert time.monotonic() - begun < 2
     with FaultServer(Fault(drip=0.01)) as server:  # blanks that keep a connection alive are fine
-        assert Session(tmp_path / "fine", server.url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path / "fine", server.url).ruled(case_of(1)) == ("spurious", "relevant")
 
 
 def test_an_interrupt_ends_every_wait_and_leaves_the_client_usable(tmp_path):  # 32
@@ -799,7 +809,7 @@ def test_a_certificate_is_not_tried_again_and_a_trusted_one_is_taken(tmp_path, m
             session.critic.criticise(case_of(1))
         assert session.client.calls == 1
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert Session(tmp_path / "store", url).ruled(case_of(1)) == (True, False)
+        assert Session(tmp_path / "store", url).ruled(case_of(1)) == ("spurious", "relevant")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))  # beyond
     with pytest.raises(SettingsError, match="SSL_CERT_FILE"):
         Session(tmp_path / "store", url)

@@ -44,7 +44,7 @@ def with_labels(prepared, labels):
 def test_masks_that_are_the_letters_are_perfect(prepared):
     letters = prepared.train.spurious_masks
     ours = with_labels(prepared, torch.where(letters, 0, torch.where(prepared.train.core_masks, 1, -1)))
-    quality = overlap_arms.mask_quality(ours, torch.tensor([[1.0, 0.0]] * 8))
+    quality = overlap_arms.mask_quality(ours, torch.tensor([[1, 0]] * 8))
     assert quality == pytest.approx(
         {"purity": 1, "covered": 1, "off": 0, "on_core": 0, "core_masked": 0, "overlap": 1}
     )
@@ -53,7 +53,7 @@ def test_masks_that_are_the_letters_are_perfect(prepared):
 def test_one_segment_for_all_masks_letter_and_joint_alike(prepared):
     letters, core = prepared.train.spurious_masks, prepared.train.core_masks
     ours = with_labels(prepared, torch.where(letters | core, 0, -1))
-    quality = overlap_arms.mask_quality(ours, torch.tensor([[1.0, 0.0]] * 8))
+    quality = overlap_arms.mask_quality(ours, torch.tensor([[1, 0]] * 8))
     # On even maps the effect is the area.
     share = (letters.sum((1, 2)) / (letters | core).sum((1, 2))).double()
     assert quality["covered"] == quality["core_masked"] == 1
@@ -63,7 +63,7 @@ def test_one_segment_for_all_masks_letter_and_joint_alike(prepared):
 
 
 def test_without_masks_nothing_is_covered_and_no_share_of_a_mask_is_known(prepared):
-    quality = overlap_arms.mask_quality(prepared, torch.zeros(8, 2))
+    quality = overlap_arms.mask_quality(prepared, torch.zeros(8, 2, dtype=torch.int64))
     assert quality["covered"] == quality["core_masked"] == quality["overlap"] == 0
     assert math.isnan(quality["off"])
     assert math.isnan(quality["on_core"])

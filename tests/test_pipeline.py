@@ -6,6 +6,7 @@ import torch
 from lvlmva_lite import pipeline
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Verdict
+from lvlmva_lite.critic.types import KINDS
 
 SMALL = Config(n_align=40, n_segments=3, train_epochs=1, align_epochs=1, n_baselines=5, n_explained=20)
 
@@ -33,7 +34,10 @@ def small_run():
         ({"penalty_weight": float("nan")}, "got nan"),
         ({"align_fraction": 1.0}, "got 1.0"),
         ({"align_learning_rate": 0.0}, "got 0.0"),
-        ({"description": "Be fair."}, "knows no word of the description 'Be fair.'"),
+        ({"description": "Be fair."}, "understands nothing of the description 'Be fair.'"),
+        ({"description": ""}, "the description is empty"),
+        ({"description": " \n"}, "the description is empty"),
+        ({"description": "The watermark in the corner is irrelevant."}, "understands nothing of"),
     ],
 )
 def test_settings_are_refused_with_the_value_and_the_mend(setting, message):
@@ -41,7 +45,7 @@ def test_settings_are_refused_with_the_value_and_the_mend(setting, message):
         dataclasses.replace(SMALL, **setting)
 
 
-def test_empty_description_means_the_one_that_ships():
+def test_no_description_means_the_one_that_ships():
     assert "square" in Config().expert_description
     assert (
         Config(description=" The stroke is irrelevant. ").expert_description == "The stroke is irrelevant."
@@ -51,12 +55,12 @@ def test_empty_description_means_the_one_that_ships():
 def test_every_intermediate_is_kept_and_fits(small_run):
     assert len(small_run.indices) == len(small_run.critiques) == len(small_run.verdicts) == 40
     assert small_run.attributions.shape == small_run.masks.shape == (40, 28, 28)
-    assert small_run.spurious.shape == (40, 3)
+    assert small_run.kinds.shape == (40, 3)
     # The mask is the union of the spurious segments, rebuilt here pixel by pixel.
     for i in range(40):
         expected = torch.zeros(28, 28, dtype=torch.bool)
         for j in range(3):
-            if small_run.verdicts[i].spurious[j]:
+            if small_run.verdicts[i].kinds[j] == "spurious":
                 expected |= small_run.segments.labels[i] == j
         assert torch.equal(small_run.masks[i], expected)
 
@@ -88,11 +92,16 @@ def test_a_sentence_that_condemns_nothing_still_runs():
     assert result.scores["lvlm_va"].verdict_accuracy < 1
 
 
-def test_undecided_is_nan():
-    matrix = pipeline.verdict_matrix([Verdict("a", "j", (True, None, False))])
-    assert matrix[0, 0] == 1
-    assert matrix[0, 1].isnan()
-    assert matrix[0, 2] == 0
+def test_verdicts_become_the_places_of_their_kinds():
+    matrix = pipeline.verdict_matrix(
+        [Verdict("a", "j", ("spurious", "undecided", "relevant", "background"))]
+    )
+    assert matrix.dtype == torch.int64
+    assert [[KINDS[code] for code in row] for row in matrix.tolist()] == [
+        ["spurious", "undecided", "relevant", "background"]
+    ]
+    with pytest.raises(ValueError, match="'irrelevant'"):
+        Verdict("a", "j", ("irrelevant",))
 
 
 def test_table_has_a_row_for_every_model(small_run):

@@ -298,7 +298,7 @@ def test_a_claim_is_seen_by_other_processes_and_ends_with_its_own(tmp_path):  # 
 
 
 def test_the_prompt_version_names_every_template():
-    assert critic_version() == "critic-1+case-1+again-1"
+    assert critic_version() == "critic-2+case-2+again-1"
     assert callable(critic_messages)
 
 

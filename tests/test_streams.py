@@ -83,7 +83,7 @@ def used(monkeypatch, decoys, seed):
     )  # fmt: skip
     baselines.placebo_masks(masks, random_state=seed)
     baselines.shuffle_verdicts(verdicts, masks.long(), random_state=seed)
-    one_sided_verdicts(verdicts.bool(), misses=0.5, random_state=seed)
+    one_sided_verdicts(verdicts.long(), misses=0.5, random_state=seed)
     both = halves.subset(torch.cat([torch.arange(300), (groups == 0).nonzero()[:, 0]]))
     if both.groups.unique().numel() < 2:
         both = type(both)(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvlmva_lite.critic.types import Verdict, segment_names
-from lvlmva_lite.critic.verdicts import WORDS, MalformedAnswer, parse_verdicts, vote
+from lvlmva_lite.critic.types import KINDS, Verdict, segment_names
+from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts, vote
 
-rulings = st.lists(st.sampled_from(sorted(WORDS)), min_size=1, max_size=30)
+rulings = st.lists(st.sampled_from(KINDS), min_size=1, max_size=30)
 WRAPPINGS = {
     "object": lambda pairs: json.dumps({"verdicts": [{"segment": n, "verdict": w} for n, w in pairs]}),
     "list": lambda pairs: json.dumps([{"segment": n, "verdict": w} for n, w in pairs]),
@@ -27,7 +27,7 @@ WRAPPINGS = {
 def test_any_form_that_is_complete_is_read_in_any_order(wrapping, words, data):
     names = segment_names(len(words))
     pairs = data.draw(st.permutations(list(zip(names, words, strict=True))))
-    assert parse_verdicts(WRAPPINGS[wrapping](pairs), names) == tuple(WORDS[word] for word in words)
+    assert parse_verdicts(WRAPPINGS[wrapping](pairs), names) == tuple(words)
 
 
 @given(words=rulings.filter(lambda words: len(words) > 1), data=st.data())
@@ -76,11 +76,31 @@ def test_doubtful_answers_are_refused(answer):
 
 
 def test_a_vote_is_the_majority_and_its_share():
-    def verdict(*spurious):
-        return Verdict("case", "judge", spurious)
+    def verdict(*kinds):
+        return Verdict("case", "judge", kinds)
 
-    voted = vote([verdict(True, True, None), verdict(True, False, None), verdict(False, None, True)])
-    assert voted == Verdict("case", "judge", (True, None, None), (2 / 3, 1 / 3, 2 / 3))
-    assert vote([verdict(True), verdict(False)]).spurious == (None,)
+    voted = vote(
+        [
+            verdict("spurious", "spurious", "undecided"),
+            verdict("spurious", "relevant", "undecided"),
+            verdict("relevant", "background", "spurious"),
+        ]
+    )
+    assert voted == Verdict("case", "judge", ("spurious", "undecided", "undecided"), (2 / 3, 1 / 3, 2 / 3))
+    assert vote([verdict("background"), verdict("relevant")]).kinds == ("undecided",)
+    assert vote([verdict("background")] * 2).kinds == ("background",)
     with pytest.raises(ValueError, match="same case"):
         vote([])
+
+
+@pytest.mark.parametrize(
+    "filler", ["_", "*", " ", "`", "|", "-", "1", "A", "segment ", "Segment A ", "A is ", "A:"]
+)
+@pytest.mark.parametrize("end", ["", "spurious", "A: spurious"])
+def test_long_lines_are_read_in_linear_time(filler, end):
+    """At two million characters a quadratic reader would take hours."""
+    line = "Segment A" + filler * (2_000_000 // len(filler)) + end
+    try:
+        parse_verdicts(line, ("A",))
+    except MalformedAnswer:
+        return

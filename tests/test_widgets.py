@@ -68,9 +68,9 @@ def test_nothing_to_show_is_an_error(images, segmentations):
 
 
 def test_text_in_a_case_stays_text(images, segmentations, links):
-    case = Case("x-0", images[0], segmentations[2].labels[0], 2, 'a "1"', "words")
+    case = Case("x-0", images[0], segmentations[2].labels[0], 2, 'a "1"', "words", torch.ones(28, 28))
     critique = Critique("x-0", "someone", "<b>bold</b>")
-    view = case_browser([case], [Verdict("x-0", "j", (True, None))], [critique], [0])
+    view = case_browser([case], [Verdict("x-0", "j", ("spurious", "undecided"))], [critique], [0])
     page = view.children[1].children[0]
     assert "&lt;b&gt;bold" in page.value
     assert "A: spurious, B: undecided" in page.value

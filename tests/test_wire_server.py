@@ -88,6 +88,7 @@ def case_of(number: int, **changes) -> Case:
         "n_segments": 3,
         "class_name": "digit 3",
         "description": "The stroke matters; the square – grey – does not.",
+        "evidence": torch.ones(28, 28),
     }
     return Case(**fields | changes)
 
@@ -153,7 +154,7 @@ def test_what_is_cut_off_is_asked_for_with_more_once_and_then_undecided(ask):
     assert client.calls == 2
     good = replace(critique, text="Segment A is spurious.", reason="")
     verdict = judge.judge(good, 3)
-    assert verdict.spurious == (None, None, None)
+    assert verdict.kinds == ("undecided",) * 3
     assert verdict.reason.startswith("cut: ")
     assert client.calls == 4
 

@@ -71,7 +71,7 @@ def criticise_all(
     critic : Critic
     cases : of one run, with distinct ids
     known : critiques that are there already, by case id and sample; one is
-        taken over only if it answered this very question (see
+        taken over only if it is usable and answered this very question (see
         :func:`question_of`), else it is asked for again and a logged warning
         says how many and why
     on_critique : called in this thread with each new critique that can be
@@ -86,13 +86,14 @@ def criticise_all(
     whatever the critic raises, after the answers under way have arrived
     """
     wanted = {(case.case_id, sample): case for case in cases for sample in range(critic.samples)}
+    known = {key: critique for key, critique in (known or {}).items() if not critique.reason}
     questions = {key: question_of(critic, case, key[1]) for key, case in wanted.items()}
     done = {
         key: critique
-        for key, critique in (known or {}).items()
+        for key, critique in known.items()
         if key in wanted and critique.question == questions[key]
     }
-    _tell_left_out(known or {}, set(wanted), set(done))
+    _tell_left_out(known, set(wanted), set(done))
     first: list[Critique] | None = None if done else []
     proven = bool(done)
 
@@ -180,7 +181,7 @@ def judge_all(
         ask_ahead(
             judge.request(one, n_segments) for one in critiques if not one.reason and one.text.strip()
         )
-    heard = {(one.case_id, one.sample) for one in critiques if not one.reason}
+    heard = {one.case_id for one in critiques if not one.reason and one.text.strip()}
     first: list[Verdict] | None = []
 
     def stand_in(critique: Critique, error: Exception) -> Verdict:

@@ -19,8 +19,8 @@ from pathlib import Path
 from lvlmva_lite.critic import prompts
 from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request, judge_request
 from lvlmva_lite.critic.store import Answer, AnswerStore, Request
-from lvlmva_lite.critic.types import Case
-from lvlmva_lite.critic.verdicts import WORDS, MalformedAnswer, parse_verdicts
+from lvlmva_lite.critic.types import KINDS, Case
+from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts
 from lvlmva_lite.files import to_json, write_whole
 
 PANELS = ("image.png", "segment_map.png", "overlay.png")
@@ -106,7 +106,7 @@ def export_cases(cases: Sequence[Case], folder: Path) -> None:
     try:
         for case in cases:
             _export(case, folder / case.case_id)
-        words = ", ".join(f'"{word}"' for word in WORDS)
+        words = ", ".join(f'"{word}"' for word in KINDS)
         (folder / "README.md").write_text(_README.format(words=words), "utf-8")
     except OSError as error:
         raise CaseFilesError(f"cannot write cases to {folder}: {error}") from error

@@ -26,7 +26,7 @@ from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts
 class _SegmentVerdict(BaseModel):
     model_config = ConfigDict(extra="forbid")
     segment: str
-    verdict: Literal["spurious", "relevant", "undecided"]
+    verdict: Literal["relevant", "spurious", "background", "undecided"]
 
 
 class VerdictList(BaseModel):
@@ -229,12 +229,12 @@ class OpenAIJudge:
     Asked for structured output; what comes back is validated whatever its
     form.  An answer that cannot be used is asked again once; after that every
     segment is undecided.  A segment without pixels, which no critic can see,
-    is not asked about and not spurious.
+    is not asked about and is background.
 
     Parameters
     ----------
     model, ask, settings, concurrency, provider, interrupt : as for :class:`OpenAICritic`
-    examples : dicts with "text" and "spurious", default those that ship
+    examples : dicts with "text" and "kind", default those that ship
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class OpenAIJudge:
         )
 
     def judge(self, critique: Critique, n_segments: int) -> Verdict:
-        """Spurious, not, or undecided for each segment; errors are those of ``ask``."""
+        """The kind of each segment; errors are those of ``ask``."""
         if critique.reason or not critique.text.strip():
             return self.without_answer(
                 critique, n_segments, critique.reason or "empty: there is no critique"
@@ -277,16 +277,16 @@ class OpenAIJudge:
     def without_answer(self, critique: Critique, n_segments: int, reason: str) -> Verdict:
         """What stands for a verdict that was not to be had: every segment undecided."""
         names = critique.asked_about or segment_names(n_segments)
-        return self._verdict(critique, n_segments, (None,) * len(names), reason)
+        return self._verdict(critique, n_segments, ("undecided",) * len(names), reason)
 
     def _verdict(
-        self, critique: Critique, n_segments: int, ruled: Sequence[bool | None], reason: str = ""
+        self, critique: Critique, n_segments: int, ruled: Sequence[str], reason: str = ""
     ) -> Verdict:
         everything = segment_names(n_segments)
         by_name = dict(zip(critique.asked_about or everything, ruled, strict=True))
         return Verdict(
             critique.case_id,
             self.name,
-            tuple(by_name.get(name, False) for name in everything),
+            tuple(by_name.get(name, "background") for name in everything),
             reason=reason,
         )

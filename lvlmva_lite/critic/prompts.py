@@ -18,6 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from lvlmva_lite.critic.text_judge import kind_of_example
 from lvlmva_lite.critic.types import Case, segment_names
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def judge_messages(critique: str, names: Sequence[str], examples: Sequence[dict]
     ----------
     critique : what the critic wrote
     names : letters of the segments to rule on
-    examples : dicts with "text" (str) and "spurious" (bool)
+    examples : dicts with "text" (str) and "kind" (of ``KINDS``)
     """
     shown = "\n".join(
         f"<example><critique>{as_data(example['text'])}</critique> "
-        f"<verdict>{'spurious' if example['spurious'] else 'relevant'}</verdict></example>"
+        f"<verdict>{kind_of_example(example)}</verdict></example>"
         for example in examples
     )
     case = template("judge_case")[1].format(critique=as_data(critique), names=", ".join(names))

@@ -21,6 +21,7 @@ from lvlmva_lite.critic.endpoint import (
     server_id,
 )
 from lvlmva_lite.critic.lexicon import LexiconCritic
+from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, RecordedCritic, Recording
 from lvlmva_lite.critic.simulated import SimulatedCritic
 from lvlmva_lite.critic.store import AnswerStore, StoreError
 from lvlmva_lite.critic.text_judge import TextJudge
@@ -29,7 +30,7 @@ from lvlmva_lite.critic.types import Critic, Judge
 ENTRY_POINT = "lvlmva_lite.critics"
 """Group of entry points by which other packages bring critics of their own."""
 
-_OWN = ("lexicon", "openai", "replay", "simulated")
+_OWN = ("lexicon", "openai", "recorded", "replay", "simulated")
 _registered: dict[str, Callable[[CriticSettings], Critic | tuple[Critic, Judge]]] = {}
 
 
@@ -86,6 +87,7 @@ class CriticSettings:
     simulated_accuracy : q in [0, 1], for the simulated critic
     reasoning_effort : "low", "medium", ... for models that reason; empty: the server's own
     extra_body : a JSON object, as text, of further fields of each request; empty: none
+    prompt : version of the critic's prompt, for recorded; empty: critic-2
     """
 
     model: str = ""
@@ -96,6 +98,7 @@ class CriticSettings:
     simulated_accuracy: float = 0.9
     reasoning_effort: str = ""
     extra_body: str = ""
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= 99:
@@ -198,10 +201,10 @@ def check(name: str, settings: CriticSettings, connection: Connection, dataset: 
     """
     if name not in names():
         raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(names())}")
-    if name in ("openai", "replay"):
+    if name in ("openai", "replay", "recorded"):
         if not settings.model:
             raise SettingsError(f"--critic {name} needs --critic-model NAME")
-        for package in ("openai", "pydantic") if name == "openai" else ("pydantic",):
+        for package in {"openai": ("openai", "pydantic"), "replay": ("pydantic",)}.get(name, ()):
             if importlib.util.find_spec(package) is None:
                 raise SettingsError(
                     f"--critic {name} needs the package {package}: pip install 'lvlmva-lite[openai]'"
@@ -231,7 +234,8 @@ def make(
     settings: CriticSettings | None = None,
     connection: Connection | None = None,
     *,
-    truth: Mapping[str, Sequence[bool]] | None = None,
+    truth: Mapping[str, Sequence[int]] | None = None,
+    recording: Recording | None = None,
     seed: int = 0,
     examples: list[dict] | None = None,
 ) -> tuple[Critic, Judge]:
@@ -242,6 +246,7 @@ def make(
     name : one of :func:`names`
     settings, connection : as their classes say
     truth : ground truth by case id; for the simulated critic, and only there
+    recording : cases and answers, for the recorded critic
     seed : of the simulated critic's errors
     examples : of the judge, default those that ship
 
@@ -252,6 +257,11 @@ def make(
     settings, connection = settings or CriticSettings(), connection or Connection()
     if name == "lexicon":
         return LexiconCritic(), TextJudge(examples)
+    if name == "recorded":
+        if recording is None:
+            raise SettingsError("the recorded critic needs its recording")
+        prompt = settings.prompt or DEFAULT_PROMPT
+        return RecordedCritic(recording, settings.model, prompt), TextJudge(examples)
     if name == "simulated":
         if truth is None:
             raise SettingsError("the simulated critic needs the ground truth")

@@ -2,8 +2,12 @@
 
 Each function takes an image (C, H, W) float in [0, 1], one channel or RGB,
 and gives a region (H, W) bool.  All lengths are shares of the image, so that
-the same scene at another size gives the same regions.  Thresholds were set on
-training images of the phantoms and of the real sets, seen as pictures.
+the same scene at another size gives the same regions.
+
+**Thresholds were set by looking at training images of the phantoms and of the
+real sets: the very sets on which the lexicon is judged.**  How well a region
+fits there says nothing about markers of other looks, dim or black ones say;
+:mod:`lvlmva_lite.experiments.unseen_markers` measures that.
 """
 
 from __future__ import annotations
@@ -78,6 +82,9 @@ def centre(image: np.ndarray) -> np.ndarray:
 
 def letter(image: np.ndarray) -> np.ndarray:
     """Small bright compact things that stand out from what is around them: lead letters and markers.
+
+    Made for bright letters of one tenth to a quarter of the image's height; a
+    black one is no letter here, and the edge of a bone may be one.
 
     The hull of each, a pixel wider, since evidence gathers at its outline.
     """

@@ -9,11 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from lvlmva_lite.critic.types import Case, Critique, segment_names
+from lvlmva_lite.critic.types import BACKGROUND, EMPTY, SPURIOUS, Case, Critique, segment_names
 
 
 class SimulatedCritic:
-    """Tells the truth about a segment with probability ``accuracy``.
+    """Tells the truth about whether a segment is spurious with probability ``accuracy``.
+
+    Where it errs, it calls a spurious segment relevant, and any other one
+    spurious.  Where it does not, it says relevant of the core, and of what is
+    known only not to be spurious, and background of the rest.  A segment
+    without pixels is background.
 
     Whether it errs on a segment depends on the seed, the case and the
     segment's letter alone: not on the order of the cases, nor on the
@@ -21,7 +26,8 @@ class SimulatedCritic:
 
     Parameters
     ----------
-    truth : for each case id, whether each segment is spurious in truth
+    truth : for each case id, the code of each segment, as
+        :func:`metrics.segment_truth` gives it
     accuracy : q in [0, 1]
     seed : int
 
@@ -33,7 +39,7 @@ class SimulatedCritic:
     samples = 1
     concurrency = 1
 
-    def __init__(self, truth: Mapping[str, Sequence[bool]], accuracy: float, seed: int = 0) -> None:
+    def __init__(self, truth: Mapping[str, Sequence[int]], accuracy: float, seed: int = 0) -> None:
         if not 0 <= accuracy <= 1:
             raise ValueError(f"the simulated accuracy must lie between 0 and 1, got {accuracy}")
         self.name = f"simulated (accuracy {accuracy:g}, seed {seed})"
@@ -50,13 +56,15 @@ class SimulatedCritic:
             raise ValueError(f"the simulated critic was not told the truth about {case.case_id}")
         lines = [f"Simulated: drawn from the ground truth by the {self.name} critic, not seen by a model."]
         names = segment_names(case.n_segments)
-        for name, spurious in zip(names, self._truth[case.case_id], strict=True):
+        for name, code in zip(names, self._truth[case.case_id], strict=True):
             right = self._draw(case.case_id, name, sample) < self._accuracy
-            lines.append(
-                f"Segment {name} is not relevant, it is spurious."
-                if bool(spurious) == right
-                else f"Segment {name} shows the class, it is relevant."
-            )
+            if code != EMPTY and (code == SPURIOUS) == right:
+                line = f"Segment {name} is spurious."
+            elif code in (BACKGROUND, EMPTY):
+                line = f"Segment {name} is background."
+            else:
+                line = f"Segment {name} is relevant."
+            lines.append(line)
         return Critique(case.case_id, self.name, "\n".join(lines), sample)
 
     def decided_by(self, case: Case) -> list[object]:

@@ -1,46 +1,225 @@
-"""The offline judge: learns from a few examples how critics phrase a verdict.
+"""The offline judge: reads what a critic concluded about each segment.
 
-It reads only the critique's text, as the method asks of the judge h, and
-learns from pairs (critic text, human verdict); the learner is a logistic
-regression on word n-grams in place of a language model.
+It reads only the critique's text, as the method asks of the judge h.  Lines
+that give a verdict outright ("Segment A is spurious.") decide, and where two
+of them contradict each other the segment is undecided.  Where there is none,
+the judge goes by the prose, with a logistic regression on words in place of a
+language model.
+
+What it was learnt from: the short examples of ``judge_examples.yaml``, and the
+texts of ``judge_recorded.yaml``, in which a real model (Anthropic's Claude,
+asked in November 2026, prompt critic-2) wrote about 60 drawn skin lesions.
+Words of the case at hand (lesion, letter, stroke) say little about the next
+data set, so that the judge puts in their place what the critic's own second
+step makes of them: part of the class, dismissed, or surroundings.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import pairwise
 
 import yaml
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from lvlmva_lite.critic.types import Critique, Verdict, segment_names
+from lvlmva_lite.critic.types import KINDS, Critique, Verdict, segment_names
+from lvlmva_lite.critic.verdicts import pair_of_line
 
-_MENTION = re.compile(r"\bsegment ([A-Z]{1,2})\b", re.IGNORECASE)
+_TOKEN = re.compile(r"[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]")
+_STEP = re.compile(r"[\s*#]*(\d)[.)]")
+_SENTENCE = re.compile(r"(?<=[.!?;])\s")
+_JOINTS = frozenset((",", "and", "&", "/", "segment", "segments"))
+_AFTER_A_NAME = frozenset(
+    [
+        "above",
+        "along",
+        "alone",
+        "also",
+        "and",
+        "around",
+        "away",
+        "at",
+        "below",
+        "beside",
+        "both",
+        "but",
+        "cover",
+        "from",
+        "has",
+        "hold",
+        "in",
+        "inside",
+        "lie",
+        "mainly",
+        "mostly",
+        "on",
+        "only",
+        "or",
+        "over",
+        "partly",
+        "rest",
+        "show",
+        "sit",
+        "to",
+        "too",
+        "with",
+    ]
+)
+"""Words before which a lone "A" or "I" names a segment; before most others it is an article or a pronoun."""
+
+_COMMON = frozenset(
+    [
+        "a",
+        "all",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "belong",
+        "belongs",
+        "both",
+        "but",
+        "by",
+        "class",
+        "count",
+        "counts",
+        "dismiss",
+        "dismissed",
+        "do",
+        "does",
+        "expert",
+        "for",
+        "from",
+        "here",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "matter",
+        "matters",
+        "mean",
+        "means",
+        "no",
+        "not",
+        "nothing",
+        "of",
+        "on",
+        "one",
+        "only",
+        "or",
+        "other",
+        "others",
+        "see",
+        "seen",
+        "that",
+        "the",
+        "there",
+        "this",
+        "to",
+        "visible",
+        "what",
+        "which",
+        "with",
+        "words",
+    ]
+)
+_ROLES = (
+    (re.compile(r"surround|background|bare|neither|empty"), "SURROUNDINGS"),
+    (re.compile(r"\bno (?:letter|marker|square|sticker|patch|thing)\b"), ""),
+    (re.compile(r"dismiss|nothing|foreign|not\b|no part|spurious"), "DISMISSED"),
+    (re.compile(r"belong|count|matter|show|class"), "CLASS"),
+    (re.compile(r"\b(?:frame|letter|marker|ruler|sticker)\b"), "DISMISSED"),
+)
+"""What the words of a sentence of the second step stand for, by the first of these that occurs in it.
+
+The foreign things are those that the prompt names."""
+
+_OWN_WEIGHT = 5.0
+"""Of a short example against a recorded one: a person wrote it to be heeded."""
+
+_SURE = 0.5
+"""Least probability of a kind for the prose to settle it."""
 
 
 def default_examples() -> list[dict]:
-    """The pairs that ship with the package: dicts with "text" (str) and "spurious" (bool)."""
-    text = resources.files("lvlmva_lite.critic").joinpath("judge_examples.yaml").read_text("utf-8")
-    return yaml.safe_load(text)
+    """The short examples that ship with the package: dicts with "text" (str) and "kind" (of ``KINDS``)."""
+    return _shipped("judge_examples.yaml")
 
 
-def text_by_segment(text: str) -> dict[str, str]:
-    """What a critique says about each segment it names.
+def kind_of_example(example: dict) -> str:
+    """The kind that an example gives.
 
-    A sentence belongs to the segments that it names, else to those of the
-    sentence before it on the same line.  Quotations (the expert's words) are
-    left out: the judge is to rule on what the critic says.
+    Raises
+    ------
+    ValueError : it gives none, or one that there is not
     """
+    if "kind" not in example and "spurious" in example:
+        raise ValueError(
+            "a judge's example has 'kind' in place of 'spurious': write 'kind: spurious' for "
+            f"'spurious: true', and 'kind: relevant' or 'kind: background' for 'spurious: false'; got {example}"
+        )
+    if example.get("kind") not in KINDS or not isinstance(example.get("text"), str):
+        raise ValueError(
+            f"a judge's example needs 'text' and 'kind', one of {', '.join(KINDS)}; got {example}"
+        )
+    return example["kind"]
+
+
+def outright(text: str, names: Sequence[str]) -> dict[str, str]:
+    """The verdicts that a critique states outright, by segment; "undecided" where it contradicts itself.
+
+    Parameters
+    ----------
+    text : without quotations
+    names : the segments there are
+    """
+    ruled: dict[str, str] = {}
+    for line in text.splitlines():
+        pair = pair_of_line(line)
+        for said, kind in [((pair[0],), pair[1])] if pair else map(_statement, _SENTENCE.split(line)):
+            for name in said:
+                if name in names:
+                    ruled[name] = kind if ruled.get(name, kind) == kind else "undecided"
+    return ruled
+
+
+def text_by_segment(text: str, names: Sequence[str]) -> dict[str, str]:
+    """What a critique says about each segment it names, but for verdicts.
+
+    A clause belongs to the segments that it begins with, else to those that
+    its sentence names, else to those of the clause before it on the same
+    line; one on "the others" to those that the line has not named.  Where the
+    critique has the six steps of the prompt, only steps 3 to 5 are read, and
+    words that step 2 explains become CLASS, DISMISSED or SURROUNDINGS.
+
+    Parameters
+    ----------
+    text : quotations (the expert's words) are left out
+    names : the segments there are; a name is written in capitals
+    """
+    steps: dict[int, list[str]] = {}
+    step = 0
+    for line in _unquoted(text).splitlines():
+        if numbered := _STEP.match(line):
+            step, line = int(numbered[1]), line[numbered.end() :]
+        steps.setdefault(step, []).append(line)
+    roles = _roles(" ".join(steps.get(2, ())))
+    in_steps = 3 in steps or 4 in steps or 5 in steps
+    lines = [line for n in ((3, 4, 5) if in_steps else sorted(steps)) for line in steps.get(n, ())]
     said: dict[str, list[str]] = {}
-    for line in re.sub(r'"[^"]*"', "", text).splitlines():
-        about: list[str] = []
-        for sentence in re.split(r"(?<=[.!?])\s+", line):
-            about = [name.upper() for name in _MENTION.findall(sentence)] or about
-            for name in dict.fromkeys(about):
-                said.setdefault(name, []).append(sentence)
-    return {name: " ".join(sentences) for name, sentences in said.items()}
+    for line in lines:
+        for about, words in _clauses(line, names):
+            for name in about:
+                said.setdefault(name, []).extend(roles.get(word, word) for word in words)
+    return {name: " ".join(words) for name, words in said.items()}
 
 
 class TextJudge:
@@ -48,12 +227,13 @@ class TextJudge:
 
     Parameters
     ----------
-    examples : list of {"text": str, "spurious": bool}, default those that ship
-        with the package
+    examples : list of {"text": str, "kind": str}, default those that ship
+        with the package; what a person makes of a text about one segment.
+        Recorded texts of a real critic (see the module) are learnt besides
 
     Raises
     ------
-    ValueError : the examples do not hold both verdicts
+    ValueError : an example without a text or a kind; examples of one kind only
     """
 
     name = "text"
@@ -61,26 +241,132 @@ class TextJudge:
 
     def __init__(self, examples: list[dict] | None = None) -> None:
         examples = default_examples() if examples is None else examples
-        verdicts = [bool(example["spurious"]) for example in examples]
-        if len(set(verdicts)) < 2:
-            raise ValueError("the judge's examples must hold both verdicts, spurious and not")
+        kinds = [kind_of_example(example) for example in examples]
+        if len(set(kinds)) < 2:
+            raise ValueError("the judge's examples must hold two kinds of verdict or more")
+        texts = [" ".join(_TOKEN.findall(example["text"].lower())) for example in examples]
+        weights = [_OWN_WEIGHT] * len(texts)
+        for recorded in _shipped("judge_recorded.yaml"):
+            said = text_by_segment(recorded["critique"], tuple(recorded["verdicts"]))
+            for name, kind in recorded["verdicts"].items():
+                texts.append(said.get(name, ""))
+                kinds.append(kind)
+                weights.append(1.0)
         self._classifier = make_pipeline(
             # Short words such as "not" carry the verdict: keep every token.
-            TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", preprocessor=_without_names),
-            LogisticRegression(C=100.0),
-        ).fit([example["text"] for example in examples], verdicts)
+            TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", lowercase=False, sublinear_tf=True),
+            LogisticRegression(C=30.0, class_weight="balanced", max_iter=1000),
+        ).fit(texts, kinds, logisticregression__sample_weight=weights)
 
     def judge(self, critique: Critique, n_segments: int) -> Verdict:
-        """True (spurious) or False for each segment the critique speaks of, None for the others."""
-        said = text_by_segment(critique.text)
+        """The kind of each segment; undecided where the critique does not speak of it or leaves it open."""
         names = segment_names(n_segments)
-        known = [name for name in names if name in said]
-        ruled = dict.fromkeys(names)
-        if known:
-            predicted = self._classifier.predict([said[name] for name in known])
-            ruled.update(zip(known, map(bool, predicted), strict=True))
-        return Verdict(critique.case_id, self.name, tuple(ruled.values()))
+        ruled = outright(_unquoted(critique.text), names)
+        said = text_by_segment(critique.text, names)
+        open_ones = [name for name in names if name not in ruled and name in said]
+        if open_ones:
+            chances = self._classifier.predict_proba([said[name] for name in open_ones])
+            kinds = self._classifier.classes_[chances.argmax(1)]
+            for name, kind, chance in zip(open_ones, kinds, chances.max(1), strict=True):
+                ruled[name] = str(kind) if chance >= _SURE else "undecided"
+        return Verdict(critique.case_id, self.name, tuple(ruled.get(name, "undecided") for name in names))
 
 
-def _without_names(text: str) -> str:
-    return _MENTION.sub("segment", text).lower()
+def _shipped(file: str) -> list[dict]:
+    text = resources.files("lvlmva_lite.critic").joinpath(file).read_text("utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _unquoted(text: str) -> str:
+    """A text without what stands in quotes; a quote that its line does not close is a plain character."""
+    lines = []
+    for line in text.splitlines():
+        parts = line.split('"')
+        odd = len(parts) % 2 == 0
+        kept = parts[0:-1:2] + parts[-1:] if odd else parts[::2]
+        lines.append(" ".join(kept))
+    return "\n".join(lines)
+
+
+def _statement(sentence: str) -> tuple[tuple[str, ...], str]:
+    """The segments that a sentence gives a verdict on, and the verdict; () if it gives none.
+
+    "Segment A is spurious." and "Segments A and B are background.", or a
+    sentence on one segment that ends in ", it is relevant."
+    """
+    words = _TOKEN.findall(sentence.rstrip(" \t.!;*_"))
+    if len(words) < 3 or words[-1].lower() not in KINDS or words[-2] not in ("is", "are"):
+        return (), ""
+    named = [word for before, word in pairwise(words) if word.isupper() and before.lower() in _JOINTS]
+    subject = words[-3]
+    about = tuple(dict.fromkeys(named))
+    told = subject in about and all(w in about or w.lower() in _JOINTS for w in words[:-2])
+    if told or (subject == "it" and len(about) == 1):
+        return about, words[-1].lower()
+    return (), ""
+
+
+def _roles(explanation: str) -> dict[str, str]:
+    """Which words of the second step stand for the class, for what is dismissed, for surroundings."""
+    found: dict[str, set[str]] = {}
+    for part in re.split(r"[.!?;]\s|,? but ", explanation.lower()):
+        role = next((role for pattern, role in _ROLES if pattern.search(part)), "")
+        for word in re.findall(r"[a-z]+", part) if role else ():
+            if word not in _COMMON:
+                found.setdefault(word, set()).add(role)
+    return {word: next(iter(roles)) for word, roles in found.items() if len(roles) == 1}
+
+
+def _named(words: Sequence[str], i: int, names: Sequence[str]) -> bool:
+    """Whether word i of a sentence is a segment's name."""
+    if words[i] not in names:
+        return False
+    if words[i] not in ("A", "I") or (i and words[i - 1].lower() in _JOINTS) or i + 1 == len(words):
+        return True
+    after = words[i + 1]
+    verb = after.islower() and (after in _AFTER_A_NAME or after.endswith(("s", "ly")))
+    return not after.isalpha() or after in names or verb
+
+
+def _clauses(line: str, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """(segments, words in small letters) of each clause of a line, but for verdicts."""
+    names = frozenset(names)
+    about: tuple[str, ...] = ()
+    seen: dict[str, None] = {}
+    for sentence in _SENTENCE.split(line):
+        if _statement(sentence)[0]:
+            continue
+        words = _TOKEN.findall(sentence)
+        begun: list[tuple[tuple[str, ...], list[str]]] = [(about, [])]
+        found = False
+        i, at_start, before = 0, True, 0
+        while i < len(words):
+            word = words[i]
+            if _named(words, i, names) and (at_start or words[i - 1].lower() in _JOINTS - {","}):
+                group = {}
+                while i < len(words) and (words[i] in names or words[i].lower() in _JOINTS):
+                    if words[i] in names:
+                        group[words[i]] = None
+                    i += 1
+                about, found = tuple(group), True
+                seen |= group
+                begun.append((about, []))
+                at_start = False
+                continue
+            if word.lower() in ("others", "rest", "remaining") and not found:
+                about, found = tuple(name for name in sorted(names) if name not in seen), True
+                begun.append((about, []))
+            if word in ",;:.(":
+                at_start, before = True, 0
+            else:
+                # "But B ..." and "the segment B ..." begin with B, too.
+                before += 1
+                at_start = at_start and before <= 2
+            begun[-1][1].append(word.lower())
+            i += 1
+        inside = {word: None for i, word in enumerate(words) if not found and _named(words, i, names)}
+        if inside:
+            about = tuple(inside)
+            seen |= inside
+            begun = [(about, [word.lower() for word in words if word not in inside])]
+        yield from ((who, said) for who, said in begun if who and said)

@@ -8,6 +8,21 @@ from typing import Protocol
 
 from torch import Tensor
 
+KINDS = ("relevant", "spurious", "background", "undecided")
+"""What a segment can be judged to be; a kind's code is its place here.
+
+relevant: what the network goes by there shows the class; spurious: it is a
+thing that the expert dismisses or that does not belong to the scene;
+background: bare surroundings, neither of the two; undecided: the critique
+does not settle it.
+"""
+
+RELEVANT, SPURIOUS, BACKGROUND, UNDECIDED = range(len(KINDS))
+"""Codes of the kinds."""
+
+EMPTY = -1
+"""Code of a segment without pixels, in the truth."""
+
 
 def segment_names(n_segments: int) -> tuple[str, ...]:
     """How words refer to segments 0, 1, ...: "A", "B", ... "Z", "AA", "AB", ..."""
@@ -32,6 +47,7 @@ class Case:
     n_segments : int
     class_name : str, the true class
     description : str, the expert's words about the class
+    evidence : Tensor, (H, W), float32 >= 0, the positive effect of each pixel, as segmented
     """
 
     case_id: str
@@ -40,6 +56,7 @@ class Case:
     n_segments: int
     class_name: str
     description: str
+    evidence: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,19 +93,27 @@ class Verdict:
     ----------
     case_id : str
     judge : str
-    spurious : tuple of bool or None, one for each segment
-        None: the critique does not settle it (undecided).
+    kinds : tuple of str, of ``KINDS``, one for each segment
     confidence : tuple of float in [0, 1], one for each segment, or None
         Where the critic was asked several times: the share of its answers
         that agree.
     reason : why there is no ruling, as in :class:`Critique`; empty if there is one
+
+    Raises
+    ------
+    ValueError : a kind that there is not
     """
 
     case_id: str
     judge: str
-    spurious: tuple[bool | None, ...]
+    kinds: tuple[str, ...]
     confidence: tuple[float, ...] | None = None
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"a verdict is one of {', '.join(KINDS)}; got {unknown[0]!r}")
 
 
 class Critic(Protocol):

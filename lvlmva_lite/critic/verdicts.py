@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from lvlmva_lite.critic.types import Verdict
+from lvlmva_lite.critic.types import KINDS, Verdict
 
-WORDS = {"spurious": True, "relevant": False, "undecided": None}
-"""The three words of a verdict, and what they mean in ``Verdict.spurious``."""
-
-_LINE = re.compile(
-    r"[\s*_`#>|\-\d.)]*(?:segment\s+)?[\s*_`'\"]*([A-Z]{1,2})[\s*_`'\"]*(?:is\b|[:=|]|->|-|–|—|→)[\s*_`'\"|]*"
-    r"(spurious|relevant|undecided)[\s*_`'\".,;|]*",
-    re.IGNORECASE,
-)
+_SPACE = string.whitespace + "\xa0"
+_MARKS = _SPACE + "*_`'\""
+_BULLETS = _SPACE + string.digits + "*_`#>|-.)"
+_SEPARATORS = (":", "=", "|", "->", "-", "\N{EN DASH}", "\N{EM DASH}", "\N{RIGHTWARDS ARROW}")
 
 
 class MalformedAnswer(ValueError):
     """A judge's answer that gives no clear verdict; the message says what is wrong with it."""
 
 
-def parse_verdicts(answer: str, names: Sequence[str]) -> tuple[bool | None, ...]:
-    """The verdicts on the segments ``names``, in that order: True spurious, False not, None undecided.
+def parse_verdicts(answer: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The verdicts on the segments ``names``, in that order, each of ``KINDS``.
 
     Raises
     ------
@@ -64,20 +61,20 @@ def parse_verdicts(answer: str, names: Sequence[str]) -> tuple[bool | None, ...]
 def vote(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict from several on the same case (self-consistency, Wang et al. 2022).
 
-    A segment is ruled spurious, or not, if more than half of the verdicts say
-    so; else it is undecided.  ``confidence`` is the share of the verdicts that
+    A segment is of the kind that more than half of the verdicts say; else it
+    is undecided.  ``confidence`` is the share of the verdicts that
     gave the commonest answer.
 
     Raises
     ------
     ValueError : no verdicts, or of different cases
     """
-    if len({(verdict.case_id, len(verdict.spurious)) for verdict in verdicts}) != 1:
+    if len({(verdict.case_id, len(verdict.kinds)) for verdict in verdicts}) != 1:
         raise ValueError("a vote needs at least one verdict, and all on the same case")
     ruled, shares = [], []
-    for answers in zip(*(verdict.spurious for verdict in verdicts), strict=True):
+    for answers in zip(*(verdict.kinds for verdict in verdicts), strict=True):
         (commonest, count), *_ = Counter(answers).most_common()
-        ruled.append(commonest if 2 * count > len(answers) else None)
+        ruled.append(commonest if 2 * count > len(answers) else "undecided")
         shares.append(count / len(answers))
     return Verdict(verdicts[0].case_id, verdicts[0].judge, tuple(ruled), tuple(shares))
 
@@ -99,14 +96,14 @@ def _json_values(text: str) -> Iterable[object]:
             yield value
 
 
-def _pairs_of(value: object) -> list[tuple[str, bool | None]] | None:
+def _pairs_of(value: object) -> list[tuple[str, str]] | None:
     """(segment, verdict) pairs of a JSON value; None if it is something else altogether."""
     if isinstance(value, _Pairs):
         fields = dict(value)
         if "verdicts" in fields and [name for name, _ in value].count("verdicts") == 1:
             return _pairs_of(fields["verdicts"])
-        if value and all(isinstance(word, str) and word.strip().lower() in WORDS for _, word in value):
-            return [(name, WORDS[word.strip().lower()]) for name, word in value]
+        if value and all(isinstance(word, str) and word.strip().lower() in KINDS for _, word in value):
+            return [(name, word.strip().lower()) for name, word in value]
         return None
     if isinstance(value, list) and value:
         pairs = []
@@ -117,14 +114,35 @@ def _pairs_of(value: object) -> list[tuple[str, bool | None]] | None:
             name, word = fields.get("segment"), fields.get("verdict")
             if not isinstance(name, str) or len(fields) != len(item):
                 return None
-            if not isinstance(word, str) or word.strip().lower() not in WORDS:
-                raise MalformedAnswer(f"the verdict on segment {name[:10]} is none of: {', '.join(WORDS)}")
-            pairs.append((name, WORDS[word.strip().lower()]))
+            if not isinstance(word, str) or word.strip().lower() not in KINDS:
+                raise MalformedAnswer(f"the verdict on segment {name[:10]} is none of: {', '.join(KINDS)}")
+            pairs.append((name, word.strip().lower()))
         return pairs
     return None
 
 
-def _pairs_of_lines(text: str) -> list[tuple[str, bool | None]]:
-    """(segment, verdict) pairs of lines that say this and nothing else, as "Segment A: spurious."."""
-    matches = (_LINE.fullmatch(line) for line in text.splitlines())
-    return [(match[1], WORDS[match[2].lower()]) for match in matches if match]
+def _pairs_of_lines(text: str) -> list[tuple[str, str]]:
+    """(segment, kind) pairs of lines that say this and nothing else, as "Segment A: spurious."."""
+    return [pair for line in text.splitlines() if (pair := pair_of_line(line)) is not None]
+
+
+def pair_of_line(line: str) -> tuple[str, str] | None:
+    """The pair that a line consists of, or None.  Every step passes over the line once."""
+    rest = line.lstrip(_BULLETS)
+    head, _, tail = rest.partition(" ")
+    if head.lower() == "segment":
+        rest = tail
+    rest = rest.lstrip(_MARKS)
+    letters = len(rest) - len(rest.lstrip(string.ascii_uppercase))
+    name, rest = rest[:letters], rest[letters:].lstrip(_MARKS)
+    if not 1 <= letters <= 2:
+        return None
+    if rest[:2].lower() == "is" and not rest[2:3].isalnum():
+        rest = rest[2:]
+    else:
+        mark = next((mark for mark in _SEPARATORS if rest.startswith(mark)), None)
+        if mark is None:
+            return None
+        rest = rest[len(mark) :]
+    word = rest.strip(_MARKS + "|.,;").lower()
+    return (name, word) if word in KINDS else None

@@ -17,6 +17,9 @@ from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 SQUARE = 4
 """Side of the square in pixels."""
 
+VISIBLE = 64
+"""Grey value from which a pixel counts as part of the pen stroke; a quarter of white."""
+
 N_VALIDATION = 10_000
 """The last so many of the 60 000 training digits are the validation split."""
 
@@ -54,7 +57,8 @@ def load_decoy_mnist(
     Returns
     -------
     ShortcutDataset
-        images (N, 1, 28, 28) in [0, 1]; masks cover the image's own square;
+        images (N, 1, 28, 28) in [0, 1]; spurious masks cover the image's own
+        square, core masks what is visible of the pen stroke beside it;
         groups are class x {conflicting, aligned}, all conflicting when there
         is no square.
 
@@ -99,6 +103,7 @@ def load_decoy_mnist(
             (columns[:, None] + inside)[:, None, :],
         ] = True
         images = np.where(masks, (255 - 25 * shade_class).astype(np.uint8)[:, None, None], images)
+    core = (images >= VISIBLE) & ~masks
     aligned = (shade_class == labels) & (shade != "none")
 
     return ShortcutDataset(
@@ -106,6 +111,7 @@ def load_decoy_mnist(
         labels=torch.from_numpy(labels),
         groups=torch.from_numpy(2 * labels + aligned),
         spurious_masks=torch.from_numpy(masks),
+        core_masks=torch.from_numpy(core),
         class_names=CLASS_NAMES,
         group_names=GROUP_NAMES,
         name="decoy-mnist",

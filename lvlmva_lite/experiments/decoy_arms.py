@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
-from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.attribution import deeplift_shap, runner_up
 from lvlmva_lite.baselines import placebo_masks, shuffle_verdicts
 from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
+from lvlmva_lite.critic.types import EMPTY, RELEVANT, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import (
@@ -28,8 +28,9 @@ from lvlmva_lite.pipeline import (
     prepare,
     taking_part,
     trained,
+    verdict_quality,
 )
-from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm, segment_sums
+from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import as_configured, threads
 
@@ -80,14 +81,13 @@ def loop_rows(prepared: Prepared) -> list[Row]:
         class x {conflicting, aligned}; "purity_digit" and "purity_square",
         the share of ten nearest neighbours in the last hidden layer that
         share the digit, or the class the square stands for; and for LVLM-VA
-        "verdict_accuracy" and "verdict_balanced_accuracy"
+        the fields of :func:`pipeline.verdict_quality`
     """
     config, test = prepared.config, prepared.test
-    spurious = prepared.verdicts()
-    ruled = metrics.verdict_accuracy(spurious, prepared.found.truth, prepared.found.segments.labels)
+    kinds = prepared.verdicts()
     models = {
         "before": prepared.model,
-        "lvlm_va": prepared.aligned_by_verdicts(spurious),
+        "lvlm_va": prepared.aligned_by_verdicts(kinds),
         "ground_truth_masks": prepared.aligned(prepared.chosen.spurious_masks),
         "never_saw_decoys": trained(config, load_decoy_mnist("train", shade="none")),
     }
@@ -105,8 +105,7 @@ def loop_rows(prepared: Prepared) -> list[Row]:
             "purity_square": metrics.neighbour_purity(points, square_class(test)[some]),
         }
         if arm == "lvlm_va":
-            row["verdict_accuracy"] = ruled["accuracy"]
-            row["verdict_balanced_accuracy"] = ruled["balanced_accuracy"]
+            row |= verdict_quality(kinds, prepared.found.truth)
         rows.append(row)
     return rows
 
@@ -121,25 +120,23 @@ def _row(
     experiment: str,
     arm: str,
     model: nn.Module,
-    spurious: Tensor | None = None,
+    kinds: Tensor | None = None,
     keep: Tensor | None = None,
 ) -> Row:
     """Measure a model; and the verdicts (N, J) and samples (N,) it was aligned with, where there are any."""
     row = {"experiment": experiment, "arm": arm}
-    if spurious is not None:
-        ruled = metrics.verdict_accuracy(spurious, prepared.found.truth, prepared.found.segments.labels)
-        row["verdict_accuracy"] = ruled["accuracy"]
-        row["verdict_balanced_accuracy"] = ruled["balanced_accuracy"]
+    if kinds is not None:
+        row |= verdict_quality(kinds, prepared.found.truth)
     if keep is not None:
         row["n_taking_part"] = int(keep.sum())
     return row | prepared.score(model)
 
 
-def _arm(prepared: Prepared, experiment: str, arm: str, spurious: Tensor) -> Row:
+def _arm(prepared: Prepared, experiment: str, arm: str, kinds: Tensor) -> Row:
     """Align by verdicts (N, J) and measure."""
-    masks = correction_masks(prepared.found.segments.labels, spurious == 1)
-    keep = taking_part(spurious, masks, prepared.config.keep_unjudged)
-    return _row(prepared, experiment, arm, prepared.aligned(masks, keep), spurious, keep)
+    masks = prepared.masks(kinds)
+    keep = taking_part(kinds, masks, prepared.config.keep_unjudged)
+    return _row(prepared, experiment, arm, prepared.aligned(masks, keep), kinds, keep)
 
 
 def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] = VARIANTS) -> list[Row]:
@@ -153,19 +150,18 @@ def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] =
     Returns
     -------
     list of dict
-        "experiment" ("variant"), "arm", "verdict_accuracy",
-        "verdict_balanced_accuracy", "n_taking_part" (alignment samples),
-        "accuracy", "accuracy_clean" and "mu_align"
+        "experiment" ("variant"), "arm", the fields of
+        :func:`pipeline.verdict_quality`, "n_taking_part" (alignment samples), "accuracy", "accuracy_clean" and "mu_align"
     """
-    spurious = prepared.verdicts()
-    rows = [_arm(prepared, "variant", AS_IT_IS, spurious)]
+    kinds = prepared.verdicts()
+    rows = [_arm(prepared, "variant", AS_IT_IS, kinds)]
     for name, settings in variants.items():
         changed = prepared.changed(**settings)
         rows.append(_arm(changed, "variant", name, changed.verdicts()))
 
     keeping = dataclasses.replace(prepared.config, keep_unjudged=True)
     kept = dataclasses.replace(prepared, config=keeping)
-    rows.append(_arm(kept, "variant", "keep what was not judged", spurious))
+    rows.append(_arm(kept, "variant", "keep what was not judged", kinds))
 
     found, seed = prepared.found, prepared.config.seed
     effects = found.attributions
@@ -177,7 +173,7 @@ def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] =
     ):
         changed = dataclasses.replace(prepared, found=_resegmented(prepared, maps, segments))
         rows.append(_arm(changed, "variant", name, changed.verdicts()))
-    return [*rows, second_round(prepared, spurious)]
+    return [*rows, second_round(prepared, kinds)]
 
 
 def _resegmented(prepared: Prepared, attributions: Tensor, segments: Segments) -> AlignmentSet:
@@ -187,7 +183,7 @@ def _resegmented(prepared: Prepared, attributions: Tensor, segments: Segments) -
     )
 
 
-def second_round(prepared: Prepared, spurious: Tensor) -> Row:
+def second_round(prepared: Prepared, kinds: Tensor) -> Row:
     """Explain the aligned model on the same images, ask again, and align with both rounds' masks.
 
     The second alignment starts where the first did.  "verdict_accuracy" is
@@ -196,10 +192,10 @@ def second_round(prepared: Prepared, spurious: Tensor) -> Row:
     Parameters
     ----------
     prepared : with ``config.explain`` "contrast"
-    spurious : (N, J), verdicts of the first round
+    kinds : (N, J), verdicts of the first round
     """
-    first = correction_masks(prepared.found.segments.labels, spurious == 1)
-    model, chosen, config = prepared.aligned_by_verdicts(spurious), prepared.chosen, prepared.config
+    first = prepared.masks(kinds)
+    model, chosen, config = prepared.aligned_by_verdicts(kinds), prepared.chosen, prepared.config
     attributions = deeplift_shap(
         model, chosen.images, chosen.labels, prepared.baselines,
         rivals=runner_up(predict_proba(model, chosen.images), chosen.labels),
@@ -207,7 +203,7 @@ def second_round(prepared: Prepared, spurious: Tensor) -> Row:
     segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed)
     again = dataclasses.replace(prepared, found=_resegmented(prepared, attributions, segments))
     verdicts = again.verdicts()
-    masks = first | correction_masks(segments.labels, verdicts == 1)
+    masks = first | again.masks(verdicts)
     keep = masks.flatten(1).any(1)
     return _row(again, "variant", "two rounds", prepared.aligned(masks, keep), verdicts, keep)
 
@@ -223,11 +219,11 @@ def control_rows(prepared: Prepared) -> list[Row]:
     was seen to use; "lambda 0" fine-tunes on the same batches without penalty.
     """
     seed, found = prepared.config.seed, prepared.found
-    spurious = prepared.verdicts()
-    masks = correction_masks(found.segments.labels, spurious == 1)
-    keep = taking_part(spurious, masks, prepared.config.keep_unjudged)
+    kinds = prepared.verdicts()
+    masks = prepared.masks(kinds)
+    keep = taking_part(kinds, masks, prepared.config.keep_unjudged)
     everyone = torch.ones(len(masks), dtype=torch.bool)
-    shuffled = shuffle_verdicts(spurious, found.segments.labels, random_state=seed)
+    shuffled = shuffle_verdicts(kinds, found.segments.labels, random_state=seed)
     placed = {
         "true masks": (prepared.chosen.spurious_masks, everyone),
         "moved masks": (placebo_masks(masks, random_state=seed), keep),
@@ -238,8 +234,8 @@ def control_rows(prepared: Prepared) -> list[Row]:
         rows.append(_row(prepared, "control", arm, prepared.aligned(mask, who), keep=who))
     for arm, ruled in (
         ("shuffled verdicts", shuffled),
-        ("contrary verdicts", 1 - spurious),
-        ("every segment", torch.ones_like(spurious)),
+        ("contrary verdicts", contrary(kinds)),
+        ("every segment", torch.full_like(kinds, SPURIOUS)),
     ):
         rows.append(_arm(prepared, "control", arm, ruled))
     idle = prepared.aligned(masks, keep, penalty_weight=0.0)
@@ -251,9 +247,15 @@ def dose_rows(prepared: Prepared, accuracies: Sequence[float] = ACCURACIES) -> l
     rows = []
     for q in accuracies:
         settings = CriticSettings(simulated_accuracy=q)
-        spurious = prepared.verdicts("simulated", settings)
-        rows.append(_arm(prepared, "dose", f"{q:g}", spurious))
+        kinds = prepared.verdicts("simulated", settings)
+        rows.append(_arm(prepared, "dose", f"{q:g}", kinds))
     return rows
+
+
+def contrary(kinds: Tensor) -> Tensor:
+    """Verdicts (N, J) turned round: what was spurious is relevant, all else that was decided spurious."""
+    turned = torch.where(kinds == SPURIOUS, RELEVANT, SPURIOUS)
+    return torch.where(kinds == UNDECIDED, kinds, turned)
 
 
 def one_sided_verdicts(
@@ -263,14 +265,14 @@ def one_sided_verdicts(
 
     Parameters
     ----------
-    truth : (N, J) bool, spurious in truth
+    truth : (N, J) int64, from :func:`metrics.segment_truth`
     misses : probability that a spurious segment is called relevant
-    false_alarms : probability that a relevant segment is called spurious
+    false_alarms : probability that any other segment is called spurious
     random_state : int; at a higher rate every error of a lower one is made too
 
     Returns
     -------
-    Tensor, (N, J), float, 1 spurious, 0 not
+    Tensor, (N, J), int64, codes of ``KINDS``; background where a segment is empty
 
     Raises
     ------
@@ -280,7 +282,9 @@ def one_sided_verdicts(
         if not 0 <= rate <= 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {rate}")
     draw = torch.rand(truth.shape, generator=stream(random_state, "one-sided verdicts"))
-    return (truth ^ (draw < torch.where(truth, misses, false_alarms))).float()
+    spurious = truth == SPURIOUS
+    errs = draw < torch.where(spurious, misses, false_alarms)
+    return torch.where(errs, torch.where(spurious, RELEVANT, SPURIOUS), metrics.right_verdicts(truth))
 
 
 def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list[Row]:
@@ -290,8 +294,8 @@ def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list
     many false alarms" has the rate at which both make equally many errors.
     """
     found, seed = prepared.found, prepared.config.seed
-    present = segment_sums(found.segments.labels, found.truth.shape[1]) > 0
-    odds = (found.truth.sum() / (present & ~found.truth).sum()).item()
+    n_spurious = (found.truth == SPURIOUS).sum()
+    odds = (n_spurious / ((found.truth != EMPTY).sum() - n_spurious)).item()
     rows = []
     for rate in rates:
         for arm, errors in (
@@ -299,8 +303,8 @@ def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list
             (f"false alarms at {rate:g}", {"false_alarms": rate}),
             (f"as many false alarms as misses at {rate:g}", {"false_alarms": min(1.0, rate * odds)}),
         ):
-            spurious = one_sided_verdicts(found.truth, **errors, random_state=seed)
-            rows.append(_arm(prepared, "error", arm, spurious))
+            kinds = one_sided_verdicts(found.truth, **errors, random_state=seed)
+            rows.append(_arm(prepared, "error", arm, kinds))
     return rows
 
 

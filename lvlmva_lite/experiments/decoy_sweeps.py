@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lvlmva_lite import metrics
-from lvlmva_lite.alignment import align, correction_masks, rrr_penalty
+from lvlmva_lite.alignment import align, rrr_penalty
 from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
@@ -62,7 +62,7 @@ def lambda_rows(
         "accuracy", "accuracy_clean" and "mu_align"
     """
     chosen, verdicts = prepared.chosen, prepared.verdicts()
-    judged = correction_masks(prepared.found.segments.labels, verdicts == 1)
+    judged = prepared.masks(verdicts)
     masks = {
         "lvlm_va": (judged, taking_part(verdicts, judged, prepared.config.keep_unjudged)),
         "ground_truth_masks": (chosen.spurious_masks, torch.ones(len(chosen), dtype=torch.bool)),

@@ -14,9 +14,10 @@ from lvlmva_lite import methods, metrics
 from lvlmva_lite.config import METHODS, Config, ConfigError
 from lvlmva_lite.critic import class_description
 from lvlmva_lite.critic.providers import CriticSettings
+from lvlmva_lite.critic.types import SPURIOUS
 from lvlmva_lite.files import to_json
 from lvlmva_lite.models import predict_proba
-from lvlmva_lite.pipeline import Prepared, load_split, prepare
+from lvlmva_lite.pipeline import Prepared, load_split, prepare, verdict_quality
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
 from lvlmva_lite.threads import as_configured
 
@@ -106,8 +107,8 @@ def arm_rows(
     list of dict
         "arm": "before", the methods, and "other words", LVLM-VA with the other
         description of ``OTHER_WORDS``; the fields of :meth:`Prepared.score`;
-        "group_0" ... accuracies; "trials", JSON; for LVLM-VA "verdict_accuracy"
-        and "verdict_balanced_accuracy"; the first row also has
+        "group_0" ... accuracies; "trials", JSON; for LVLM-VA the fields of
+        :func:`pipeline.verdict_quality`; the first row also has
         :func:`sampling_shares`.  A method that these data do not allow has
         "arm" and "failed", why, alone.
     """
@@ -116,16 +117,14 @@ def arm_rows(
     rows = [{"arm": "before", **_measured(prepared, prepared.model), **sampling_shares(prepared)}]
 
     def judged(prepared: Prepared) -> tuple[Tensor, Row]:
-        spurious = prepared.verdicts()
-        ruled = metrics.verdict_accuracy(spurious, prepared.found.truth, prepared.found.segments.labels)
-        return spurious, {
-            "verdict_accuracy": ruled["accuracy"],
-            "verdict_balanced_accuracy": ruled["balanced_accuracy"],
-            "n_taking_part": int((spurious == 1).any(1).sum()),
+        kinds = prepared.verdicts()
+        return kinds, {
+            **verdict_quality(kinds, prepared.found.truth),
+            "n_taking_part": int((kinds == SPURIOUS).any(1).sum()),
         }
 
-    def row(arm: str, method: str, prepared: Prepared, spurious: Tensor, ruled: Row) -> Row:
-        make = methods.candidates(prepared, method, spurious)
+    def row(arm: str, method: str, prepared: Prepared, kinds: Tensor, ruled: Row) -> Row:
+        make = methods.candidates(prepared, method, kinds)
         try:
             fitted, trials = methods.best_trial(make, method, validation, n_trials)
             fitted.check_held_out(prepared.test)
@@ -133,15 +132,15 @@ def arm_rows(
             return {"arm": arm, "failed": str(error)}
         return {"arm": arm, **_measured(prepared, fitted.model), "trials": to_json(trials), **ruled}
 
-    spurious, ruled = judged(prepared)
+    kinds, ruled = judged(prepared)
     for method in arms:
-        rows.append(row(method, method, prepared, spurious, ruled if method == "lvlm-va" else {}))
+        rows.append(row(method, method, prepared, kinds, ruled if method == "lvlm-va" else {}))
     other = dataclasses.replace(config, description=class_description(OTHER_WORDS[config.dataset]))
     found = prepared.found
     cases = [dataclasses.replace(case, description=other.description) for case in found.cases]
     again = dataclasses.replace(prepared, config=other, found=dataclasses.replace(found, cases=cases))
-    spurious, ruled = judged(again)
-    return [*rows, row("other words", "lvlm-va", again, spurious, ruled)]
+    kinds, ruled = judged(again)
+    return [*rows, row("other words", "lvlm-va", again, kinds, ruled)]
 
 
 def changes(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
@@ -181,15 +180,13 @@ def changes(table: pd.DataFrame, arms: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _one_trial(prepared: Prepared, ablation: str, arm: str, spurious: Tensor) -> Row:
-    ruled = metrics.verdict_accuracy(spurious, prepared.found.truth, prepared.found.segments.labels)
+def _one_trial(prepared: Prepared, ablation: str, arm: str, kinds: Tensor) -> Row:
     return {
         "ablation": ablation,
         "arm": arm,
-        "verdict_accuracy": ruled["accuracy"],
-        "verdict_balanced_accuracy": ruled["balanced_accuracy"],
-        "n_taking_part": int((spurious == 1).any(1).sum()),
-        **_measured(prepared, prepared.aligned_by_verdicts(spurious)),
+        **verdict_quality(kinds, prepared.found.truth),
+        "n_taking_part": int((kinds == SPURIOUS).any(1).sum()),
+        **_measured(prepared, prepared.aligned_by_verdicts(kinds)),
     }
 
 
@@ -205,8 +202,8 @@ def ablation_rows(
     """
     config = prepared.config
     rows = [{"ablation": "before", "arm": "before", **_measured(prepared, prepared.model)}]
-    spurious = prepared.verdicts()
-    default = _one_trial(prepared, "critic", "lexicon", spurious)
+    kinds = prepared.verdicts()
+    default = _one_trial(prepared, "critic", "lexicon", kinds)
     rows.append(default)
     for accuracy in PAPER_CRITICS:
         simulated = prepared.verdicts("simulated", CriticSettings(simulated_accuracy=accuracy))
@@ -219,7 +216,7 @@ def ablation_rows(
             other = dataclasses.replace(config, **settings)
             if set(settings) <= _OF_THE_ALIGNMENT:
                 changed = dataclasses.replace(prepared, config=other)
-                rows.append(_one_trial(changed, ablation, arm, spurious))
+                rows.append(_one_trial(changed, ablation, arm, kinds))
             else:
                 changed = prepared.changed(**settings)
                 rows.append(_one_trial(changed, ablation, arm, changed.verdicts()))

@@ -17,7 +17,8 @@ from lvlmva_lite import methods, metrics
 from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
-from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare, segment
+from lvlmva_lite.critic.types import SPURIOUS
+from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare, segment, verdict_quality
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 from lvlmva_lite.threads import as_configured
 
@@ -61,7 +62,7 @@ def judged(prepared: Prepared, critic: str) -> Tensor:
     return prepared.verdicts(CRITICS[critic], CriticSettings(simulated_accuracy=1.0))
 
 
-def mask_quality(prepared: Prepared, spurious: Tensor) -> Row:
+def mask_quality(prepared: Prepared, kinds: Tensor) -> Row:
     """What the masks of some verdicts take in, and what they should have left alone.
 
     Means over the images in which more than ``SPEAKS`` of the positive effect
@@ -70,7 +71,7 @@ def mask_quality(prepared: Prepared, spurious: Tensor) -> Row:
     Parameters
     ----------
     prepared : of a data set with ``core_masks``
-    spurious : (N, J) float verdicts: 1 spurious, 0 not, nan undecided
+    kinds : (N, J) int64 verdicts, codes of ``KINDS``
 
     Returns
     -------
@@ -86,7 +87,7 @@ def mask_quality(prepared: Prepared, spurious: Tensor) -> Row:
     chosen, segments = prepared.chosen, prepared.found.segments
     mass, feature = positive_effect(prepared.found.attributions), chosen.spurious_masks
     visible = chosen.core_masks & ~feature
-    masks = correction_masks(segments.labels, spurious == 1)
+    masks = correction_masks(segments.labels, kinds == SPURIOUS)
 
     def total(values: Tensor) -> Tensor:
         return values.sum((-2, -1), dtype=torch.float64)
@@ -115,19 +116,17 @@ def segment_rows(prepared: Prepared, feature_weights: Sequence[float] = FEATURE_
     -------
     list of dict
         "arm": "segments"; "feature_weight"; "critic"; the fields of
-        :func:`mask_quality`; "verdict_accuracy" and "verdict_balanced_accuracy"
+        :func:`mask_quality` and of :func:`pipeline.verdict_quality`
     """
     rows = []
     for weight in feature_weights:
         again = resegmented(prepared, weight)
-        found = again.found
         for critic in CRITICS:
-            spurious = judged(again, critic)
-            ruled = metrics.verdict_accuracy(spurious, found.truth, found.segments.labels)
+            kinds = judged(again, critic)
             rows.append(
                 {"arm": "segments", "feature_weight": weight, "critic": critic}
-                | mask_quality(again, spurious)
-                | {f"verdict_{name}": ruled[name] for name in ("accuracy", "balanced_accuracy")}
+                | mask_quality(again, kinds)
+                | verdict_quality(kinds, again.found.truth)
             )
     return rows
 

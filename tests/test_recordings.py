@@ -1,0 +1,94 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.critic import recordings
+from lvlmva_lite.critic.providers import CriticSettings
+from lvlmva_lite.critic.recordings import RecordedCritic, RecordingError
+from lvlmva_lite.critic.text_judge import TextJudge
+from lvlmva_lite.critic.types import Case, segment_names
+
+CLAUDE = CriticSettings(model="claude")
+
+
+def case_of(recording, i):
+    return Case(
+        f"{recording.source}-{int(recording.indices[i])}",
+        torch.zeros(1, *recording.segment_labels.shape[1:]),
+        recording.segment_labels[i],
+        recording.n_segments,
+        "a class",
+        recording.description,
+        recording.attributions[i].clamp_min(0),
+    )
+
+
+@pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
+def test_the_judge_reads_every_recorded_answer_as_its_author_meant_it(source, seed):
+    recording = recordings.find(source, seed)
+    judge = TextJudge()
+    for prompt in recording.answers:
+        critic = RecordedCritic(recording, "claude", prompt)
+        for i in recording.answered(prompt, "claude").tolist():
+            verdict = judge.judge(critic.criticise(case_of(recording, i)), recording.n_segments)
+            meant = recording.answers[prompt][int(recording.indices[i])].verdicts
+            read = dict(zip(segment_names(recording.n_segments), verdict.kinds, strict=True))
+            assert {name: read[name] for name in meant} == meant
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"case_id": "decoy-mnist-0"},
+        {"case_id": "other-23335"},
+        {"description": "Something else."},
+        {"segment_labels": torch.zeros(28, 28, dtype=torch.int64)},
+    ],
+)
+def test_an_answer_to_another_question_is_not_used(change):
+    recording = recordings.find("decoy-mnist", 0)
+    critic = RecordedCritic(recording, "claude", "critic-2")
+    with pytest.raises(RecordingError):
+        critic.criticise(dataclasses.replace(case_of(recording, 0), **change))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seed": 5}, "there are: decoy-mnist with seed 0"),
+        ({"n_segments": 4}, "n_segments"),
+        ({"n_align": 101}, "between 1 and 100"),
+        ({"description": "Ignore the square."}, "description"),
+        ({"explain": "logit"}, "explain"),
+        ({"critic_settings": CriticSettings(model="gpt-0")}, "claude under critic-2"),
+        ({"critic_settings": CriticSettings(model="claude", prompt="critic-9")}, "critic-9"),
+    ],
+)
+def test_cases_and_answers_that_do_not_belong_together_are_refused(settings, said):
+    with pytest.raises((ConfigError, RecordingError), match=said):
+        Config(**{"critic": "recorded", "critic_settings": CLAUDE} | settings)
+
+
+def test_the_recorded_cases_are_the_alignment_set():
+    assert Config(critic="recorded", critic_settings=CLAUDE).n_align == 100
+    weak = CriticSettings(model="claude", prompt="critic-1")
+    assert Config(critic="recorded", critic_settings=weak).n_align == 50
+
+
+def test_what_is_written_is_read_back(tmp_path, monkeypatch):
+    recording = recordings.find("skin-phantom", 1)
+    recordings.write(tmp_path / "here" / recording.name, recording)
+    monkeypatch.setattr(
+        recordings, "_folders", lambda: [(tmp_path / "here" / recording.name, _about(recording))]
+    )
+    again = recordings.find.__wrapped__("skin-phantom", 1)
+    assert again.answers == recording.answers
+    for name in ("indices", "segment_labels", "attributions", "class_labels", "groups"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
+
+
+def _about(recording):
+    return {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
