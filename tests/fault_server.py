@@ -29,6 +29,7 @@ class Fault:
     finish_reason : of the answer
     seconds : pause before the first byte
     usage : in place of the usual 100 tokens in and 20 out
+    choice : fields added to the answer's choice, such as "error"
     reply : fields of the whole reply that are added or replaced, such as "model"
     drip : seconds between single blanks that come before the body, ten of them
     cut_body : send only so much of the body; with ``close`` the connection is
@@ -42,6 +43,7 @@ class Fault:
     body: object = None
     message: dict = field(default_factory=dict)
     finish_reason: str = "stop"
+    choice: dict = field(default_factory=dict)
     usage: dict | None = None
     reply: dict = field(default_factory=dict)
     drip: float = 0.0
@@ -112,7 +114,7 @@ class FaultServer:
             def _reply(self, fault: Fault, text: str, model: str) -> None:
                 if fault.status == 200:
                     message = {"role": "assistant", "content": text, **fault.message}
-                    choice = {"index": 0, "finish_reason": fault.finish_reason, "message": message}
+                    choice = {"index": 0, "finish_reason": fault.finish_reason, "message": message, **fault.choice}
                     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
                     reply = {
                         "id": "x", "object": "chat.completion", "created": 0, "model": model,

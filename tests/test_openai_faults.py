@@ -365,13 +365,18 @@ def test_a_dummy_key_does_not_strike_out_the_answers_words(tmp_path, monkeypatch
 
 
 ERROR_BODIES = {
-    "429 at the top": Fault(text="", message={"content": None}, reply={"error": {"code": 429, "message": "busy"}, "choices": []}),
-    "400 in the choice": Fault(text="Segment A is", finish_reason="error", reply={}),
+    "429 beside a null": Fault(text="", message={"content": None}, reply={"error": {"code": 429, "message": "busy"}}),  # 2
+    "429 alone": Fault(body={"error": {"code": 429, "message": "busy"}, "choices": []}),  # beyond
+    "502 in the choice": Fault(
+        text="Segment A is", finish_reason="error", choice={"error": {"code": 502, "message": "lost the model"}}
+    ),  # 5
+    "the word error alone": Fault(text="Segment A is", finish_reason="error"),  # beyond
+    "words alone": Fault(body={"error": "the model is loading"}),  # 11
     "a text code": Fault(body={"error": {"code": "rate_limit_exceeded", "message": "try again in 7s"}}),  # beyond
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", ERROR_BODIES)  # 2, 5, 11
+@pytest.mark.parametrize("fault", ERROR_BODIES)
 def test_an_error_within_a_200_is_a_failed_try(tmp_path, fault):
     with FaultServer(ERROR_BODIES[fault]) as server:
         session = Session(tmp_path, server.url)
@@ -498,7 +503,7 @@ TOLD = {
     # the server's reply: what the user reads, how many tries
     "no eyes, 500": (Fault(500, {}, "image input is not supported - hint: mmproj"), "does not see", 1),  # 10
     "no eyes, 400": (Fault(400, {}, "this model does not support images"), "does not see", 1),  # beyond
-    "error in a 200": (Fault(body={"error": "Unexpected endpoint or method. (POST /x)"}), "end in /v1", 1),  # 11, 12
+    "error in a 200": (Fault(body={"error": "Unexpected endpoint or method. (POST /x)"}), "end in /v1", 1),  # 12
     "a page": (Fault(body="<!DOCTYPE html><title>Hello</title>"), "Hello.*end in /v1", 1),  # 13
     "a page, 404": (Fault(404, body="<html>nothing here</html>"), "nothing here.*end in /v1", 1),  # beyond
     "another form": (Fault(body={"completion": "yes"}), '"completion": "yes"', 2),

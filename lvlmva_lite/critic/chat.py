@@ -464,9 +464,10 @@ class ChatClient:
         _Failed : it holds an error, or is no chat completion
         """
         reply = _parsed(text)
-        if isinstance(reply, dict) and reply.get("error") and not reply.get("choices"):
-            code = _code(reply)
-            return self._raise(self._status_failure(_status_of(code), reply, {}))
+        if isinstance(reply, dict) and reply.get("error"):
+            failed = self._status_failure(_status_of(_code(reply)), reply, {})
+            failed.billed = bool(reply.get("usage"))
+            raise failed
         try:
             choice = reply["choices"][0]
             message = choice["message"]
@@ -508,10 +509,6 @@ class ChatClient:
             model=self.without_key(str(reply.get("model") or "")),
             reasoning_tokens=max(thought, 1 if reasoning else 0),
         )
-
-    @staticmethod
-    def _raise(failed: _Failed) -> Answer:
-        raise failed
 
     def _adapt(self, failed: _Failed, request: Request, sent_as: tuple[int, str]) -> int | None:
         """In which form to ask again, where another one may be understood; None where none may.
