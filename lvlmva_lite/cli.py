@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from lvlmva_lite import __version__, critic_cli
 from lvlmva_lite import cli_options as options
 
+
+class _Stopped(Exception):
+    """Somebody pressed Ctrl-C; the message says what is kept."""
+
+
+class _Commands(TyperGroup):
+    """Hands Ctrl-C on with its message, which typer, by its version, drops or wraps."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise _Stopped(str(interrupt) or "interrupted") from None
+
+
 app = typer.Typer(
     name="lvlmva",
+    cls=_Commands,
     help="Teach small vision models right from wrong with words (LVLM-VA, arXiv 2512.21985).",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -288,13 +307,22 @@ def chapter(
         raise options.fail("\n".join(["claims that no longer hold:", *lines]), 1)
 
 
+def _leave(status: int) -> NoReturn:
+    """End at once: all that is kept is on disk, and the interpreter's own end waits for calls under way."""
+    atexit._run_exitfuncs()  # a chapter's kernel is ended by one of these
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main() -> None:
     """Entry point: bad usage is answered in one line, with exit status 2."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except typer.Abort as error:
-        kept = str(error.__cause__ or "") or "interrupted"
-        typer.echo(f"lvlmva: {kept}; the same command takes it up again", err=True)
+    except _Stopped as stopped:
+        typer.echo(f"lvlmva: {stopped}; the same command takes it up again", err=True)
+        _leave(130)
+    except typer.Abort:
         sys.exit(130)
     except Exception as error:
         # typer carries its own copy of click, so its usage errors are told by their shape.

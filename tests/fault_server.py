@@ -114,7 +114,12 @@ class FaultServer:
             def _reply(self, fault: Fault, text: str, model: str) -> None:
                 if fault.status == 200:
                     message = {"role": "assistant", "content": text, **fault.message}
-                    choice = {"index": 0, "finish_reason": fault.finish_reason, "message": message, **fault.choice}
+                    choice = {
+                        "index": 0,
+                        "finish_reason": fault.finish_reason,
+                        "message": message,
+                        **fault.choice,
+                    }
                     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
                     reply = {
                         "id": "x", "object": "chat.completion", "created": 0, "model": model,

@@ -27,7 +27,7 @@ FAILURES_IN_A_ROW = 3
 FIRST_ANSWERS = 5
 """If none of so many first answers can be used, none of the rest is asked for."""
 
-GRACE = 1.0
+GRACE = 0.7
 """Seconds that calls under way are given after an interrupt."""
 
 _ADVICE = {
@@ -244,7 +244,7 @@ def concurrently(
     Items go alone until one has succeeded, so that a wrong key or model name
     costs one call.  After an error nothing new is begun; what is under way is
     waited for and handed to ``on_result`` before the error is raised.  After
-    Ctrl-C it is given a second.
+    Ctrl-C it is given ``GRACE`` seconds.
 
     Parameters
     ----------
