@@ -82,6 +82,7 @@ def run(
     reasoning_effort: options.ReasoningEffort = "",
     extra_body: options.ExtraBody = "",
     i_may_send_these_images: options.Consent = False,
+    batch: options.Batch = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     description: Annotated[
         str | None,
@@ -201,6 +202,7 @@ def run(
             no_cost=no_cost,
             timeout=timeout,
             i_may_send_these_images=i_may_send_these_images,
+            batch=batch,
         )
         config = pipeline.Config(
             dataset=dataset,

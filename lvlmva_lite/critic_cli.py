@@ -117,6 +117,7 @@ def evaluate(
     reasoning_effort: options.ReasoningEffort = "",
     extra_body: options.ExtraBody = "",
     i_may_send_these_images: options.Consent = False,
+    batch: options.Batch = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -143,6 +144,7 @@ def evaluate(
             no_cost=no_cost,
             timeout=timeout,
             i_may_send_these_images=i_may_send_these_images,
+            batch=batch,
         )
         asked = [(critic, settings)]
         if against:

@@ -100,7 +100,8 @@ class FaultServer:
 
             def do_POST(self):
                 server.paths.append(self.path)
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                data = self.rfile.read(int(self.headers["content-length"]))
+                body = json.loads(data) if data.startswith(b"{") else {"model": ""}
                 with server._lock:
                     server.bodies.append(body)
                     server.keys.append(self.headers["authorization"])

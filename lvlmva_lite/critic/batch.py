@@ -124,12 +124,23 @@ def criticise_all(
                     if len(ruled) == FIRST_ANSWERS:
                         _require_some(ruled, "judge")
 
-    concurrently(
-        ask, [key for key in wanted if key not in done], critic.concurrency,
-        on_result=arrived, label="criticising", progress=progress,
-        stand_in=stand_in if hasattr(critic, "without_answer") else None,
-        interrupt=getattr(critic, "interrupt", None), proven=proven,
-    )  # fmt: skip
+    def all_of(keys: Sequence[tuple[str, int]]) -> None:
+        concurrently(
+            ask, keys, critic.concurrency,
+            on_result=arrived, label="criticising", progress=progress,
+            stand_in=stand_in if hasattr(critic, "without_answer") else None,
+            interrupt=getattr(critic, "interrupt", None), proven=proven,
+        )  # fmt: skip
+
+    left = [key for key in wanted if key not in done]
+    if ask_ahead := getattr(critic, "ask_ahead", None):
+        # A few at once: what cannot be used is found before a batch is paid for.
+        all_of(left[:FIRST_ANSWERS])
+        left = left[FIRST_ANSWERS:]
+        ask_ahead(
+            critic.request(wanted[key], key[1]) for key in left if (wanted[key].segment_labels >= 0).any()
+        )
+    all_of(left)
     return [done[key] for key in wanted]
 
 

@@ -119,19 +119,22 @@ class Budget:
         with self._changed:
             while True:
                 self._require(self.spent_tokens + tokens, self.spent_dollars + dollars, tokens, dollars)
-                fits = (
-                    self.max_tokens is None
-                    or self.spent_tokens + self._held_tokens + tokens <= self.max_tokens
-                ) and (
-                    self.max_dollars is None
-                    or self.spent_dollars + self._held_dollars + dollars <= self.max_dollars
-                )
-                if fits or (stop is not None and stop.is_set()):
+                if self.allows(tokens, dollars) or (stop is not None and stop.is_set()):
                     break
                 self._changed.wait(0.2)
             self._held_dollars += dollars
             self._held_tokens += tokens
         return Reservation(tokens, dollars)
+
+    def allows(self, tokens: int, dollars: float) -> bool:
+        """Whether so much fits beside what is spent and set aside."""
+        with self._changed:
+            return (
+                self.max_tokens is None or self.spent_tokens + self._held_tokens + tokens <= self.max_tokens
+            ) and (
+                self.max_dollars is None
+                or self.spent_dollars + self._held_dollars + dollars <= self.max_dollars
+            )
 
     def _require(self, all_tokens: int, all_dollars: float, tokens: int, dollars: float) -> None:
         if self.max_dollars is not None and all_dollars > self.max_dollars:

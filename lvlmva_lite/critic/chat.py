@@ -456,8 +456,8 @@ class ChatClient:
                 self._scale[request.kind] = max(scale, 1.1 * scale * beyond)
         return total, cost
 
-    def read(self, text: str, model: str) -> Answer:
-        """The answer in a reply's body.
+    def read(self, text: str, model: str, share: float = 1.0) -> Answer:
+        """The answer in a reply's body, at a share of the price.
 
         Raises
         ------
@@ -505,7 +505,7 @@ class ChatClient:
             finish_reason=finish_reason,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cost=price.of(prompt, completion) if price and counted else None,
+            cost=share * price.of(prompt, completion) if price and counted else None,
             model=self.without_key(str(reply.get("model") or "")),
             reasoning_tokens=max(thought, 1 if reasoning else 0),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -184,6 +184,7 @@ class OpenAICritic:
     concurrency : requests at a time
     provider : "openai", or "replay" for recorded answers
     interrupt : ends the waits of calls under way
+    ask_ahead : has many Requests answered in batches, None: each is asked alone
     """
 
     def __init__(
@@ -195,12 +196,13 @@ class OpenAICritic:
         concurrency: int = 1,
         provider: str = "openai",
         interrupt: Callable[[], None] | None = None,
+        ask_ahead: Callable[[Iterable[Request]], None] | None = None,
     ) -> None:
         self.name = f"{provider}:{model}"
         self.model, self.ask = model, ask
         self.settings = settings or AnswerSettings()
         self.samples, self.concurrency = self.settings.samples, concurrency
-        self.interrupt = interrupt
+        self.interrupt, self.ask_ahead = interrupt, ask_ahead
 
     def request(self, case: Case, sample: int = 0) -> Request:
         """What is asked about a case."""
@@ -233,7 +235,7 @@ class OpenAIJudge:
 
     Parameters
     ----------
-    model, ask, settings, concurrency, provider, interrupt : as for :class:`OpenAICritic`
+    model, ask, settings, concurrency, provider, interrupt, ask_ahead : as for :class:`OpenAICritic`
     examples : dicts with "text" and "kind", default those that ship
     """
 
@@ -247,13 +249,14 @@ class OpenAIJudge:
         concurrency: int = 1,
         provider: str = "openai",
         interrupt: Callable[[], None] | None = None,
+        ask_ahead: Callable[[Iterable[Request]], None] | None = None,
     ) -> None:
         self.name = f"{provider}:{model}"
         self.model, self.ask = model, ask
         self.settings = settings or AnswerSettings()
         self.examples = default_examples() if examples is None else list(examples)
         self.concurrency = concurrency
-        self.interrupt = interrupt
+        self.interrupt, self.ask_ahead = interrupt, ask_ahead
 
     def request(self, critique: Critique, n_segments: int) -> Request:
         """What is asked about a critique."""

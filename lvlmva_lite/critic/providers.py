@@ -139,6 +139,7 @@ class Connection:
     no_cost : costs are not counted
     timeout : seconds without a byte after which a try has failed; five times that in all
     i_may_send_these_images : real images may go to a server on another machine
+    batch : ask by the server's batch endpoint: half the price, an answer within a day
     """
 
     store: Path = Path("answers")
@@ -150,6 +151,7 @@ class Connection:
     no_cost: bool = False
     timeout: float = 120.0
     i_may_send_these_images: bool = False
+    batch: bool = False
 
     def __post_init__(self) -> None:
         for value, name in (
@@ -213,6 +215,8 @@ def check(name: str, settings: CriticSettings, connection: Connection, dataset: 
         _factory(name)
     elif settings.samples > 1:
         raise SettingsError(f"--samples is for models; the {name} critic always says the same")
+    if connection.batch and name != "openai":
+        raise SettingsError(f"--batch is for --critic openai, not for {name}")
     if name == "openai":
         from lvlmva_lite.critic.chat import http_client
 
@@ -278,9 +282,9 @@ def make(
         server = server_id(connection.base_url) if connection.base_url else None
         ask = partial(AnswerStore(connection.store, read_only=True).replay, server=server)
     else:
-        from lvlmva_lite.critic.chat import ChatClient
+        from lvlmva_lite.critic.batches import BatchClient
 
-        client = ChatClient(
+        client = BatchClient(
             AnswerStore(connection.store),
             base_url=connection.base_url,
             prices=prices(settings, connection),
@@ -290,6 +294,8 @@ def make(
         )
         ask = client.ask
         more |= {"concurrency": connection.max_concurrency, "interrupt": client.interrupt}
+        if connection.batch:
+            more["ask_ahead"] = client.ask_ahead
     answers = AnswerSettings(
         settings.samples,
         settings.temperature,

@@ -51,6 +51,9 @@ _SCHEMA = (
     + """
 CREATE TABLE IF NOT EXISTS images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (case_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (case_id, key));
+CREATE TABLE IF NOT EXISTS batches (
+    token TEXT PRIMARY KEY, server TEXT NOT NULL, number TEXT NOT NULL, keys TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, recorded TEXT NOT NULL
 );
@@ -412,6 +415,24 @@ class AnswerStore:
                 "INSERT INTO failures VALUES (?, ?, ?, ?, ?)",
                 (request.key, request.kind, request.model, whole(reason), _now()),
             )
+
+    def begin_batch(self, token: str, server: str, keys: Sequence[str], number: str = "") -> None:
+        """Note a batch of requests before it is sent, and again with the server's name for it."""
+        with self._lock, self._told():
+            self._database.execute(
+                "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)",
+                (token, server, number, json.dumps(keys)),
+            )
+
+    def batches(self, server: str) -> list[tuple[str, str, set[str]]]:
+        """Token, number and keys of every batch of a server that was not collected yet."""
+        rows = self._rows("SELECT token, number, keys FROM batches WHERE server = ? ORDER BY rowid", server)
+        return [(token, number, set(json.loads(keys))) for token, number, keys in rows]
+
+    def end_batch(self, token: str) -> None:
+        """Forget a batch: its answers are recorded."""
+        with self._lock, self._told():
+            self._database.execute("DELETE FROM batches WHERE token = ?", (token,))
 
     def failures(self) -> list[tuple[str, str]]:
         """Key and reason of every call that brought no answer, oldest first."""
