@@ -25,7 +25,7 @@ LABELS = torch.arange(2).repeat_interleave(14)[:28, None].expand(28, 28)
 
 def cases(n):
     return [
-        Case(f"case-{i}", torch.full((1, 28, 28), i / 100), LABELS, 2, "3", "words", torch.ones(28, 28))
+        Case(f"case-{i}", torch.full((1, 28, 28), i / 250), LABELS, 2, "3", "words", torch.ones(28, 28))
         for i in range(n)
     ]
 

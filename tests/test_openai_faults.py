@@ -3,6 +3,7 @@
 import json
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ from lvlmva_lite.critic.budget import Budget, CapReached, Price
 from lvlmva_lite.critic.chat import ChatClient, Interrupted, ServerError, asked_pause
 from lvlmva_lite.critic.endpoint import SettingsError
 from lvlmva_lite.critic.openai_critic import AnswerSettings, OpenAICritic, OpenAIJudge, VerdictList
+from lvlmva_lite.critic.providers import Connection, CriticSettings, check
 from lvlmva_lite.critic.store import AnswerStore
 
 KEY = "sk-sentinel-fault-0815"
@@ -756,6 +758,45 @@ def test_the_cap_is_neither_passed_nor_missed_with_sixteen_in_flight(tmp_path): 
         one, _ = session.client.most(session.critic.request(case_of(1)))
         assert server.requests * 120 == session.client.budget.spent_tokens
         assert 8_000 - one < session.client.budget.spent_tokens <= 8_000
+
+
+@pytest.mark.parametrize("usage", [(7_000, 500), (100, 7_400), (3_000, 2_000)])  # beyond: bounds too low
+def test_the_cap_is_not_passed_where_the_server_counts_more_than_anybody_thought(tmp_path, usage):
+    tokens = sum(usage)
+    more = Fault(usage=dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True)))
+    with FaultServer(*[more] * 100) as server:
+        session = Session(tmp_path, server.url, budget=Budget(max_tokens=80_000))
+        session.critic.concurrency = 16
+        with pytest.raises(CapReached):
+            criticise_all(session.critic, [case_of(number) for number in range(100)])
+        one, _ = session.client.most(session.critic.request(case_of(1)))
+        assert server.requests * tokens == session.client.budget.spent_tokens
+        assert 80_000 - max(one, tokens) < session.client.budget.spent_tokens <= 80_000
+
+
+def test_two_processes_that_ask_one_question_pay_once(tmp_path):  # 35
+    script = (
+        "import sys; from lvlmva_lite.critic.chat import ChatClient; "
+        "from lvlmva_lite.critic.store import AnswerStore, Request; "
+        "client = ChatClient(AnswerStore(sys.argv[1]), base_url=sys.argv[2]); "
+        "print(client.ask(Request('judge', 'm', 'v', [{'role': 'user', 'content': 'which?'}])).text)"
+    )
+    with FaultServer(Fault(seconds=6.0, text="first"), says("second")) as server:
+        ask = [sys.executable, "-c", script, tmp_path, server.url]
+        processes = [subprocess.Popen(ask, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=60)[0] for process in processes]
+        assert said == ["first\n"] * 2
+        assert server.requests == 1
+
+
+def test_a_store_that_cannot_be_written_is_found_before_any_work(tmp_path):  # 39
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):  # beyond: below a file
+        with pytest.raises(SettingsError, match="--store"):
+            check(
+                "openai", CriticSettings(MODEL),
+                Connection(folder, base_url="http://127.0.0.1:9/v1", no_cost=True), "decoy-mnist",
+            )  # fmt: skip
 
 
 def critic_like(_):
