@@ -14,7 +14,7 @@ import torch
 from answering_server import AnsweringServer, critic_or_judge
 
 from lvlmva_lite.critic import Case
-from lvlmva_lite.critic.batch import concurrently, criticise_all, judge_all
+from lvlmva_lite.critic.batch import concurrently, criticise_all, judge_all, question_of
 from lvlmva_lite.critic.budget import Budget, CapReached, Price, price_list
 from lvlmva_lite.critic.chat import ServerError
 from lvlmva_lite.critic.endpoint import SettingsError, is_loopback, require_consent
@@ -179,6 +179,19 @@ def test_several_samples_vote_and_leave_their_share(tmp_path):
     assert [critique.sample for critique in critiques] == [0, 1, 2]
     assert verdicts[0].kinds == ("spurious", "relevant", "background")
     assert verdicts[0].confidence == (2 / 3, 1.0, 1.0)
+
+
+def test_a_critique_of_another_server_answers_another_question(tmp_path):
+    critics = [
+        make(
+            "openai", CriticSettings("gpt-4o"),
+            Connection(store=tmp_path, base_url=f"http://127.0.0.1:{port}/{path}"),
+        )[0]
+        for port, path in ((8000, "v1"), (8000, "v1/"), (8001, "v1"), (8000, "v2"))
+    ]  # fmt: skip
+    same, again, port, path = (question_of(critic, cases(1)[0]) for critic in critics)
+    assert same == again
+    assert len({same, port, path}) == 3
 
 
 def test_no_more_requests_at_a_time_than_allowed_and_order_is_kept(tmp_path):

@@ -185,6 +185,7 @@ class OpenAICritic:
     provider : "openai", or "replay" for recorded answers
     interrupt : ends the waits of calls under way
     ask_ahead : has many Requests answered in batches, None: each is asked alone
+    server : digest of the server's address (:func:`endpoint.server_id`); empty: not known
     """
 
     def __init__(
@@ -197,12 +198,13 @@ class OpenAICritic:
         provider: str = "openai",
         interrupt: Callable[[], None] | None = None,
         ask_ahead: Callable[[Iterable[Request]], None] | None = None,
+        server: str = "",
     ) -> None:
         self.name = f"{provider}:{model}"
         self.model, self.ask = model, ask
         self.settings = settings or AnswerSettings()
         self.samples, self.concurrency = self.settings.samples, concurrency
-        self.interrupt, self.ask_ahead = interrupt, ask_ahead
+        self.interrupt, self.ask_ahead, self.server = interrupt, ask_ahead, server
 
     def request(self, case: Case, sample: int = 0) -> Request:
         """What is asked about a case."""
@@ -221,8 +223,8 @@ class OpenAICritic:
         return Critique(case.case_id, self.name, "", sample, prompts.named_segments(case), reason=reason)
 
     def decided_by(self, case: Case) -> list[object]:
-        """What its answers depend on beside the case: model, prompt and parameters."""
-        return [self.model, prompts.critic_version(), self.settings.parameters()]
+        """What its answers depend on beside the case: server, model, prompt and parameters."""
+        return [self.server, self.model, prompts.critic_version(), self.settings.parameters()]
 
 
 class OpenAIJudge:

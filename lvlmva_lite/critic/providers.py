@@ -292,7 +292,7 @@ def make(
             schema=VerdictList.model_json_schema(),
             timeout=connection.timeout,
         )
-        ask = client.ask
+        ask, server = client.ask, client.server_id
         more |= {"concurrency": connection.max_concurrency, "interrupt": client.interrupt}
         if connection.batch:
             more["ask_ahead"] = client.ask_ahead
@@ -303,7 +303,7 @@ def make(
         settings.reasoning_effort,
         settings.extra_body,
     )
-    critic = OpenAICritic(settings.model, ask, settings=answers, **more)
+    critic = OpenAICritic(settings.model, ask, settings=answers, server=server or "", **more)
     judge = OpenAIJudge(
         settings.judge_model or settings.model, ask, settings=answers, examples=examples, **more
     )
