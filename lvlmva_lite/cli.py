@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from lvlmva_lite import __version__, critic_cli
 from lvlmva_lite import cli_options as options
 
+
+class _Stopped(Exception):
+    """Somebody pressed Ctrl-C; the message says what is kept."""
+
+
+class _Commands(TyperGroup):
+    """Hands Ctrl-C on with its message, which typer, by its version, drops or wraps."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise _Stopped(str(interrupt) or "interrupted") from None
+
+
 app = typer.Typer(
     name="lvlmva",
+    cls=_Commands,
     help="Teach small vision models right from wrong with words (LVLM-VA, arXiv 2512.21985).",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +64,7 @@ def run(
         Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
     ],
     critic: Annotated[
-        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+        str, typer.Option(help="Who judges the segments: lexicon, openai, recorded, replay, simulated.")
     ] = "lexicon",
     critic_model: options.CriticModel = "",
     judge_model: options.JudgeModel = "",
@@ -60,7 +79,10 @@ def run(
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
+    reasoning_effort: options.ReasoningEffort = "",
+    extra_body: options.ExtraBody = "",
     i_may_send_these_images: options.Consent = False,
+    batch: options.Batch = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     description: Annotated[
         str | None,
@@ -167,8 +189,9 @@ def run(
 
     with options.bad_settings_told():
         settings = providers.CriticSettings(
-            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
-        )
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
+            reasoning_effort, extra_body,
+        )  # fmt: skip
         connection = providers.Connection(
             store=store,
             base_url=base_url,
@@ -179,6 +202,7 @@ def run(
             no_cost=no_cost,
             timeout=timeout,
             i_may_send_these_images=i_may_send_these_images,
+            batch=batch,
         )
         config = pipeline.Config(
             dataset=dataset,
@@ -242,6 +266,7 @@ def run(
             "no mask taught the model anything; does the description dismiss what is in the images?"
         )
     typer.echo(f"results: {out / 'results.json'}")
+    options.tell_unusable(result.verdicts)
 
 
 @app.command()
@@ -284,12 +309,22 @@ def chapter(
         raise options.fail("\n".join(["claims that no longer hold:", *lines]), 1)
 
 
+def _leave(status: int) -> NoReturn:
+    """End at once: all that is kept is on disk, and the interpreter's own end waits for calls under way."""
+    atexit._run_exitfuncs()  # a chapter's kernel is ended by one of these
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main() -> None:
     """Entry point: bad usage is answered in one line, with exit status 2."""
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except _Stopped as stopped:
+        typer.echo(f"lvlmva: {stopped}; the same command takes it up again", err=True)
+        _leave(130)
     except typer.Abort:
-        typer.echo("lvlmva: interrupted; the same command takes it up again", err=True)
         sys.exit(130)
     except Exception as error:
         # typer carries its own copy of click, so its usage errors are told by their shape.

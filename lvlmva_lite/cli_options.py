@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lvlmva_lite.critic import Critique, Verdict
 
 DEFAULT_STORE = Path("answers")
 
@@ -37,19 +40,39 @@ PriceInOut = Annotated[
     typer.Option(metavar="IN,OUT", help="US dollars per million tokens, where the price list has none."),
 ]
 NoCost = Annotated[bool, typer.Option("--no-cost", help="Count no money (a server of your own).")]
-Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds of silence after which a try failed.")]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        metavar="S", help="Seconds of silence after which a try has failed; five times that in all."
+    ),
+]
 Samples = Annotated[
     int, typer.Option(metavar="K", help="Answers to each case; the share that agrees is the confidence.")
 ]
 Temperature = Annotated[
     float | None, typer.Option(metavar="T", help="Of the model; default: the server's own.")
 ]
-MaxAnswerTokens = Annotated[int, typer.Option(metavar="N", help="Tokens after which an answer is cut.")]
+MaxAnswerTokens = Annotated[
+    int,
+    typer.Option(metavar="N", help="Tokens after which an answer is cut; grows fourfold once if spent."),
+]
+ReasoningEffort = Annotated[
+    str,
+    typer.Option(metavar="LEVEL", help="For models that reason: low, medium, ...; default: the server's."),
+]
+ExtraBody = Annotated[
+    str,
+    typer.Option(metavar="JSON", help="An object of further fields of each request that the server knows."),
+]
 Consent = Annotated[
     bool,
     typer.Option(
         "--i-may-send-these-images", help="Real images may leave this machine and go to the server."
     ),
+]
+Batch = Annotated[
+    bool,
+    typer.Option("--batch", help="Ask by the server's batch endpoint: half the price, within a day."),
 ]
 SimulatedAccuracy = Annotated[
     float, typer.Option(metavar="Q", help="How often the simulated critic is right, 0 to 1.")
@@ -96,6 +119,7 @@ def bad_settings_told() -> Iterator[None]:
 @contextmanager
 def failures_told() -> Iterator[None]:
     """What goes wrong on the way ends the command with one line and exit status 1."""
+    from lvlmva_lite.critic.batch import NothingUsable
     from lvlmva_lite.critic.budget import CapReached
     from lvlmva_lite.critic.chat import ServerError
     from lvlmva_lite.critic.endpoint import SettingsError
@@ -104,8 +128,33 @@ def failures_told() -> Iterator[None]:
 
     try:
         yield
-    except (CapReached, DataFileError, ServerError, SettingsError, StoreError) as error:
+    except (CapReached, DataFileError, NothingUsable, ServerError, SettingsError, StoreError) as error:
         raise fail(error, 1) from None
+
+
+def tell_unusable(said: Sequence[Critique | Verdict]) -> None:
+    """Say how many cases have no usable answer, and why.
+
+    Raises
+    ------
+    typer.Exit : with status 1, where the server failed and may answer next time
+    """
+    from lvlmva_lite.critic.batch import unusable_counts
+
+    counts = unusable_counts(said)
+    if not counts:
+        return
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    typer.echo(
+        f"no usable answer in {sum(counts.values())} of {len(said)} cases ({told}); they are undecided"
+    )
+    if "failed" in counts:
+        words = next(one.reason for one in said if one.reason.startswith("failed"))
+        raise fail(
+            f"{counts['failed']} cases were set aside ({words.partition(': ')[2]}); "
+            "the same command with a new --out asks for these alone",
+            1,
+        )
 
 
 def text_or_file(text: str | None) -> str | None:

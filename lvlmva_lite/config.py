@@ -118,7 +118,7 @@ class Config:
     image_size : side in pixels; 28 for DecoyMNIST
     device : one of ``DEVICES``, where the network computes; "auto": on a GPU where
         there is one, but for the MLP, which is faster without
-    critic : one of ``critic.providers.PROVIDERS``
+    critic : one of ``critic.providers.names()``
     critic_settings : model, samples, ...: what decides the critic's answers
     description : the expert's words; None: those that ship for the data set
     seed : int >= 0, draws decoys, phantoms, weights, batches and baselines
@@ -214,7 +214,7 @@ class Config:
             (self.method, "method", METHODS),
             (self.model, "model", MODELS),
             (self.device, "device", DEVICES),
-            (self.critic, "critic", providers.PROVIDERS),
+            (self.critic, "critic", providers.names()),
             (self.segmenter, "segmenter", SEGMENTERS),
             (self.sampling, "sampling", STRATEGIES),
             (self.explain, "explain", ("contrast", "logit")),

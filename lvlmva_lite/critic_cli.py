@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lvlmva_lite import cli_options as options
+
+if TYPE_CHECKING:
+    from lvlmva_lite.critic import Case
+    from lvlmva_lite.critic.budget import Price
+    from lvlmva_lite.critic.estimate import Estimate
+    from lvlmva_lite.critic.openai_critic import AnswerSettings
 
 app = typer.Typer(help="Critics: what they cost, how good they are, what they said.", rich_markup_mode=None)
 
@@ -44,10 +50,7 @@ def estimate(
 
     lvlmva critic estimate --critic-model gpt-4o --n 1000
     """
-    import torch
-
     from lvlmva_lite import pipeline
-    from lvlmva_lite.critic import Case
     from lvlmva_lite.critic.budget import price_list
     from lvlmva_lite.critic.estimate import estimate as estimated
     from lvlmva_lite.critic.openai_critic import AnswerSettings
@@ -65,10 +68,7 @@ def estimate(
             n_segments=n_segments,
             critic="replay",
         )
-    labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
-    case = Case(
-        "", torch.zeros(1, 28, 28), labels, n_segments, "0", config.expert_description, torch.ones(28, 28)
-    )
+    case = _blank_case(n_segments, config.expert_description)
     likely = estimated(
         case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
         found[critic_model], found[judge_model or critic_model],
@@ -88,7 +88,7 @@ def evaluate(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and evaluation.png.")],
     critic: Annotated[
-        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+        str, typer.Option(help="Who judges the segments: lexicon, openai, recorded, replay, simulated.")
     ] = "lexicon",
     against: Annotated[
         str, typer.Option(help="A second critic on the same cases, for the agreement.", metavar="CRITIC")
@@ -114,7 +114,10 @@ def evaluate(
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
+    reasoning_effort: options.ReasoningEffort = "",
+    extra_body: options.ExtraBody = "",
     i_may_send_these_images: options.Consent = False,
+    batch: options.Batch = False,
     simulated_accuracy: options.SimulatedAccuracy = 0.9,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -128,8 +131,9 @@ def evaluate(
 
     with options.bad_settings_told():
         settings = providers.CriticSettings(
-            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
-        )
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
+            reasoning_effort, extra_body,
+        )  # fmt: skip
         connection = providers.Connection(
             store=store,
             base_url=base_url,
@@ -140,6 +144,7 @@ def evaluate(
             no_cost=no_cost,
             timeout=timeout,
             i_may_send_these_images=i_may_send_these_images,
+            batch=batch,
         )
         asked = [(critic, settings)]
         if against:
@@ -166,7 +171,7 @@ def evaluate(
             truth = found.truth_by_case() if name == "simulated" else None
             asking, judging = providers.make(name, of_name, connection, truth=truth, seed=seed)
             tally = evaluation.Tally.of(asking, judging)
-            critiques = criticise_all(asking, found.cases, progress=not quiet)
+            critiques = criticise_all(asking, found.cases, judge=judging, progress=not quiet)
             verdicts.append(judge_all(judging, critiques, n_segments, progress=not quiet))
             evaluations.append(
                 evaluation.evaluate(found.cases, verdicts[-1], found.truth, critic=asking.name, tally=tally)
@@ -186,6 +191,8 @@ def evaluate(
     if against:
         typer.echo(f"agreement (Cohen's kappa): {'-' if kappa is None else f'{kappa:.3f}'}")
     typer.echo(f"results: {out / 'evaluation.json'}, {out / 'evaluation.png'}")
+    for ruled in verdicts:
+        options.tell_unusable(ruled)
 
 
 @app.command()
@@ -270,3 +277,165 @@ def import_(
     typer.echo(imported.summary())
     if imported.refused:
         raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    critic_model: options.CriticModel,
+    base_url: options.BaseUrl = None,
+    price: options.PriceInOut = None,
+    timeout: options.Timeout = 120.0,
+    max_answer_tokens: options.MaxAnswerTokens = 2048,
+    reasoning_effort: options.ReasoningEffort = "",
+    extra_body: options.ExtraBody = "",
+) -> None:
+    """Ask a model two small questions about pictures of known content.  Example:
+
+    lvlmva critic check --base-url http://localhost:8000/v1 --critic-model my-model
+    """
+    import tempfile
+
+    from lvlmva_lite.critic import trial
+    from lvlmva_lite.critic.budget import Price, price_of
+    from lvlmva_lite.critic.chat import ChatClient
+    from lvlmva_lite.critic.openai_critic import AnswerSettings
+    from lvlmva_lite.critic.providers import Connection, CriticSettings
+    from lvlmva_lite.critic.providers import check as checked
+    from lvlmva_lite.critic.store import AnswerStore
+
+    with tempfile.TemporaryDirectory() as folder:
+        with options.bad_settings_told():
+            settings = CriticSettings(
+                critic_model,
+                max_answer_tokens=max_answer_tokens,
+                reasoning_effort=reasoning_effort,
+                extra_body=extra_body,
+            )
+            connection = Connection(store=Path(folder), base_url=base_url, no_cost=True, timeout=timeout)
+            checked("openai", settings, connection, "decoy-mnist")
+            given = options.parse_price(price)
+            priced = price_of(critic_model) if given is None else Price(*given)
+            store = AnswerStore(folder)
+            client = ChatClient(store, base_url=base_url, schema=trial.SCHEMA, timeout=timeout)
+        answers = AnswerSettings(1, None, max_answer_tokens, reasoning_effort, extra_body)
+        try:
+            with options.failures_told():
+                found = trial.try_model(client, critic_model, answers)
+        finally:
+            store.close()
+    typer.echo(f"answered by: {found.model or 'the server does not say'}")
+    typer.echo(f"sees: {found.right} of 2 pictures named right")
+    form = found.structured if found.structured != "none" else "not known to this server"
+    typer.echo(f"structured output: {form}; the answer {'is' if found.is_json else 'is not'} plain JSON")
+    counted = f", {found.reasoning_tokens} tokens or more in 2 answers" if found.reasoning_tokens else ""
+    typer.echo(f"reasons before it answers: {'yes' + counted if found.reasons else 'no'}")
+    likely = _likely(100, answers, priced)
+    tokens = likely.tokens + 100 * found.reasoning_tokens
+    money = ""
+    if priced is not None:
+        dollars = likely.dollars + priced.of(0, 100 * found.reasoning_tokens)
+        money = f", {dollars:.2f} USD"
+    typer.echo(
+        f"100 cases of DecoyMNIST, critic and judge: about {likely.calls} calls, {tokens} tokens{money}"
+    )
+    if found.right < 2:
+        raise options.fail(
+            f"the model {critic_model!r} does not see what is in a picture; it said: "
+            + " | ".join(" ".join(said.split())[:100] or "(nothing)" for said in found.said),
+            1,
+        )
+
+
+def _likely(n_cases: int, answers: AnswerSettings, price: Price | None) -> Estimate:
+    """What so many cases of DecoyMNIST would take, critic and judge the same model."""
+    from lvlmva_lite.critic import class_description
+    from lvlmva_lite.critic.estimate import estimate as estimated
+
+    case = _blank_case(6, class_description("decoy-mnist"))
+    return estimated(case, n_cases, answers, price, price)
+
+
+def _blank_case(n_segments: int, description: str) -> Case:
+    """A case as large as one of DecoyMNIST, with nothing in it."""
+    import torch
+
+    from lvlmva_lite.critic import Case
+
+    labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
+    return Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", description, torch.ones(28, 28))
+
+
+CaseId = Annotated[str | None, typer.Option("--case", metavar="CASE", help="Only about this case.")]
+Unusable = Annotated[bool, typer.Option("--unusable", help="Only answers that cannot be used.")]
+
+
+@app.command("list")
+def list_(
+    store: options.Store = options.DEFAULT_STORE, case: CaseId = None, unusable: Unusable = False
+) -> None:
+    """List recorded answers, one a line: day, who, which case, and why it cannot be used.  Example:
+
+    lvlmva critic list --store answers --unusable
+    """
+    from lvlmva_lite.critic.store import AnswerStore
+
+    with options.bad_settings_told():
+        listed = AnswerStore(store, read_only=True).list(case)
+    shown = [one for one in listed if one.unusable or not unusable]
+    for one in shown:
+        cases = ", ".join(one.cases[:3]) + (f" and {len(one.cases) - 3} more" if len(one.cases) > 3 else "")
+        typer.echo("  ".join((one.date[:10], one.kind, one.model, cases or "-", one.unusable or "ok")))
+    bad = sum(bool(one.unusable) for one in listed)
+    typer.echo(f"{len(shown)} shown; {len(listed)} answers, {bad} of them cannot be used")
+
+
+@app.command()
+def show(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="As `lvlmva critic list` names it.")],
+    store: options.Store = options.DEFAULT_STORE,
+) -> None:
+    """Show what was said about one case.  Example:
+
+    lvlmva critic show decoy-mnist-123 --store answers
+    """
+    from lvlmva_lite.critic.store import AnswerStore
+
+    with options.bad_settings_told():
+        found = AnswerStore(store, read_only=True).list(case)
+    if not found:
+        raise options.fail(
+            f"{store} holds no answer about {case!r}; `lvlmva critic list` names the cases", 2
+        )
+    for one in found:
+        typer.echo(
+            f"## {one.kind} {one.model}, {one.date}" + (f" ({one.unusable})" if one.unusable else "")
+        )
+        typer.echo(one.answer["text"] or one.answer["refusal"] or "(nothing)")
+
+
+@app.command()
+def forget(
+    store: options.Store = options.DEFAULT_STORE,
+    unusable: Unusable = False,
+    case: CaseId = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this model.")] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Only those recorded before it.")
+    ] = None,
+) -> None:
+    """Delete recorded answers that meet every condition, so that they are asked for again.  Example:
+
+    lvlmva critic forget --store answers --unusable
+    """
+    from lvlmva_lite.critic.store import AnswerStore, StoreError
+
+    with options.bad_settings_told():
+        if not (store / "answers.sqlite").is_file():
+            raise StoreError(f"{store} holds no recorded answers")
+        try:
+            gone = AnswerStore(store).forget(unusable=unusable, case=case, model=model, before=before)
+        except ValueError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise options.fail(f"{error} (--unusable, --case, --model or --before)", 2) from None
+    typer.echo(f"{gone} answers forgotten")

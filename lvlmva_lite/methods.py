@@ -331,7 +331,12 @@ def run(
             recording=config.recording,
         )  # fmt: skip
         critiques = criticise_all(
-            critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress
+            critic,
+            found.cases,
+            known=known_critiques,
+            on_critique=on_critique,
+            judge=judge,
+            progress=progress,
         )
         verdicts = judge_all(judge, critiques, found.segments.n_segments, progress=progress)
         kinds = verdict_matrix(verdicts)

@@ -645,7 +645,7 @@ def run(
         recording=config.recording,
     )  # fmt: skip
     critiques = criticise_all(
-        critic, found.cases, known=known_critiques, on_critique=on_critique, progress=progress
+        critic, found.cases, known=known_critiques, on_critique=on_critique, judge=judge, progress=progress
     )
     verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
     kinds = verdict_matrix(verdicts)

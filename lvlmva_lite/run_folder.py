@@ -174,7 +174,7 @@ def _read_critique(line: bytes) -> Critique:
     if not isinstance(letters, list) or not all(isinstance(letter, str) for letter in letters):
         raise ValueError(f"asked_about is {letters!r}")
     critique = Critique(**fields | {"asked_about": tuple(letters)})
-    for name in ("case_id", "critic", "text", "question"):
+    for name in ("case_id", "critic", "text", "question", "reason"):
         if not isinstance(getattr(critique, name), str):
             raise ValueError(f"{name} is {getattr(critique, name)!r}")
     if type(critique.sample) is not int:

@@ -77,7 +77,7 @@ class AnsweringServer:
                         "id": "x",
                         "object": "chat.completion",
                         "created": 0,
-                        "model": "m",
+                        "model": body["model"],
                         "choices": [choice],
                     }
                     if usage:

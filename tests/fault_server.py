@@ -28,6 +28,10 @@ class Fault:
     message : fields added to the model's message, such as "refusal"
     finish_reason : of the answer
     seconds : pause before the first byte
+    usage : in place of the usual 100 tokens in and 20 out
+    choice : fields added to the answer's choice, such as "error"
+    reply : fields of the whole reply that are added or replaced, such as "model"
+    drip : seconds between single blanks that come before the body, ten of them
     cut_body : send only so much of the body; with ``close`` the connection is
         dropped in the middle, else the reply is whole as HTTP and the JSON is not
     close : drop the connection
@@ -39,6 +43,10 @@ class Fault:
     body: object = None
     message: dict = field(default_factory=dict)
     finish_reason: str = "stop"
+    choice: dict = field(default_factory=dict)
+    usage: dict | None = None
+    reply: dict = field(default_factory=dict)
+    drip: float = 0.0
     seconds: float = 0.0
     cut_body: float = 1.0
     close: bool = False
@@ -74,12 +82,13 @@ class FaultServer:
     ----------
     url : str, for ``base_url``
     bodies : list of dict, every request's body
-    keys : list of str, every request's Authorization header
+    keys, paths : lists of str, every request's Authorization header and path
     """
 
     def __init__(self, *script: Fault, good: Callable[[dict], str] = critic_or_judge) -> None:
         self.bodies: list[dict] = []
         self.keys: list[str] = []
+        self.paths: list[str] = []
         self._script, self._lock = list(script), threading.Lock()
         server = self
 
@@ -90,25 +99,33 @@ class FaultServer:
                 pass
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                server.paths.append(self.path)
+                data = self.rfile.read(int(self.headers["content-length"]))
+                body = json.loads(data) if data.startswith(b"{") else {"model": ""}
                 with server._lock:
                     server.bodies.append(body)
                     server.keys.append(self.headers["authorization"])
                     fault = server._script.pop(0) if server._script else Fault()
                 text = good(body) if fault.text is None else fault.text
                 try:
-                    self._reply(fault, text)
+                    self._reply(fault, text, body["model"])
                 except OSError:
                     self.close_connection = True  # the client did not wait
 
-            def _reply(self, fault: Fault, text: str) -> None:
+            def _reply(self, fault: Fault, text: str, model: str) -> None:
                 if fault.status == 200:
                     message = {"role": "assistant", "content": text, **fault.message}
-                    choice = {"index": 0, "finish_reason": fault.finish_reason, "message": message}
+                    choice = {
+                        "index": 0,
+                        "finish_reason": fault.finish_reason,
+                        "message": message,
+                        **fault.choice,
+                    }
                     usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
                     reply = {
-                        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
-                        "choices": [choice], "usage": usage,
+                        "id": "x", "object": "chat.completion", "created": 0, "model": model,
+                        "choices": [choice], "usage": usage if fault.usage is None else fault.usage,
+                        **fault.reply,
                     }  # fmt: skip
                 else:
                     reply = {"error": {"message": text, "type": "fault", "code": None}}
@@ -119,10 +136,15 @@ class FaultServer:
                 if not (fault.close and not kept):
                     self.send_response(fault.status)
                     self.send_header("content-type", "application/json")
-                    self.send_header("content-length", str(len(data if fault.close else kept)))
+                    blanks = 10 if fault.drip else 0
+                    self.send_header("content-length", str(blanks + len(data if fault.close else kept)))
                     for name, value in fault.headers.items():
                         self.send_header(name, value)
                     self.end_headers()
+                    for _ in range(blanks):
+                        self.wfile.write(b" ")
+                        self.wfile.flush()
+                        time.sleep(fault.drip)
                     self.wfile.write(kept)
                     self.wfile.flush()
                 if fault.close:

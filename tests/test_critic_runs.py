@@ -1,7 +1,10 @@
 """Whole runs of the command line with a critic that is a model, on loopback."""
 
+import base64
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +13,10 @@ from pathlib import Path
 
 import pytest
 from answering_server import AnsweringServer, critic_or_judge
+from PIL import Image
+
+from lvlmva_lite.critic import trial
+from lvlmva_lite.critic.store import Answer, AnswerStore, Request
 
 KEY = "sk-sentinel-91c7e2"
 LVLMVA = Path(__file__).with_name("few_decoys.py")
@@ -48,6 +55,212 @@ def test_bad_settings_are_refused_before_any_work(tmp_path, arguments, complaint
     assert complaint in done.output
     assert done.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def invoked(*arguments):
+    """The command in this process; (status, output)."""
+    from typer.testing import CliRunner
+
+    from lvlmva_lite.cli import app
+
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def colours_of(body) -> dict:
+    """What a model with eyes says about the halves of a picture."""
+    picture = body["messages"][0]["content"][1]["image_url"]["url"].partition(",")[2]
+    pixels = Image.open(io.BytesIO(base64.b64decode(picture)))
+    names = {rgb: name for name, rgb in trial.COLOURS.items()}
+    return {"left": names[pixels.getpixel((9, 9))], "right": names[pixels.getpixel((200, 9))]}
+
+
+CHECKED = {
+    # the model's answer: exit status, what the command says
+    "it sees": (lambda body: json.dumps(colours_of(body)), 0, ["2 of 2", "json_schema", "is plain JSON", ": no"]),
+    "it reasons": (lambda body: f"<think>Red?</think>{json.dumps(colours_of(body))}", 0, ["2 of 2", ": yes"]),
+    "in prose": (lambda body: "Left: {left}, right: {right}.".format(**colours_of(body)), 0, ["2 of 2", "is not plain"]),
+    "it guesses": (lambda _: '{"left": "red", "right": "red"}', 1, ["0 of 2", "does not see"]),
+    "it is blind": (lambda _: "I can't see images.", 1, ["0 of 2", "does not see", "I can't see images."]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", CHECKED)
+def test_check_tells_what_a_model_can_do(monkeypatch, model):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    reply, status, words = CHECKED[model]
+    with AnsweringServer(reply) as server:
+        done, said = invoked("critic", "check", "--critic-model", "gpt-4o", "--base-url", server.url)
+        assert (done, len(server.bodies)) == (status, 2)
+    for part in [*words, "100 cases", "USD"]:
+        assert part in said
+
+
+def test_check_finds_a_server_without_structured_output_and_one_without_eyes(monkeypatch):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def plain(body):
+        if "response_format" in body:
+            return 400, {"error": {"message": "response_format: unknown field"}}
+        return json.dumps(colours_of(body))
+
+    with AnsweringServer(plain) as server:
+        status, said = invoked("critic", "check", "--critic-model", "x", "--base-url", server.url)
+        assert (status, "structured output: not known" in said) == (0, True)
+    with AnsweringServer(lambda _: (500, {"error": {"message": "image input is not supported"}})) as server:
+        status, said = invoked("critic", "check", "--critic-model", "x", "--base-url", server.url)
+        assert (status, "does not see" in said, len(server.bodies)) == (1, True, 1)
+
+
+def test_list_show_and_forget_from_the_command_line(tmp_path):
+    store = AnswerStore(tmp_path)
+    for case, answer in (("case-1", Answer("A is odd.")), ("case-2", Answer("", refusal="I will not."))):
+        messages = [{"role": "user", "content": case}]
+        store.add(Request("critic", "m", "v", messages, {}, case), answer)
+    store.close()
+    at = ["--store", tmp_path]
+    assert "case-1  ok\n" in invoked("critic", "list", *at)[1]
+    status, said = invoked("critic", "list", "--unusable", *at)
+    assert (status, "case-1" in said, "case-2  refused" in said) == (0, False, True)
+    assert "A is odd." in invoked("critic", "show", "case-1", *at)[1]
+    assert "(refused)\nI will not." in invoked("critic", "show", "case-2", *at)[1]
+    assert invoked("critic", "show", "case-3", *at)[0] == 2
+    assert invoked("critic", "forget", *at)[0] == 2
+    assert "1 answers forgotten" in invoked("critic", "forget", "--unusable", *at)[1]
+    assert "1 answers, 0 of them" in invoked("critic", "list", *at)[1]
+    assert invoked("critic", "forget", "--unusable", "--store", tmp_path / "none")[0] == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_example_critic_of_contributing_works_from_a_package_of_its_own(tmp_path):
+    """Its code and its entry point, as they stand there; the command knows it by name."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    group, point = re.search(
+        r'```toml\n\[project.entry-points."(.*?)"\]\n(.*?)\n```', text, re.DOTALL
+    ).groups()
+    (tmp_path / "corner_critic.py").write_text(code)
+    about = tmp_path / "corner_critic-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: corner-critic\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(
+        f"[{group}]\n{point.replace(chr(34), '')}\nbroken = no_such_module:X\n"
+    )
+    script = """
+import torch
+from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.critic import Case, providers
+assert providers.names()[:5] == ("lexicon", "openai", "recorded", "replay", "simulated")
+assert {"corners", "broken"} <= set(providers.names())
+Config(critic="corners")
+try:
+    Config(critic="edges")
+except ConfigError as error:
+    assert "corners" in str(error)
+try:
+    providers.check("broken", providers.CriticSettings(), providers.Connection(), "decoy-mnist")
+except providers.SettingsError as error:
+    assert "no_such_module" in str(error)
+providers.check("corners", providers.CriticSettings(), providers.Connection(), "decoy-mnist")
+critic, judge = providers.make("corners")
+labels = torch.full((9, 9), 1); labels[:3, :3] = 0
+case = Case("c", torch.zeros(1, 9, 9), labels, 2, "3", "words", torch.ones(9, 9))
+print(critic.criticise(case).text)
+print(judge.judge(critic.criticise(case), 2))
+providers.register("mine", lambda settings: (critic, judge))
+assert providers.make("mine") == (critic, judge)
+try:
+    providers.register("lexicon", None)
+except ValueError:
+    print("taken")
+"""
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Segment A is spurious. Segment B is spurious.\n")
+    assert done.stdout.endswith("taken\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["slow answers", "busy", "not yet asked"])  # 32; beyond: while it trains
+def test_ctrl_c_ends_within_two_seconds_and_says_what_is_kept(tmp_path, fault):
+    def reply(body):
+        if len(server.bodies) > 3 and fault == "busy":
+            return 429, {"error": {"message": "try again in 200s"}}
+        return critic_or_judge(body)
+
+    # A shell that starts something in the background has it ignore the signal.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; from lvlmva_lite.cli import main; main()"
+    with AnsweringServer(reply, seconds=0.2 if fault == "busy" else 4.0) as server:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-c", code, "critic", "evaluate",
+                "decoy-mnist", "--n", "12", "--train-epochs", "1", "--quiet", "--critic", "openai",
+                "--critic-model", "gpt-4o", "--base-url", server.url, "--max-concurrency", "4",
+                "--store", tmp_path / "store", "--out", tmp_path / "out",
+            ],
+            env={**os.environ, "OPENAI_API_KEY": KEY}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        training = fault == "not yet asked"
+        while process.poll() is None and not (
+            (tmp_path / "out").exists() if training else len(server.bodies) >= 5
+        ):
+            time.sleep(0.02)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+        assert time.monotonic() - begun < 2
+        assert process.returncode == 130
+        assert "the same command takes it up again" in told.splitlines()[-1]
+        assert "Traceback" not in told
+        if training:
+            assert server.bodies == []
+            return
+        kept = int(re.search(r"interrupted: (\d+) of 12 are kept", told)[1])
+        assert 1 <= kept <= len(AnswerStore(tmp_path / "store", read_only=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["header", "echo", "crash"])
+def test_the_key_is_in_no_output_log_traceback_or_file(tmp_path, trouble):
+    """A key with a line end, a server that says it back, a crash in the middle: with everything logged."""
+    key = f"{KEY}\r\n" if trouble == "header" else KEY
+
+    def reply(body):
+        if trouble == "echo":
+            return 401, {"error": {"message": f"wrong key Bearer {KEY}"}}
+        return critic_or_judge(body)
+
+    crash = "import lvlmva_lite.critic.panels as p; p.render_panels = None" if trouble == "crash" else ""
+    code = (
+        f"import logging; logging.basicConfig(level=0)\n{crash}\nfrom lvlmva_lite.cli import main; main()"
+    )
+    with AnsweringServer(reply) as server:
+        arguments = [
+            "critic", "evaluate", "decoy-mnist", "--n", "3", "--train-epochs", "1", "--quiet", "--critic",
+            "openai", "--critic-model", "gpt-4o", "--base-url", server.url, "--out", tmp_path / "out",
+            "--store", tmp_path / "store",
+        ]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True, text=True, env={**os.environ, "OPENAI_API_KEY": key, "OPENAI_LOG": "debug"},
+        )  # fmt: skip
+    assert done.returncode == (0 if trouble == "header" else 1), done.stderr[-2000:]
+    assert KEY not in done.stdout + done.stderr
+    lvlmva("critic", "export", "--store", tmp_path / "store", "--out", tmp_path / "answers.jsonl")
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert (tmp_path / "answers.jsonl") in files
+    assert not [file for file in files if KEY.encode() in file.read_bytes()]
 
 
 @pytest.mark.slow
@@ -107,17 +320,31 @@ def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_critic_that_always_refuses_changes_nothing_and_is_counted(tmp_path):
-    with AnsweringServer(lambda _: {"role": "assistant", "content": None, "refusal": "no"}) as server:
-        status, stdout, stderr = lvlmva(
-            "run", "decoy-mnist", *SMALL, "--out", tmp_path / "out", "--store", tmp_path / "store",
-            "--critic", "openai", "--critic-model", "gpt-4o", "--base-url", server.url,
-        )  # fmt: skip
-    assert status == 0, stderr
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["n_cases_undecided"] == results["n_cases"] == 20
-    assert results["accuracy_after"] == results["accuracy_before"]
-    assert "undecided: 1" in stdout
+def test_a_critic_that_always_refuses_stops_the_run_and_one_that_mostly_does_is_counted(tmp_path):
+    def reply(body):
+        first = len(server.bodies) == 1 or isinstance(body["messages"][1]["content"], str)
+        return (
+            critic_or_judge(body)
+            if answers and first
+            else {"role": "assistant", "content": None, "refusal": "no"}
+        )
+
+    for answers in (False, True):
+        with AnsweringServer(reply) as server:
+            status, stdout, stderr = lvlmva(
+                "run", "decoy-mnist", *SMALL, "--out", tmp_path / f"out-{answers}", "--store",
+                tmp_path / f"store-{answers}", "--critic", "openai", "--critic-model", "gpt-4o",
+                "--base-url", server.url,
+            )  # fmt: skip
+        if not answers:
+            assert status == 1
+            assert "5 refused" in stderr
+            assert not (tmp_path / "out-False" / "results.json").exists()
+        else:
+            assert status == 0, stderr
+            results = json.loads((tmp_path / "out-True" / "results.json").read_text())
+            assert results["n_cases_undecided"] == results["n_cases"] - 1 == 19
+            assert "no usable answer in 19 of 20 cases (19 refused)" in stdout
 
 
 @pytest.mark.slow

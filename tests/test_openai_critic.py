@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from answering_server import AnsweringServer, critic_or_judge
 
 from lvlmva_lite.critic import Case
-from lvlmva_lite.critic.batch import concurrently, criticise_all, judge_all
+from lvlmva_lite.critic.batch import concurrently, criticise_all, judge_all, question_of
 from lvlmva_lite.critic.budget import Budget, CapReached, Price, price_list
 from lvlmva_lite.critic.chat import ServerError
 from lvlmva_lite.critic.endpoint import SettingsError, is_loopback, require_consent
@@ -126,7 +127,8 @@ def test_a_useless_verdict_is_asked_again_once_and_then_undecided(tmp_path, bad)
         assert sum(map(_is_judge, server.bodies)) == 2
         assert "cannot be used" in server.bodies[-1]["messages"][-1]["content"]
         ask(server, tmp_path, n=1)
-        assert len(server.bodies) == 3  # the useless answers are kept too
+        # Useless answers are kept, too; where nothing was said, the last question is put once more.
+        assert len(server.bodies) == (3 if bad else 4)
 
 
 def test_a_good_second_verdict_counts(tmp_path):
@@ -179,6 +181,19 @@ def test_several_samples_vote_and_leave_their_share(tmp_path):
     assert verdicts[0].confidence == (2 / 3, 1.0, 1.0)
 
 
+def test_a_critique_of_another_server_answers_another_question(tmp_path):
+    critics = [
+        make(
+            "openai", CriticSettings("gpt-4o"),
+            Connection(store=tmp_path, base_url=f"http://127.0.0.1:{port}/{path}"),
+        )[0]
+        for port, path in ((8000, "v1"), (8000, "v1/"), (8001, "v1"), (8000, "v2"))
+    ]  # fmt: skip
+    same, again, port, path = (question_of(critic, cases(1)[0]) for critic in critics)
+    assert same == again
+    assert len({same, port, path}) == 3
+
+
 def test_no_more_requests_at_a_time_than_allowed_and_order_is_kept(tmp_path):
     with AnsweringServer(seconds=0.1, wait_for=3) as server:
         critiques, _ = ask(server, tmp_path, n=12, max_concurrency=3)
@@ -210,16 +225,17 @@ def test_a_cap_too_small_for_one_call_sends_nothing(tmp_path):
         assert server.bodies == []
 
 
-def test_the_budget_holds_what_is_under_way():
+def test_the_budget_waits_for_what_is_under_way_and_for_nothing_else():
     budget = Budget(max_dollars=1.0)
     first = budget.reserve(10, 0.6)
-    with pytest.raises(CapReached):
-        budget.reserve(10, 0.6)
-    budget.settle(first, 5, 0.1)
-    second = budget.reserve(10, 0.6)
+    threading.Timer(0.1, budget.settle, (first, 5, 0.1)).start()
+    second = budget.reserve(10, 0.6)  # fits once the first has turned out small
+    assert budget.spent_dollars == pytest.approx(0.1)
     budget.settle(second, None, None)  # unknown: all of it
     assert budget.spent_dollars == pytest.approx(0.7)
     assert budget.spent_tokens == 15
+    with pytest.raises(CapReached):
+        budget.reserve(10, 0.6)
 
 
 def test_a_rejected_key_is_said_in_one_line_without_the_key(tmp_path):
@@ -245,6 +261,7 @@ def test_images_go_to_the_server_that_was_named_and_nowhere_else(tmp_path, monke
 
 
 def test_settings_that_cannot_work_are_refused_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     remote = Connection(store=tmp_path)
     check("openai", MODEL, remote, "decoy-mnist")
     for settings, connection, dataset, complaint in (

@@ -116,7 +116,7 @@ def _claim(path, answers):
         answers.put(str(error))
 
 
-def test_a_second_process_is_refused_and_may_have_it_afterwards(tmp_path):
+def test_a_second_process_is_refused_and_may_have_it_afterwards(tmp_path):  # client_faults 36
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
 

@@ -1,8 +1,10 @@
 """The store of answers: keyed by what decides an answer, shared by processes, free of addresses."""
 
+import json
 import multiprocessing
 import os
 import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +101,200 @@ def test_two_processes_share_the_store(tmp_path):
     assert sqlite3.connect(tmp_path / "answers.sqlite").execute("PRAGMA integrity_check").fetchone() == (
         "ok",
     )
+
+
+def test_answers_of_two_servers_stand_side_by_side(tmp_path):
+    store = AnswerStore(tmp_path)
+    store.add(request(), Answer("of one"), "server-1")
+    assert store.get(request(), "server-2") is None
+    store.add(request(), Answer("of two"), "server-2")
+    assert [store.get(request(), f"server-{n}").text for n in (1, 2)] == ["of one", "of two"]
+    with pytest.raises(StoreError, match=r"2 servers .*--base-url"):
+        store.replay(request())
+    assert store.replay(request(), "server-2").text == "of two"
+
+
+def test_what_is_returned_is_what_the_store_holds(tmp_path):
+    store, other = AnswerStore(tmp_path), AnswerStore(tmp_path)
+    assert store.add(request(), Answer("first")).text == "first"
+    assert other.add(request(), Answer("second")).text == "first"
+
+
+def test_an_unusable_answer_makes_room_for_a_good_one_and_for_no_other(tmp_path):
+    store = AnswerStore(tmp_path)
+    store.add(request(), Answer("", refusal="no"))
+    assert [one.unusable for one in store.list()] == ["refused"]
+    store.add(request(), Answer("yes"))
+    store.add(request(), Answer(""))
+    assert store.get(request()).text == "yes"
+    assert [one.unusable for one in store.list()] == [""]
+
+
+def test_answers_are_listed_and_forgotten_by_case_model_date_and_use(tmp_path):
+    store = AnswerStore(tmp_path)
+    for number in range(4):
+        picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,AAA{number}"}}
+        asked = request(
+            messages=[{"role": "user", "content": [picture]}],
+            model=f"model-{number % 2}",
+            case_id=f"case-{number}",
+        )
+        store.add(asked, Answer("" if number == 3 else "yes", date=f"2026-11-0{number + 1}"))
+    assert [one.cases for one in store.list()] == [(f"case-{number}",) for number in range(4)]
+    assert len(store.list("case-2")) == 1
+    for condition, left in (
+        ({"unusable": True}, 3),
+        ({"case": "case-2"}, 2),
+        ({"before": "2026-11-01T12"}, 1),
+        ({"model": "model-0"}, 1),
+        ({"model": "model-1"}, 0),
+    ):
+        store.forget(**condition)
+        assert len(store) == left
+    assert store._rows("SELECT COUNT(*) FROM images") == [(0,)]  # a forgotten image is gone
+    with pytest.raises(ValueError, match="what to forget"):
+        store.forget()
+
+
+def _old_store(path):
+    """A store as the first version wrote it, with an answer, an empty one, and a key that leaked."""
+    path.mkdir(parents=True)
+    database = sqlite3.connect(path / "answers.sqlite")
+    database.executescript("""
+        CREATE TABLE images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL);
+        CREATE TABLE answers (
+            key TEXT PRIMARY KEY, kind TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
+            parameters TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL, recorded TEXT NOT NULL
+        );
+        CREATE TABLE failures (
+            key TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, recorded TEXT NOT NULL
+        );
+    """)
+    leaked = "Illegal header value b'Bearer sk-leaked\\r\\n'"
+    database.execute("INSERT INTO failures VALUES ('k', 'critic', 'm', ?, '')", (leaked,))
+    for words, text in (("look", "yes"), ("look again", "")):
+        answer = {
+            "text": text, "refusal": "", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1,
+            "cost": None, "source": "model", "date": "2026-11-01",
+        }  # fmt: skip
+        row = (
+            request(words).key,
+            "critic",
+            "model-1",
+            "critic-1",
+            "{}",
+            "[]",
+            json.dumps(answer),
+            "2026-11-01",
+        )
+        database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    database.commit()
+    database.close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_store_of_the_first_version_is_read(tmp_path, read_only):
+    _old_store(tmp_path / "old")
+    store = AnswerStore(tmp_path / "old", read_only=read_only)
+    assert store.replay(request()).text == "yes"
+    assert store.get(request(), "any server").text == "yes"
+    assert sorted(one.unusable for one in store.list()) == ["", "empty"]
+    if not read_only:
+        assert store.failures() == []
+        assert AnswerStore(tmp_path / "old").replay(request()).text == "yes"
+
+
+def test_a_store_of_a_later_version_is_refused(tmp_path):
+    AnswerStore(tmp_path)._database.execute("PRAGMA user_version = 9")
+    for read_only in (True, False):
+        with pytest.raises(StoreError, match="upgrade"):
+            AnswerStore(tmp_path, read_only=read_only)
+
+
+def test_a_full_disk_says_how_many_answers_were_lost(tmp_path):  # 37
+    store = AnswerStore(tmp_path)
+    store.add(request(), Answer("kept"))
+    pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    for lost in (1, 2):
+        with pytest.raises(StoreError, match=f"full; {lost} paid answers are lost") as told:
+            store.add(request("more"), Answer("x" * 100_000))
+        assert "\n" not in str(told.value)
+    assert store.get(request()).text == "kept"
+
+
+@pytest.mark.parametrize("what", ["page", "row", "fields"])  # 38; beyond the list: fields
+def test_a_corrupted_store_is_told_in_one_line(tmp_path, what):
+    store = AnswerStore(tmp_path)
+    for number in range(50):
+        store.add(request(f"look {number}"), Answer("x" * 2000))
+    if what == "page":
+        store.close()
+        file = tmp_path / "answers.sqlite"
+        data = bytearray(file.read_bytes())
+        data[8192:] = b"\xff" * len(data[8192:])
+        file.write_bytes(data)
+        with pytest.raises(StoreError, match="--store") as told:
+            AnswerStore(tmp_path).get(request("look 7"))
+    else:
+        broken = '{"text": ' if what == "row" else '{"words": 1}'
+        store._database.execute(
+            "UPDATE answers SET answer = ? WHERE key = ?", (broken, request("look 7").key)
+        )
+        with pytest.raises(StoreError, match="forget --unusable") as told:
+            store.get(request("look 7"))
+        assert store.forget(unusable=True) == 1
+        assert store.get(request("look 7")) is None
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes another user's part, as root alone may"
+)
+def test_a_read_only_place_is_read_and_not_written(tmp_path):  # 39
+    AnswerStore(tmp_path).add(request(), Answer("yes"))
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    tmp_path.chmod(0o555)
+    for folder in list(tmp_path.parents)[:2]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+
+    def as_nobody():
+        os.setuid(65534)
+        told = []
+        try:
+            AnswerStore(tmp_path)
+        except StoreError as error:
+            told.append(str(error))
+        told.append(AnswerStore(tmp_path, read_only=True).replay(request()).text)
+        results.put(told)
+
+    process = context.Process(target=as_nobody)
+    process.start()
+    complaint, text = results.get(timeout=20)
+    process.join()
+    assert "--store a folder that can be written" in complaint
+    assert text == "yes"
+
+
+def _claim_and_sleep(path, claimed):
+    with AnswerStore(path).claim(request()) as mine:
+        claimed.put(mine)
+        time.sleep(30)
+
+
+def test_a_claim_is_seen_by_other_processes_and_ends_with_its_own(tmp_path):  # 35
+    context = multiprocessing.get_context("fork")
+    store, claimed = AnswerStore(tmp_path), context.Queue()
+    process = context.Process(target=_claim_and_sleep, args=(tmp_path, claimed))
+    process.start()
+    assert claimed.get(timeout=20)
+    with store.claim(request()) as mine, store.claim(request("look again")) as other:
+        assert (mine, other) == (False, True)
+    process.kill()
+    process.join()
+    with store.claim(request()) as mine:
+        assert mine
 
 
 def test_the_prompt_version_names_every_template():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import torch
 from wire_server import MODEL, TOKENS_PER_IMAGE
 
 from lvlmva_lite.critic import Case, prompts
-from lvlmva_lite.critic.batch import criticise_all
 from lvlmva_lite.critic.chat import ServerError
 from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request
 from lvlmva_lite.critic.providers import Connection, CriticSettings, make
@@ -96,14 +96,14 @@ def case_of(number: int, **changes) -> Case:
 def test_every_byte_of_the_prompt_and_three_images_arrive(ask):
     critic, _, client, folder = ask()
     case = case_of(0)
-    critique = critic.criticise(case)
+    answer = client.ask(whatever(critic.request(case)))
     (record,) = AnswerStore(folder, read_only=True).records()
     steps, words = prompts.critic_text(case)
     rendered = f"system: {steps}\nuser: {words}\nassistant: "
     assert record["answer"]["prompt_tokens"] == len(rendered.encode()) + 3 * TOKENS_PER_IMAGE
     assert record["answer"]["completion_tokens"] == SHORT
     assert record["answer"]["finish_reason"] == "length"
-    assert record["answer"]["text"] == critique.text != ""
+    assert record["answer"]["text"] == answer.text != ""
     assert client.calls == 1
 
 
@@ -117,40 +117,46 @@ def test_the_server_sees_the_pictures(ask, panel):
     }[panel]
     first, second = (client.ask(_again(case_of(0), n)).text for n in (1, 2))
     assert first == second
-    assert critic.criticise(case_of(0, **other)).text != first
+    assert client.ask(whatever(critic.request(case_of(0, **other)))).text != first
     assert client.calls == 3
 
 
 def _again(case, number):
     """The critic's request with a parameter that no server sees: another key, the same question."""
-    return critic_request(case, MODEL, AnswerSettings(1, 0.0, SHORT), sample=number)
+    return whatever(critic_request(case, MODEL, AnswerSettings(1, 0.0, SHORT), sample=number))
+
+
+def whatever(request):
+    """The request with any answer taken for usable: garbage is all that this model has to say."""
+    return replace(request, fault=lambda answer: None)
 
 
 def test_a_rerun_costs_nothing_and_replay_needs_no_server(ask):
-    cases = [case_of(number) for number in range(4)]
-    critic, judge, client, folder = ask(max_concurrency=4)
-    said = criticise_all(critic, cases)
-    ruled = [judge.judge(critique, 3) for critique in said]
-    calls = client.calls
-    assert calls == len(AnswerStore(folder, read_only=True))
-    critic, judge, client, _ = ask()
-    assert criticise_all(critic, cases) == said
-    assert [judge.judge(critique, 3) for critique in said] == ruled
+    critic, _, client, folder = ask()
+    requests = [whatever(critic.request(case_of(number))) for number in range(4)]
+    said = [client.ask(request) for request in requests]
+    assert client.calls == len(AnswerStore(folder, read_only=True)) == 4
+    _, _, client, _ = ask()
+    assert [client.ask(request) for request in requests] == said
     assert client.calls == 0
-    critic, judge = make(
+    critic, _ = make(
         "replay",
         CriticSettings(model=MODEL, temperature=0.0, max_answer_tokens=SHORT),
         Connection(store=folder),
     )
-    assert [critic.criticise(case).text for case in cases] == [critique.text for critique in said]
-    assert [judge.judge(c, 3).kinds for c in said] == [verdict.kinds for verdict in ruled]
+    assert [critic.ask(request) for request in requests] == said
 
 
-def test_garbage_is_asked_for_again_once_and_then_undecided(ask):
+def test_what_is_cut_off_is_asked_for_with_more_once_and_then_undecided(ask):
     critic, judge, client, _ = ask()
-    verdict = judge.judge(critic.criticise(case_of(0)), 3)
+    critique = critic.criticise(case_of(0))
+    assert critique.reason.startswith("cut: ")
+    assert client.calls == 2
+    good = replace(critique, text="Segment A is spurious.", reason="")
+    verdict = judge.judge(good, 3)
     assert verdict.kinds == ("undecided",) * 3
-    assert client.calls == 3  # the critic, the judge, the judge again
+    assert verdict.reason.startswith("cut: ")
+    assert client.calls == 4
 
 
 def test_an_unknown_model_is_told_in_one_line(ask):

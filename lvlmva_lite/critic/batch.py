@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -18,6 +21,34 @@ _LOG = logging.getLogger(__name__)
 
 _In, _Out = TypeVar("_In"), TypeVar("_Out")
 
+FAILURES_IN_A_ROW = 3
+"""So many questions without an answer, one after the other, and the server is taken for dead."""
+
+FIRST_ANSWERS = 5
+"""If none of so many first answers can be used, none of the rest is asked for."""
+
+GRACE = 0.7
+"""Seconds that calls under way are given after an interrupt."""
+
+_ADVICE = {
+    "refused": "the model refuses such images or words",
+    "empty": "the model says nothing; another --critic-model, or look at the server's log",
+    "reasoning": "the model spends its tokens on reasoning; --max-answer-tokens, --reasoning-effort low",
+    "cut": "the answers are too long for --max-answer-tokens",
+    "malformed": "the judge does not keep to the form; another --judge-model",
+    "blind": "the model does not see images; choose one that does",
+    "failed": "the server rejects the questions",
+}
+
+
+class NothingUsable(RuntimeError):
+    """None of the first answers can be used; the message says why, and what to do."""
+
+
+def unusable_counts(said: Sequence[Critique | Verdict]) -> dict[str, int]:
+    """How many critiques or verdicts there are without a usable answer, by the kind of their reason."""
+    return dict(Counter(one.reason.partition(":")[0] for one in said if one.reason))
+
 
 def criticise_all(
     critic: Critic,
@@ -25,36 +56,46 @@ def criticise_all(
     *,
     known: Mapping[tuple[str, int], Critique] | None = None,
     on_critique: Callable[[Critique], None] | None = None,
+    judge: Judge | None = None,
     progress: bool = False,
 ) -> list[Critique]:
     """All of a critic's answers: ``critic.samples`` for each case, in the order of the cases.
 
     An image none of whose segments holds a pixel is not asked about; its
-    critique is empty, which every judge rules undecided.
+    critique is empty, which every judge rules undecided.  A case that the
+    critic cannot answer is set aside: its critique has no text and says why in
+    ``reason``; a few in a row are taken for the critic's end.
 
     Parameters
     ----------
     critic : Critic
     cases : of one run, with distinct ids
     known : critiques that are there already, by case id and sample; one is
-        taken over only if it answered this very question (see
+        taken over only if it is usable and answered this very question (see
         :func:`question_of`), else it is asked for again and a logged warning
         says how many and why
-    on_critique : called in this thread with each new critique as it arrives
+    on_critique : called in this thread with each new critique that can be
+        used, as it arrives
+    judge : rules on the first few critiques at once, so that one that cannot
+        be used is found before the rest is paid for
     progress : show a progress bar
 
     Raises
     ------
+    NothingUsable : none of the first answers can be used
     whatever the critic raises, after the answers under way have arrived
     """
     wanted = {(case.case_id, sample): case for case in cases for sample in range(critic.samples)}
+    known = {key: critique for key, critique in (known or {}).items() if not critique.reason}
     questions = {key: question_of(critic, case, key[1]) for key, case in wanted.items()}
     done = {
         key: critique
-        for key, critique in (known or {}).items()
+        for key, critique in known.items()
         if key in wanted and critique.question == questions[key]
     }
-    _tell_left_out(known or {}, set(wanted), set(done))
+    _tell_left_out(known, set(wanted), set(done))
+    first: list[Critique] | None = None if done else []
+    proven = bool(done)
 
     def ask(key: tuple[str, int]) -> Critique:
         case, sample = wanted[key], key[1]
@@ -64,15 +105,42 @@ def criticise_all(
             critique = Critique(case.case_id, critic.name, "", sample)
         return replace(critique, question=questions[key])
 
-    def arrived(critique: Critique) -> None:
-        done[critique.case_id, critique.sample] = critique
-        if on_critique is not None:
-            on_critique(critique)
+    def stand_in(key: tuple[str, int], error: Exception) -> Critique:
+        return critic.without_answer(wanted[key], key[1], f"failed: {error}")
 
-    concurrently(
-        ask, [key for key in wanted if key not in done], critic.concurrency,
-        on_result=arrived, label="criticising", progress=progress,
-    )  # fmt: skip
+    def arrived(critique: Critique) -> None:
+        nonlocal first
+        done[critique.case_id, critique.sample] = critique
+        if on_critique is not None and not critique.reason:
+            on_critique(critique)
+        if first is not None:
+            first.append(critique)
+            if len(first) == FIRST_ANSWERS:
+                trial, first = first, None
+                _require_some(trial, "critic")
+                if hasattr(judge, "ask"):
+                    heard = [one for one in trial if one.text]
+                    ruled = [judge.judge(one, wanted[one.case_id, one.sample].n_segments) for one in heard]
+                    if len(ruled) == FIRST_ANSWERS:
+                        _require_some(ruled, "judge")
+
+    def all_of(keys: Sequence[tuple[str, int]]) -> None:
+        concurrently(
+            ask, keys, critic.concurrency,
+            on_result=arrived, label="criticising", progress=progress,
+            stand_in=stand_in if hasattr(critic, "without_answer") else None,
+            interrupt=getattr(critic, "interrupt", None), proven=proven,
+        )  # fmt: skip
+
+    left = [key for key in wanted if key not in done]
+    if ask_ahead := getattr(critic, "ask_ahead", None):
+        # A few at once: what cannot be used is found before a batch is paid for.
+        all_of(left[:FIRST_ANSWERS])
+        left = left[FIRST_ANSWERS:]
+        ask_ahead(
+            critic.request(wanted[key], key[1]) for key in left if (wanted[key].segment_labels >= 0).any()
+        )
+    all_of(left)
     return [done[key] for key in wanted]
 
 
@@ -113,15 +181,61 @@ def _tell_left_out(
 def judge_all(
     judge: Judge, critiques: Sequence[Critique], n_segments: int, *, progress: bool = False
 ) -> list[Verdict]:
-    """One verdict for each case, in the order in which the cases first occur; several samples vote."""
+    """One verdict for each case, in the order in which the cases first occur; several samples vote.
+
+    Raises
+    ------
+    NothingUsable : none of the first answers can be used
+    whatever the judge raises, after the answers under way have arrived
+    """
+    if ask_ahead := getattr(judge, "ask_ahead", None):
+        ask_ahead(
+            judge.request(one, n_segments) for one in critiques if not one.reason and one.text.strip()
+        )
+    heard = {one.case_id for one in critiques if not one.reason and one.text.strip()}
+    first: list[Verdict] | None = []
+
+    def stand_in(critique: Critique, error: Exception) -> Verdict:
+        return judge.without_answer(critique, n_segments, f"failed: {error}")
+
+    def arrived(verdict: Verdict) -> None:
+        nonlocal first
+        if first is not None and verdict.case_id in heard:
+            first.append(verdict)
+            if len(first) == FIRST_ANSWERS:
+                trial, first = first, None
+                _require_some(trial, "judge")
+
     verdicts = concurrently(
         lambda critique: judge.judge(critique, n_segments), critiques, judge.concurrency,
-        label="judging", progress=progress and judge.concurrency > 1,
+        on_result=arrived, label="judging", progress=progress and judge.concurrency > 1,
+        stand_in=stand_in if hasattr(judge, "without_answer") else None,
+        interrupt=getattr(judge, "interrupt", None),
     )  # fmt: skip
     by_case: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_case.setdefault(verdict.case_id, []).append(verdict)
-    return [of_case[0] if len(of_case) == 1 else vote(of_case) for of_case in by_case.values()]
+    return [_one(of_case) for of_case in by_case.values()]
+
+
+def _one(verdicts: list[Verdict]) -> Verdict:
+    voted = verdicts[0] if len(verdicts) == 1 else vote(verdicts)
+    return replace(voted, reason=verdicts[0].reason if all(one.reason for one in verdicts) else "")
+
+
+def _require_some(first: Sequence[Critique | Verdict], who: str) -> None:
+    """Raise NothingUsable if every one of these has a reason instead of an answer."""
+    if not all(one.reason for one in first):
+        return
+    counts = unusable_counts(first)
+    commonest = max(counts, key=counts.get)
+    words = next(one.reason for one in first if one.reason.startswith(commonest))
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    raise NothingUsable(
+        f"none of the first {len(first)} answers of the {who} can be used ({told}; for instance: "
+        f"{words.partition(':')[2].strip() or words}): {_ADVICE.get(commonest, 'look at the answers')}; "
+        "the rest was not asked for; `lvlmva critic list --unusable` shows what came"
+    )
 
 
 def concurrently(
@@ -132,48 +246,116 @@ def concurrently(
     on_result: Callable[[_Out], None] | None = None,
     label: str = "",
     progress: bool = False,
+    stand_in: Callable[[_In, Exception], _Out] | None = None,
+    interrupt: Callable[[], None] | None = None,
+    proven: bool = False,
 ) -> list[_Out]:
     """``[function(item) for item in items]``, up to ``limit`` at a time.
 
-    The first item goes alone, so that a wrong key or model name costs one
-    call.  After an error nothing new is begun; what is under way is waited
-    for and handed to ``on_result`` before the error is raised.
+    Items go alone until one has succeeded, so that a wrong key or model name
+    costs one call.  After an error nothing new is begun; what is under way is
+    waited for and handed to ``on_result`` before the error is raised.  After
+    Ctrl-C it is given ``GRACE`` seconds.
+
+    Parameters
+    ----------
+    function, items, limit : as above
+    on_result : called in this thread with each result as it arrives
+    label, progress : of the progress bar
+    stand_in : makes the result of an item whose error says, by its attribute
+        ``of_case``, that other items may fare better; not after
+        ``FAILURES_IN_A_ROW`` of them in a row
+    interrupt : ends the waits of what is under way
+    proven : it has succeeded before
     """
     results: dict[int, _Out] = {}
+    in_a_row = 0
+
     with tqdm(total=len(items), desc=label, unit="case", disable=not progress) as bar:
 
-        def arrived(i: int, result: _Out) -> None:
+        def arrived(i: int, result: _Out | None, error: BaseException | None) -> None:
+            nonlocal in_a_row, proven
+            if error is not None:
+                if stand_in is None or not getattr(error, "of_case", False):
+                    raise error
+                in_a_row += 1
+                nobody = not proven and in_a_row == len(items)
+                if nobody or (in_a_row >= FAILURES_IN_A_ROW and len(items) > FAILURES_IN_A_ROW):
+                    raise error
+                result = stand_in(items[i], error)
+            else:
+                in_a_row = 0
+                proven = proven or not getattr(result, "reason", "")
             results[i] = result
             bar.update()
             if on_result is not None:
                 on_result(result)
 
-        alone = 1 if limit > 1 else len(items)
-        for i, item in enumerate(items[:alone]):
-            arrived(i, function(item))
-        waiting = iter(enumerate(items[alone:], alone))
-        running: dict[Future, int] = {}
-        failed: BaseException | None = None
-        with ThreadPoolExecutor(max(limit, 1)) as pool:
-            while True:
-                while failed is None and len(running) < limit and (following := next(waiting, None)):
-                    i, item = following
-                    running[pool.submit(function, item)] = i
-                if not running:
+        def stopped() -> KeyboardInterrupt:
+            return KeyboardInterrupt(
+                f"{label or 'work'} interrupted: {len(results)} of {len(items)} are kept"
+            )
+
+        waiting = iter(range(len(items)))
+        try:
+            for i in waiting:
+                arrived(i, *_tried(function, items[i]))
+                if proven and limit > 1:
                     break
+        except KeyboardInterrupt:
+            raise stopped() from None
+
+        tasks: SimpleQueue[int | None] = SimpleQueue()
+        done: SimpleQueue[tuple] = SimpleQueue()
+
+        def work() -> None:
+            while (i := tasks.get()) is not None:
+                done.put((i, *_tried(function, items[i])))
+
+        workers, running, until = 0, 0, None
+        failed: BaseException | None = None
+        try:
+            while True:
                 try:
-                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                except KeyboardInterrupt as interrupt:
-                    if failed is not None:
-                        raise
-                    failed = interrupt
-                    continue
-                for future in finished:
-                    i = running.pop(future)
-                    if future.exception() is None:
-                        arrived(i, future.result())
-                    elif failed is None:
-                        failed = future.exception()
+                    while failed is None and running < limit and (i := next(waiting, None)) is not None:
+                        if workers == running:
+                            # Daemons: one that hangs does not keep the process alive.
+                            threading.Thread(target=work, daemon=True).start()
+                            workers += 1
+                        tasks.put(i)
+                        running += 1
+                    if not running:
+                        break
+                    try:
+                        result = done.get(
+                            timeout=None if until is None else max(until - time.monotonic(), 0)
+                        )
+                    except Empty:
+                        break
+                    running -= 1
+                    arrived(*result)
+                except BaseException as error:
+                    if isinstance(error, KeyboardInterrupt):
+                        if until is not None:
+                            raise
+                        until = time.monotonic() + GRACE
+                        failed = error
+                    if failed is None:
+                        failed = error
+                    if interrupt is not None:
+                        interrupt()
+        finally:
+            for _ in range(workers):
+                tasks.put(None)
+        if isinstance(failed, KeyboardInterrupt):
+            raise stopped() from None
         if failed is not None:
             raise failed
     return [results[i] for i in range(len(items))]
+
+
+def _tried(function: Callable[[_In], _Out], item: _In) -> tuple[_Out | None, Exception | None]:
+    try:
+        return function(item), None
+    except Exception as error:
+        return None, error

@@ -99,38 +99,62 @@ class Budget:
         self.max_dollars, self.max_tokens = max_dollars, max_tokens
         self.spent_dollars, self.spent_tokens = 0.0, 0
         self._held_dollars, self._held_tokens = 0.0, 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
-    def reserve(self, tokens: int, dollars: float) -> Reservation:
+    def reserve(self, tokens: int, dollars: float, *, stop: threading.Event | None = None) -> Reservation:
         """Set aside the most that a call can take.
+
+        Where it would fit but for calls under way, those are waited for: they
+        mostly take less than was set aside for them.
+
+        Parameters
+        ----------
+        tokens, dollars : the most that the call can take
+        stop : ends the wait
 
         Raises
         ------
         CapReached : it might not fit; the message says which cap and how to go on
         """
-        with self._lock:
-            would_be_dollars = self.spent_dollars + self._held_dollars + dollars
-            would_be_tokens = self.spent_tokens + self._held_tokens + tokens
-            if self.max_dollars is not None and would_be_dollars > self.max_dollars:
-                raise CapReached(
-                    f"stopped before a call that might break --max-cost {self.max_dollars:g}: "
-                    f"{self.spent_dollars:.4f} USD spent, {dollars:.4f} the most it could cost; "
-                    "answers so far are kept, the same command with a higher cap goes on"
-                )
-            if self.max_tokens is not None and would_be_tokens > self.max_tokens:
-                raise CapReached(
-                    f"stopped before a call that might break --max-tokens-total {self.max_tokens}: "
-                    f"{self.spent_tokens} tokens used, {tokens} the most it could use; "
-                    "answers so far are kept, the same command with a higher cap goes on"
-                )
+        with self._changed:
+            while True:
+                self._require(self.spent_tokens + tokens, self.spent_dollars + dollars, tokens, dollars)
+                if self.allows(tokens, dollars) or (stop is not None and stop.is_set()):
+                    break
+                self._changed.wait(0.2)
             self._held_dollars += dollars
             self._held_tokens += tokens
         return Reservation(tokens, dollars)
 
+    def allows(self, tokens: int, dollars: float) -> bool:
+        """Whether so much fits beside what is spent and set aside."""
+        with self._changed:
+            return (
+                self.max_tokens is None or self.spent_tokens + self._held_tokens + tokens <= self.max_tokens
+            ) and (
+                self.max_dollars is None
+                or self.spent_dollars + self._held_dollars + dollars <= self.max_dollars
+            )
+
+    def _require(self, all_tokens: int, all_dollars: float, tokens: int, dollars: float) -> None:
+        if self.max_dollars is not None and all_dollars > self.max_dollars:
+            raise CapReached(
+                f"stopped before a call that might break --max-cost {self.max_dollars:g}: "
+                f"{self.spent_dollars:.4f} USD spent, {dollars:.4f} the most it could cost; "
+                "answers so far are kept, the same command with a higher cap goes on"
+            )
+        if self.max_tokens is not None and all_tokens > self.max_tokens:
+            raise CapReached(
+                f"stopped before a call that might break --max-tokens-total {self.max_tokens}: "
+                f"{self.spent_tokens} tokens used, {tokens} the most it could use; "
+                "answers so far are kept, the same command with a higher cap goes on"
+            )
+
     def settle(self, reserved: Reservation, tokens: int | None, dollars: float | None) -> None:
         """Replace a reservation by what the call took; None: unknown, so all that was set aside."""
-        with self._lock:
+        with self._changed:
             self._held_dollars -= reserved.dollars
             self._held_tokens -= reserved.tokens
             self.spent_dollars += reserved.dollars if dollars is None else dollars
             self.spent_tokens += reserved.tokens if tokens is None else tokens
+            self._changed.notify_all()

@@ -1,9 +1,11 @@
-"""Where images would go, and whether that needs somebody's consent."""
+"""Where images would go, with which key, and whether that needs somebody's consent."""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
+import ssl
 from urllib.parse import urlsplit
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -34,6 +36,50 @@ def effective_url(base_url: str | None) -> str:
 def server_name(base_url: str | None) -> str:
     """Host and port of the server, for people to read; without user name and password."""
     return urlsplit(effective_url(base_url)).netloc.rpartition("@")[2]
+
+
+def server_id(base_url: str | None) -> str:
+    """Twelve hex digits that stand for the server's address in a store, which holds no addresses."""
+    parts = urlsplit(effective_url(base_url))
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}{parts.path.rstrip('/')}"
+    return hashlib.sha256(address.encode()).hexdigest()[:12]
+
+
+def api_key(url: str) -> str | None:
+    """The key in ``OPENAI_API_KEY`` without blanks around it; None where there is none.
+
+    Raises
+    ------
+    SettingsError : it holds what no header may hold, or there is none and the
+        server is on another machine
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not all(33 <= ord(character) <= 126 for character in key):
+        raise SettingsError(
+            "OPENAI_API_KEY holds a blank, a line end or a character that is not plain ASCII "
+            "in the middle of it; copy the key again"
+        )
+    if not key and not is_loopback(url):
+        raise SettingsError("no key: set the environment variable OPENAI_API_KEY")
+    return key or None
+
+
+def certificates() -> ssl.SSLContext | bool:
+    """What TLS trusts: ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` where they are set, else True, the default.
+
+    Raises
+    ------
+    SettingsError : they cannot be read
+    """
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if not (file or folder):
+        return True
+    try:
+        return ssl.create_default_context(cafile=file or None, capath=folder or None)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read the certificates of SSL_CERT_FILE={file} or SSL_CERT_DIR={folder}: {error}"
+        ) from None
 
 
 def is_loopback(url: str) -> bool:

@@ -123,10 +123,20 @@ def judge_messages(critique: str, names: Sequence[str], examples: Sequence[dict]
 def ask_again(
     messages: Sequence[Message], answer: str, complaint: str, names: Sequence[str]
 ) -> list[Message]:
-    """The same conversation after an answer that cannot be used, with one more request."""
+    """The same conversation after an answer that cannot be used, with one more request.
+
+    After an empty answer the request is added to the last message: many
+    servers take no two messages of the user in a row.
+    """
     again = template("ask_again")[1].format(complaint=complaint, names=", ".join(names))
-    said = [{"role": "assistant", "content": answer}] if answer.strip() else []
-    return [*messages, *said, {"role": "user", "content": again}]
+    if answer.strip():
+        return [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": again}]
+    *before, last = messages
+    content = last["content"]
+    more = (
+        f"{content}\n\n{again}" if isinstance(content, str) else [*content, {"type": "text", "text": again}]
+    )
+    return [*before, {**last, "content": more}]
 
 
 def _picture(png: bytes) -> Message:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from lvlmva_lite.critic.budget import Budget, Price, price_of
-from lvlmva_lite.critic.endpoint import SettingsError, effective_url, is_loopback, require_consent
+from lvlmva_lite.critic.endpoint import (
+    SettingsError,
+    api_key,
+    certificates,
+    effective_url,
+    require_consent,
+    server_id,
+)
 from lvlmva_lite.critic.lexicon import LexiconCritic
 from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, RecordedCritic, Recording
 from lvlmva_lite.critic.simulated import SimulatedCritic
@@ -18,8 +27,51 @@ from lvlmva_lite.critic.store import AnswerStore, StoreError
 from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Critic, Judge
 
-PROVIDERS = ("lexicon", "openai", "recorded", "replay", "simulated")
-"""Critics by the name that the command line and the configuration use."""
+ENTRY_POINT = "lvlmva_lite.critics"
+"""Group of entry points by which other packages bring critics of their own."""
+
+_OWN = ("lexicon", "openai", "recorded", "replay", "simulated")
+_registered: dict[str, Callable[[CriticSettings], Critic | tuple[Critic, Judge]]] = {}
+
+
+def register(name: str, factory: Callable[[CriticSettings], Critic | tuple[Critic, Judge]]) -> None:
+    """Make a critic known by a name, as an entry point of the group ``ENTRY_POINT`` does.
+
+    Parameters
+    ----------
+    name : for ``--critic`` and ``Config.critic``
+    factory : given the settings, returns a critic, whose text the offline
+        judge reads, or a critic and its judge
+
+    Raises
+    ------
+    ValueError : the name is taken
+    """
+    if name in names():
+        raise ValueError(f"there is a critic {name!r} already")
+    _registered[name] = factory
+
+
+def names() -> tuple[str, ...]:
+    """Every critic there is: those of this package, registered ones and those of other packages."""
+    return (*_OWN, *sorted({*_registered, *_entry_points()} - {*_OWN}))
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT)}
+
+
+def _factory(name: str) -> Callable[[CriticSettings], Critic | tuple[Critic, Judge]]:
+    """The factory of a critic that is not of this package."""
+    if name in _registered:
+        return _registered[name]
+    point = _entry_points().get(name)
+    if point is None:
+        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(names())}")
+    try:
+        return point.load()
+    except Exception as error:
+        raise SettingsError(f"the critic {name!r} ({point.value}) cannot be loaded: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -33,6 +85,8 @@ class CriticSettings:
     temperature : in [0, 2], or None for the server's own default
     max_answer_tokens : >= 1, after which an answer is cut
     simulated_accuracy : q in [0, 1], for the simulated critic
+    reasoning_effort : "low", "medium", ... for models that reason; empty: the server's own
+    extra_body : a JSON object, as text, of further fields of each request; empty: none
     prompt : version of the critic's prompt, for recorded; empty: critic-2
     """
 
@@ -42,6 +96,8 @@ class CriticSettings:
     temperature: float | None = None
     max_answer_tokens: int = 2048
     simulated_accuracy: float = 0.9
+    reasoning_effort: str = ""
+    extra_body: str = ""
     prompt: str = ""
 
     def __post_init__(self) -> None:
@@ -55,6 +111,17 @@ class CriticSettings:
             raise SettingsError(
                 f"--simulated-accuracy must lie between 0 and 1, got {self.simulated_accuracy}"
             )
+        if self.extra_body:
+            try:
+                fields = json.loads(self.extra_body)
+            except ValueError:
+                fields = None
+            if not isinstance(fields, dict):
+                raise SettingsError(
+                    f"--extra-body must be a JSON object such as '{{\"top_k\": 1}}', got {self.extra_body!r}"
+                )
+            if taken := {"messages", "model", "stream", "n", "response_format"} & set(fields):
+                raise SettingsError(f"--extra-body may not set {', '.join(sorted(taken))}")
 
 
 @dataclass(frozen=True)
@@ -70,8 +137,9 @@ class Connection:
     max_concurrency : requests at a time, 1 .. 256
     price : US dollars per million tokens (in, out), for models the list does not know
     no_cost : costs are not counted
-    timeout : seconds without a byte after which a try has failed
+    timeout : seconds without a byte after which a try has failed; five times that in all
     i_may_send_these_images : real images may go to a server on another machine
+    batch : ask by the server's batch endpoint: half the price, an answer within a day
     """
 
     store: Path = Path("answers")
@@ -83,6 +151,7 @@ class Connection:
     no_cost: bool = False
     timeout: float = 120.0
     i_may_send_these_images: bool = False
+    batch: bool = False
 
     def __post_init__(self) -> None:
         for value, name in (
@@ -132,8 +201,8 @@ def check(name: str, settings: CriticSettings, connection: Connection, dataset: 
     SettingsError : unknown provider, no model, no key, no price, no consent,
         nothing recorded to replay, or a package is missing
     """
-    if name not in PROVIDERS:
-        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(PROVIDERS)}")
+    if name not in names():
+        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(names())}")
     if name in ("openai", "replay", "recorded"):
         if not settings.model:
             raise SettingsError(f"--critic {name} needs --critic-model NAME")
@@ -142,17 +211,24 @@ def check(name: str, settings: CriticSettings, connection: Connection, dataset: 
                 raise SettingsError(
                     f"--critic {name} needs the package {package}: pip install 'lvlmva-lite[openai]'"
                 )
+    elif name not in _OWN:
+        _factory(name)
     elif settings.samples > 1:
         raise SettingsError(f"--samples is for models; the {name} critic always says the same")
+    if connection.batch and name != "openai":
+        raise SettingsError(f"--batch is for --critic openai, not for {name}")
     if name == "openai":
+        from lvlmva_lite.critic.chat import http_client
+
         url = effective_url(connection.base_url)
         prices(settings, connection)
         require_consent(dataset, url, connection.i_may_send_these_images)
-        if not os.environ.get("OPENAI_API_KEY") and not is_loopback(url):
-            raise SettingsError("--critic openai needs the environment variable OPENAI_API_KEY")
-    if name == "replay":
+        api_key(url)
+        certificates()
+        http_client(url, connection.timeout).close()
+    if name in ("openai", "replay"):
         try:
-            AnswerStore(connection.store, read_only=True).close()
+            AnswerStore(connection.store, read_only=name == "replay").close()
         except StoreError as error:
             raise SettingsError(f"--store: {error}") from error
 
@@ -171,7 +247,7 @@ def make(
 
     Parameters
     ----------
-    name : one of ``PROVIDERS``
+    name : one of :func:`names`
     settings, connection : as their classes say
     truth : ground truth by case id; for the simulated critic, and only there
     recording : cases and answers, for the recorded critic
@@ -195,31 +271,42 @@ def make(
             raise SettingsError("the simulated critic needs the ground truth")
         return SimulatedCritic(truth, settings.simulated_accuracy, seed), TextJudge(examples)
 
+    if name not in _OWN:
+        made = _factory(name)(settings)
+        return made if isinstance(made, tuple) else (made, TextJudge(examples))
+
     from lvlmva_lite.critic.openai_critic import AnswerSettings, OpenAICritic, OpenAIJudge, VerdictList
 
+    more: dict[str, object] = {"provider": name}
     if name == "replay":
-        ask = AnswerStore(connection.store, read_only=True).replay
-        concurrency = 1
-    elif name == "openai":
-        from lvlmva_lite.critic.chat import ChatClient
+        server = server_id(connection.base_url) if connection.base_url else None
+        ask = partial(AnswerStore(connection.store, read_only=True).replay, server=server)
+    else:
+        from lvlmva_lite.critic.batches import BatchClient
 
-        ask = ChatClient(
+        client = BatchClient(
             AnswerStore(connection.store),
             base_url=connection.base_url,
             prices=prices(settings, connection),
             budget=Budget(connection.max_cost, connection.max_tokens_total),
             schema=VerdictList.model_json_schema(),
             timeout=connection.timeout,
-        ).ask
-        concurrency = connection.max_concurrency
-    else:
-        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(PROVIDERS)}")
-    answers = AnswerSettings(settings.samples, settings.temperature, settings.max_answer_tokens)
-    critic = OpenAICritic(settings.model, ask, settings=answers, concurrency=concurrency, provider=name)
+        )
+        ask, server = client.ask, client.server_id
+        more |= {"concurrency": connection.max_concurrency, "interrupt": client.interrupt}
+        if connection.batch:
+            more["ask_ahead"] = client.ask_ahead
+    answers = AnswerSettings(
+        settings.samples,
+        settings.temperature,
+        settings.max_answer_tokens,
+        settings.reasoning_effort,
+        settings.extra_body,
+    )
+    critic = OpenAICritic(settings.model, ask, settings=answers, server=server or "", **more)
     judge = OpenAIJudge(
-        settings.judge_model or settings.model, ask,
-        settings=answers, examples=examples, concurrency=concurrency, provider=name,
-    )  # fmt: skip
+        settings.judge_model or settings.model, ask, settings=answers, examples=examples, **more
+    )
     return critic, judge
 
 

@@ -3,7 +3,11 @@
 One SQLite file.  A row is written, and on disk, the moment an answer arrives;
 several threads and processes may share the file (write-ahead log, each write
 waits its turn).  What is kept of a request is what was asked: the words, the
-images' bytes and the parameters.  Keys, headers and addresses never get here.
+images' bytes and the parameters, and a digest of the server's address.  Keys,
+headers and addresses never get here.
+
+An answer that cannot be used (refused, empty, cut, ...) is kept with the
+reason, and makes room for a later answer that can.
 """
 
 from __future__ import annotations
@@ -11,33 +15,82 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from lvlmva_lite.critic.prompts import Message
 from lvlmva_lite.files import write_whole
 
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may pay for one question
+    fcntl = None
+
 _DATA_URL = "data:image/png;base64,"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL);
+_VERSION = 2
+"""Of the tables; 1 had no server, no case and no reason."""
+
+_ANSWERS = """
 CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, kind TEXT NOT NULL, model TEXT NOT NULL, prompt_version TEXT NOT NULL,
-    parameters TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL, recorded TEXT NOT NULL
+    key TEXT NOT NULL, server TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL,
+    prompt_version TEXT NOT NULL, parameters TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL,
+    recorded TEXT NOT NULL, unusable TEXT NOT NULL, PRIMARY KEY (key, server)
+);
+"""
+_SCHEMA = (
+    _ANSWERS
+    + """
+CREATE TABLE IF NOT EXISTS images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS cases (case_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (case_id, key));
+CREATE TABLE IF NOT EXISTS batches (
+    token TEXT PRIMARY KEY, server TEXT NOT NULL, number TEXT NOT NULL, keys TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, recorded TEXT NOT NULL
 );
 """
+)
 
 
 class StoreError(ValueError):
     """The store cannot be used, or does not hold what was asked of it."""
+
+
+class _AnswerLost(StoreError):
+    """Answers that were paid for could not be written; how many is known when it is told."""
+
+    def __init__(self, store: AnswerStore, why: str) -> None:
+        super().__init__(why)
+        self._store = store
+
+    def __str__(self) -> str:
+        return (
+            f"cannot record an answer in {self._store.path}: {self.args[0]}; {self._store.lost} paid answers "
+            "are lost, those recorded before are kept; make room, then the same command goes on"
+        )
+
+
+class Unusable(NamedTuple):
+    """Why an answer cannot be used.
+
+    Attributes
+    ----------
+    kind : "refused", "empty", "reasoning" (nothing but reasoning), "cut",
+        "malformed" or "blind" (the model says that it sees no image)
+    words : for people and for the model that is asked again
+    """
+
+    kind: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +105,10 @@ class Request:
     messages : list of chat messages, images as PNG data URLs
     parameters : dict of plain values that change the answer (temperature,
         number of the sample, ...)
+    case_id : str, what it is about; not part of the key
+    fault : says why an answer to this cannot be used, None if it can; not
+        part of the key
+    last : nobody asks again after an unusable answer; not part of the key
     """
 
     kind: str
@@ -59,6 +116,9 @@ class Request:
     prompt_version: str
     messages: Sequence[Message]
     parameters: Mapping[str, object] = field(default_factory=dict)
+    case_id: str = ""
+    fault: Callable[[Answer], Unusable | None] = field(default=lambda answer: answer.nothing, compare=False)
+    last: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -70,17 +130,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """What came back.  Lone surrogates, which no file can hold, become U+FFFD.
 
     Attributes
     ----------
     text : str, as the model wrote it; empty if it wrote nothing
     refusal : str, the server's word for having refused, else empty
     finish_reason : str, "stop", "length", "content_filter", ...; empty if unknown
-    prompt_tokens, completion_tokens : int or None where the server did not say
+    prompt_tokens, completion_tokens : int or None where the server did not say;
+        reasoning is part of the latter
     cost : US dollars, or None where no price is known
     source : "model", or who recorded it ("recorded by ...")
     date : str, day or time of the answer (ISO 8601, UTC)
+    model : str, who the server says has answered; empty if it does not
+    reasoning_tokens : int, at least so many of the completion's were reasoning
     """
 
     text: str
@@ -91,6 +154,87 @@ class Answer:
     cost: float | None = None
     source: str = "model"
     date: str = field(default_factory=lambda: _now())
+    model: str = ""
+    reasoning_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("text", "refusal", "finish_reason", "model"):
+            object.__setattr__(self, name, whole(getattr(self, name)))
+
+    @property
+    def said(self) -> str:
+        """The text without the model's reasoning; see :func:`without_reasoning`."""
+        return without_reasoning(self.text)[0]
+
+    @property
+    def nothing(self) -> Unusable | None:
+        """Why there is nothing to read here; None if there is."""
+        said, open_ended = without_reasoning(self.text)
+        if self.refusal or self.finish_reason == "content_filter":
+            return Unusable("refused", "it was refused")
+        if open_ended:
+            return Unusable("cut", "it was cut off while the model was still reasoning")
+        if said.strip():
+            return None
+        if self.reasoning_tokens or self.text.strip():
+            count = f"{self.reasoning_tokens} tokens" if self.reasoning_tokens > 1 else "its answer"
+            return Unusable("reasoning", f"it spent {count} on reasoning and gave no answer")
+        if self.finish_reason == "length":
+            return Unusable("cut", "it was cut off before its first word")
+        return Unusable("empty", "it is empty")
+
+
+_REASONING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel|>analysis", "<|channel|>final<|message|>"),
+)
+"""What opens and what closes a model's reasoning, where a server leaves it in the text."""
+
+
+def without_reasoning(text: str) -> tuple[str, bool]:
+    """What follows the last end of reasoning, and whether reasoning was begun and never ended.
+
+    A template may have opened the reasoning, so that the text holds its end alone.
+    """
+    for opening, closing in _REASONING:
+        text = text.rpartition(closing)[2]
+        if opening in text:
+            return "", True
+    return text, False
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD in place of lone surrogates."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One line about a recorded answer.
+
+    Attributes
+    ----------
+    cases : tuple of str, the cases it is about
+    kind : "critic" or "judge"
+    model : as it was asked for
+    date : day or time of the answer
+    unusable : why it cannot be used, a kind of :class:`Unusable`; empty if it can
+    request, answer : dict, as :meth:`AnswerStore.records` has them
+    """
+
+    cases: tuple[str, ...]
+    kind: str
+    model: str
+    date: str
+    unusable: str
+    request: dict
+    answer: dict
 
 
 class AnswerStore:
@@ -100,7 +244,11 @@ class AnswerStore:
     ----------
     path : folder of the store, made if need be (the file in it is
         ``answers.sqlite``)
-    read_only : open what is there, and refuse to make a new one
+    read_only : open what is there, change nothing, and refuse to make a new one
+
+    Attributes
+    ----------
+    lost : int, answers that could not be written
 
     Raises
     ------
@@ -109,11 +257,16 @@ class AnswerStore:
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
+        self.read_only, self.lost = read_only, 0
+        self._lock = threading.RLock()
+        self._claims: int | None = None
         file = self.path / "answers.sqlite"
         if read_only and not file.is_file():
             raise StoreError(f"{self.path} holds no recorded answers (no {file.name} in it)")
         try:
+            if read_only:
+                self._database = _opened(file)
+                return
             self.path.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
                 file, timeout=60, isolation_level=None, check_same_thread=False
@@ -122,27 +275,90 @@ class AnswerStore:
             self._database.execute("PRAGMA journal_mode = WAL")
             # FULL: an answer is on disk, not in a cache, when `add` returns.
             self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
+            with self._transaction():  # a place that cannot be written is found here
+                self._mend_tables()
+            if fcntl is not None:
+                self._claims = os.open(
+                    self.path / "answers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+                )
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"cannot use {self.path} as a store of answers: {error}") from error
+            raise StoreError(
+                f"cannot use {self.path} as a store of answers: {error}; give --store a folder that can be written"
+            ) from None
+
+    def _mend_tables(self) -> None:
+        """Make the tables, and bring those of an older version up to date."""
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise StoreError(
+                f"{self.path} was written by a later version of lvlmva-lite; upgrade, or give another --store"
+            )
+        old = (
+            version < _VERSION
+            and self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
+        )
+        if old:
+            self._database.execute("ALTER TABLE answers RENAME TO answers_1")
+        for statement in _SCHEMA.split(";"):
+            self._database.execute(statement)
+        if old:
+            columns = "kind, model, prompt_version, parameters, messages, answer, recorded"
+            self._database.create_function("unusable_reason", 1, _reason)
+            self._database.execute(
+                f"INSERT INTO answers SELECT key, '', {columns}, unusable_reason(answer) FROM answers_1"
+            )
+            self._database.execute("DROP TABLE answers_1")
+            # What the first version wrote here could repeat a key with a line end.
+            self._database.execute("DELETE FROM failures WHERE reason LIKE '%header value%'")
+        self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def __len__(self) -> int:
-        """Number of answers."""
+        """Number of answers, those that cannot be used included."""
         return self._rows("SELECT COUNT(*) FROM answers")[0][0]
 
-    def get(self, request: Request) -> Answer | None:
-        """The recorded answer to this very request, or None."""
-        rows = self._rows("SELECT answer FROM answers WHERE key = ?", request.key)
-        return Answer(**json.loads(rows[0][0])) if rows else None
+    def get(self, request: Request, server: str | None = None) -> Answer | None:
+        """The recorded answer to this very request, or None.
 
-    def replay(self, request: Request) -> Answer:
+        Parameters
+        ----------
+        request : Request
+        server : digest of its address (:func:`endpoint.server_id`); an answer
+            whose server was not recorded counts, too.  None: any server
+
+        Raises
+        ------
+        StoreError : several servers have answered, differently, and none is named
+        """
+        query = "SELECT server, answer FROM answers WHERE key = ?"
+        if server is None:
+            rows = self._rows(query + " ORDER BY unusable, server", request.key)
+        else:
+            rows = self._rows(query + " AND server IN (?, '') ORDER BY server DESC", request.key, server)
+        if not rows:
+            return None
+        answers = [self._answer(request.key, text) for _, text in rows]
+        if server is None and len({(answer.text, answer.refusal) for answer in answers}) > 1:
+            raise StoreError(
+                f"{len(rows)} servers have answered the same request to {request.model!r} in {self.path}; "
+                "say with --base-url whose answers to take"
+            )
+        if request.case_id and not self.read_only:
+            known = self._rows(
+                "SELECT 1 FROM cases WHERE case_id = ? AND key = ?", request.case_id, request.key
+            )
+            if not known:
+                with self._lock, self._told():
+                    self._note_case(request)
+        return answers[0]
+
+    def replay(self, request: Request, server: str | None = None) -> Answer:
         """The recorded answer, with no network at hand.
 
         Raises
         ------
         StoreError : it was never recorded; the message says how to record it
         """
-        answer = self.get(request)
+        answer = self.get(request, server)
         if answer is None:
             raise StoreError(
                 f"no recorded answer of {request.kind} {request.model!r} to this request in {self.path}; "
@@ -151,37 +367,99 @@ class AnswerStore:
             )
         return answer
 
-    def add(self, request: Request, answer: Answer) -> None:
-        """Record an answer; on disk when this returns.  The first answer to a request stays."""
+    def add(self, request: Request, answer: Answer, server: str = "") -> Answer:
+        """Record an answer; on disk when this returns.
+
+        The first answer to a request stays, unless it cannot be used.
+
+        Returns
+        -------
+        Answer, what the store now holds: another process may have been first
+
+        Raises
+        ------
+        StoreError : it cannot be written, and is lost
+        """
         words, images = _without_images(request.messages)
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
+        fault = request.fault(answer)
+        row = (
+            request.key, server, request.kind, request.model, request.prompt_version,
+            json.dumps(dict(request.parameters), sort_keys=True), json.dumps(words),
+            json.dumps(asdict(answer)), answer.date, fault.kind if fault else "",
+        )  # fmt: skip
+        try:
+            with self._lock, self._transaction():
                 self._database.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", images.items())
                 self._database.execute(
-                    "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        request.key, request.kind, request.model, request.prompt_version,
-                        json.dumps(dict(request.parameters), sort_keys=True), json.dumps(words),
-                        json.dumps(asdict(answer)), answer.date,
-                    ),
-                )  # fmt: skip
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+                    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                    "ON CONFLICT (key, server) DO UPDATE SET "
+                    "answer = excluded.answer, recorded = excluded.recorded, unusable = excluded.unusable "
+                    "WHERE answers.unusable != ''",
+                    row,
+                )
+                if request.case_id:
+                    self._note_case(request)
+                ((held,),) = self._database.execute(
+                    "SELECT answer FROM answers WHERE key = ? AND server = ?", row[:2]
+                ).fetchall()
+        except sqlite3.Error as error:
+            with self._lock:
+                self.lost += 1
+            raise _AnswerLost(self, str(error)) from None
+        return answer if held == row[7] else self._answer(request.key, held)
 
     def add_failure(self, request: Request, reason: str) -> None:
         """Note a call that brought no answer but may have been billed (a connection lost on the way)."""
-        with self._lock:
+        with self._lock, self._told():
             self._database.execute(
                 "INSERT INTO failures VALUES (?, ?, ?, ?, ?)",
-                (request.key, request.kind, request.model, reason, _now()),
+                (request.key, request.kind, request.model, whole(reason), _now()),
             )
+
+    def begin_batch(self, token: str, server: str, keys: Sequence[str], number: str = "") -> None:
+        """Note a batch of requests before it is sent, and again with the server's name for it."""
+        with self._lock, self._told():
+            self._database.execute(
+                "INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)",
+                (token, server, number, json.dumps(keys)),
+            )
+
+    def batches(self, server: str) -> list[tuple[str, str, set[str]]]:
+        """Token, number and keys of every batch of a server that was not collected yet."""
+        rows = self._rows("SELECT token, number, keys FROM batches WHERE server = ? ORDER BY rowid", server)
+        return [(token, number, set(json.loads(keys))) for token, number, keys in rows]
+
+    def end_batch(self, token: str) -> None:
+        """Forget a batch: its answers are recorded."""
+        with self._lock, self._told():
+            self._database.execute("DELETE FROM batches WHERE token = ?", (token,))
 
     def failures(self) -> list[tuple[str, str]]:
         """Key and reason of every call that brought no answer, oldest first."""
         return self._rows("SELECT key, reason FROM failures ORDER BY rowid")
+
+    @contextmanager
+    def claim(self, request: Request) -> Iterator[bool]:
+        """Whether this process is the one to ask, as long as the ``with`` block lasts.
+
+        Another process that claims the same request gets False.  A claim ends
+        with its process, however that ends.  Where the file system knows no
+        locks, everybody is the one to ask.
+        """
+        where = int(request.key[:15], 16)
+        held = True
+        try:
+            if self._claims is not None:
+                fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, where)
+        except (BlockingIOError, PermissionError):
+            held = False
+        except OSError:
+            pass
+        try:
+            yield held
+        finally:
+            if held and self._claims is not None:
+                fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, where)
 
     def image(self, sha256: str) -> bytes:
         """PNG bytes of a recorded request's image.
@@ -201,19 +479,63 @@ class AnswerStore:
         Images are named by their SHA-256 in the messages; :meth:`image` gives
         their bytes.
         """
-        rows = self._rows(
-            "SELECT key, kind, model, prompt_version, parameters, messages, answer FROM answers ORDER BY key"
-        )
-        for key, kind, model, version, parameters, messages, answer in rows:
-            yield {
-                "key": key,
-                "kind": kind,
-                "model": model,
-                "prompt_version": version,
-                "parameters": json.loads(parameters),
-                "messages": json.loads(messages),
-                "answer": json.loads(answer),
-            }
+        for recorded in self._recorded("ORDER BY key, server"):
+            yield recorded.request | {"answer": recorded.answer, "unusable": recorded.unusable}
+
+    def list(self, case: str | None = None) -> list[Recorded]:
+        """What is recorded, about one case or all, oldest first; all fields but the images' bytes."""
+        about = "WHERE key IN (SELECT key FROM cases WHERE case_id = ?) " if case is not None else ""
+        return list(self._recorded(about + "ORDER BY recorded, key", *(() if case is None else (case,))))
+
+    def forget(
+        self,
+        *,
+        unusable: bool = False,
+        case: str | None = None,
+        model: str | None = None,
+        before: str | None = None,
+    ) -> int:
+        """Delete answers that meet every condition given, and images that no other answer needs.
+
+        Parameters
+        ----------
+        unusable : those that cannot be used, or not even be read
+        case, model : those about this case, or of this model
+        before : those recorded before this day or time (ISO 8601)
+
+        Returns
+        -------
+        int, how many were deleted
+
+        Raises
+        ------
+        ValueError : no condition; delete the folder to forget everything
+        """
+        conditions = [
+            ("unusable != ''" if unusable else None, ()),
+            ("key IN (SELECT key FROM cases WHERE case_id = ?)", (case,)),
+            ("model = ?", (model,)),
+            ("recorded < ?", (before,)),
+        ]
+        meant = [(text, values) for text, values in conditions if text and None not in values]
+        if not meant:
+            raise ValueError("say what to forget: unusable, case, model or before")
+        values = [value for _, given in meant for value in given]
+        with self._lock, self._told(), self._transaction():
+            if unusable:
+                self._database.create_function("unusable_reason", 1, _reason)
+                self._database.execute(
+                    "UPDATE answers SET unusable = 'unreadable' WHERE unusable_reason(answer) = 'unreadable'"
+                )
+            gone = self._database.execute(
+                f"DELETE FROM answers WHERE {' AND '.join(text for text, _ in meant)}", values
+            ).rowcount
+            self._database.execute("DELETE FROM cases WHERE key NOT IN (SELECT key FROM answers)")
+            self._database.execute(
+                "DELETE FROM images WHERE NOT EXISTS "
+                "(SELECT 1 FROM answers WHERE instr(answers.messages, images.sha256))"
+            )
+        return gone
 
     def export(self, file: Path) -> int:
         """Write :meth:`records` to a JSONL file, one a line, whole or not at all; returns how many.
@@ -223,7 +545,8 @@ class AnswerStore:
         StoreError : the file is one of the store's own, under whatever name,
             or cannot be written
         """
-        own = [self.path / f"answers.sqlite{end}" for end in ("", "-wal", "-shm", "-journal")]
+        ends = ("sqlite", "sqlite-wal", "sqlite-shm", "sqlite-journal", "lock")
+        own = [self.path / f"answers.{end}" for end in ends]
         for one in own:
             if file.resolve() == one.resolve() or (file.exists() and one.exists() and file.samefile(one)):
                 raise StoreError(f"{file} is the store's own {one.name}; export to another file")
@@ -238,10 +561,111 @@ class AnswerStore:
         """Close the file; the store cannot be used afterwards."""
         with self._lock:
             self._database.close()
+            if self._claims is not None:
+                os.close(self._claims)
+                self._claims = None
+
+    def _note_case(self, request: Request) -> None:
+        self._database.execute(
+            "INSERT OR IGNORE INTO cases VALUES (?, ?)", (whole(request.case_id), request.key)
+        )
+
+    def _recorded(self, which: str, *values: object) -> Iterator[Recorded]:
+        query = (
+            "SELECT key, server, kind, model, prompt_version, parameters, messages, answer, recorded, unusable, "
+            "(SELECT json_group_array(case_id) FROM cases WHERE cases.key = answers.key) FROM answers "
+        )
+        names = ("key", "server", "kind", "model", "prompt_version", "parameters", "messages")
+        with self._lock, self._told():
+            rows = self._database.execute(query + which, values)
+        while True:
+            with self._lock, self._told():
+                row = rows.fetchone()
+            if row is None:
+                return
+            request = dict(zip(names, row, strict=False))
+            try:
+                for name in ("parameters", "messages"):
+                    request[name] = json.loads(request[name])
+                answer = json.loads(row[7])
+                cases = tuple(json.loads(row[10]))
+            except ValueError:
+                raise self._unreadable(row[0]) from None
+            yield Recorded(cases, row[2], row[3], row[8], row[9], request, answer)
+
+    def _answer(self, key: str, text: str) -> Answer:
+        try:
+            return Answer(**json.loads(text))
+        except (ValueError, TypeError, AttributeError):
+            raise self._unreadable(key) from None
+
+    def _unreadable(self, key: str) -> StoreError:
+        return StoreError(
+            f"the answer {key[:12]} in {self.path} cannot be read; "
+            f"`lvlmva critic forget --unusable --store {self.path}` takes it out, then it is asked for again"
+        )
 
     def _rows(self, query: str, *values: object) -> list[tuple]:
-        with self._lock:
+        with self._lock, self._told():
             return self._database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Any fault of the database as one line."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            mend = (
+                "make a new one with `sqlite3 answers.sqlite .recover`, or give another --store"
+                if "malformed" in str(error) or "not a database" in str(error)
+                else "what was recorded before is kept; mend that, then the same command goes on"
+            )
+            raise StoreError(f"the store {self.path} fails: {error}; {mend}") from None
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """A database to read, on a disk that may be read-only, of this version or the one before."""
+    address = file.resolve().as_uri() + "?mode=ro"
+    database = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+    try:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.OperationalError:
+        # Its write-ahead log cannot be made here; without one there is nothing in it to miss.
+        database.close()
+        database = sqlite3.connect(
+            address + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > _VERSION:
+        raise StoreError(f"{file.parent} was written by a later version of lvlmva-lite; upgrade to read it")
+    if version < _VERSION:
+        database.create_function("unusable_reason", 1, _reason)
+        database.execute(
+            "CREATE TEMP VIEW answers AS SELECT key, '' AS server, kind, model, prompt_version, parameters, "
+            "messages, answer, recorded, unusable_reason(answer) AS unusable FROM main.answers"
+        )
+        database.execute("CREATE TEMP TABLE cases (case_id TEXT, key TEXT)")
+    return database
+
+
+def _reason(answer: str) -> str:
+    """Why a recorded answer cannot be used, as far as it shows by itself."""
+    try:
+        fault = Answer(**json.loads(answer)).nothing
+    except (ValueError, TypeError, AttributeError):
+        return "unreadable"
+    return fault.kind if fault else ""
 
 
 def _without_images(messages: Sequence[Message]) -> tuple[list[Message], dict[str, bytes]]:

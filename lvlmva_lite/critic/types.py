@@ -72,6 +72,8 @@ class Critique:
     asked_about : letters of the segments it was asked about; empty: all
     question : fingerprint of what it answered, from :func:`batch.question_of`;
         empty: not known
+    reason : why the critic gave no usable answer, its kind first ("refused: ...",
+        "empty: ...", "failed: ..."); empty if it gave one
     """
 
     case_id: str
@@ -80,6 +82,7 @@ class Critique:
     sample: int = 0
     asked_about: tuple[str, ...] = ()
     question: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Verdict:
     confidence : tuple of float in [0, 1], one for each segment, or None
         Where the critic was asked several times: the share of its answers
         that agree.
+    reason : why there is no ruling, as in :class:`Critique`; empty if there is one
 
     Raises
     ------
@@ -104,6 +108,7 @@ class Verdict:
     judge: str
     kinds: tuple[str, ...]
     confidence: tuple[float, ...] | None = None
+    reason: str = ""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]

@@ -39,7 +39,10 @@ def parse_verdicts(answer: str, names: Sequence[str]) -> tuple[str, ...]:
     objects = [pairs for pairs in map(_pairs_of, _json_values(answer)) if pairs is not None]
     if len(objects) > 1:
         raise MalformedAnswer("it holds more than one set of verdicts")
-    pairs = objects[0] if objects else _pairs_of_lines(answer)
+    lines = _pairs_of_lines(answer)
+    pairs = objects[0] if objects else lines
+    if objects and lines and not set(lines) <= {(name.strip().upper(), word) for name, word in pairs}:
+        raise MalformedAnswer("its lines and its JSON disagree")
     if not pairs:
         raise MalformedAnswer("it holds no verdicts")
     said = [(name.strip().upper(), word) for name, word in pairs]
@@ -97,7 +100,7 @@ def _pairs_of(value: object) -> list[tuple[str, str]] | None:
     """(segment, verdict) pairs of a JSON value; None if it is something else altogether."""
     if isinstance(value, _Pairs):
         fields = dict(value)
-        if len(fields) == 1 and "verdicts" in fields and len(value) == 1:
+        if "verdicts" in fields and [name for name, _ in value].count("verdicts") == 1:
             return _pairs_of(fields["verdicts"])
         if value and all(isinstance(word, str) and word.strip().lower() in KINDS for _, word in value):
             return [(name, word.strip().lower()) for name, word in value]
