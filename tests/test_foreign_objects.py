@@ -32,7 +32,9 @@ def test_areas_agree_with_closed_forms(centre, half, size):
     slack = 4 * (a + b) / size  # a pixel's half along the rim
     ellipse = marked("ellipse", x, y, a, b).mask(size)
     assert abs(ellipse.mean() - np.pi * a * b) < slack
-    np.testing.assert_array_equal(marked("outside ellipse", x, y, a, b).mask(size), ~ellipse)
+    outside = marked("outside ellipse", x, y, a, b).mask(size)
+    assert (ellipse | outside).all()
+    assert (ellipse & outside).mean() < slack / 4  # pixels of which just one half is covered
     rectangle = marked("rectangle", x - a, y - b, x + a, y + b).mask(size)
     assert abs(rectangle.mean() - 4 * a * b) < slack
     diamond = marked("polygon", x - a, y, x, y - b, x + a, y, x, y + b).mask(size)
