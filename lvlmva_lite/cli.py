@@ -45,9 +45,10 @@ def run(
         Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")
     ],
     critic: Annotated[
-        str, typer.Option(help="Who judges the segments: lexicon, openai, replay, simulated.")
+        str, typer.Option(help="Who judges the segments: lexicon, recorded, openai, replay, simulated.")
     ] = "lexicon",
     critic_model: options.CriticModel = "",
+    critic_prompt: options.CriticPrompt = "",
     judge_model: options.JudgeModel = "",
     base_url: options.BaseUrl = None,
     store: options.Store = options.DEFAULT_STORE,
@@ -100,7 +101,8 @@ def run(
     n_align: Annotated[
         int | None,
         typer.Option(
-            help="N, size of the alignment set. [1000; phantoms 300; real images 150]", metavar="N"
+            help="N, size of the alignment set. [1000; phantoms 300; real images 200; recorded: its cases]",
+            metavar="N",
         ),
     ] = None,
     n_segments: Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")] = 6,
@@ -125,6 +127,8 @@ def run(
     explain: Annotated[
         str, typer.Option(help="contrast: the class against its runner-up; logit: the class alone.")
     ] = "contrast",
+    mask: options.Mask = "spurious",
+    mask_near: options.MaskNear = None,
     keep_unjudged: Annotated[
         bool | None,
         typer.Option(
@@ -154,6 +158,10 @@ def run(
 
     lvlmva run knee --method subg --out results/knee-subg
 
+    With the answers of a real model that ship with the package, offline:
+
+    lvlmva run knee --critic recorded --critic-model claude --out results/knee-claude
+
     With a model (see `lvlmva critic estimate` first; the key is OPENAI_API_KEY):
 
     lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
@@ -167,8 +175,9 @@ def run(
 
     with options.bad_settings_told():
         settings = providers.CriticSettings(
-            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy
-        )
+            critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
+            prompt=critic_prompt,
+        )  # fmt: skip
         connection = providers.Connection(
             store=store,
             base_url=base_url,
@@ -201,6 +210,8 @@ def run(
             sampling=sampling,
             balanced=balanced,
             explain=explain,
+            mask=mask,
+            mask_near=mask_near,
             keep_unjudged=keep_unjudged,
             train_epochs=train_epochs,
             align_epochs=align_epochs,

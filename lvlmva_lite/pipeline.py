@@ -104,6 +104,7 @@ class Result:
     verdicts : list of N
     kinds : Tensor, (N, J), int64, codes of ``KINDS``
     masks : Tensor, (N, H, W), bool, what the verdicts amount to
+    confusion : dict, truth -> kind -> count, from :func:`metrics.kind_confusion`
     models : dict of nn.Module, by the keys of ``ROWS``
     scores : dict of Score, by the keys of ``ROWS``
     """
@@ -116,6 +117,7 @@ class Result:
     verdicts: list[Verdict]
     kinds: Tensor
     masks: Tensor
+    confusion: dict[str, dict[str, int]]
     models: dict[str, nn.Module]
     scores: dict[str, Score]
 
@@ -134,6 +136,7 @@ class Result:
             "verdict_balanced_accuracy": after.verdict_balanced_accuracy,
             "verdict_accuracy": after.verdict_accuracy,
             "verdict_base_rate": after.verdict_base_rate,
+            "verdict_confusion": self.confusion,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
             "n_undecided": int((self.kinds == UNDECIDED).sum()),
@@ -671,6 +674,7 @@ def run(
         verdicts,
         kinds,
         masks,
+        metrics.kind_confusion(kinds, found.truth),
         models,
         scores,
     )
