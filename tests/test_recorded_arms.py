@@ -87,11 +87,14 @@ def test_every_arm_is_of_the_recorded_cases_and_has_masks_of_its_own(knee, arms)
     ]
     by = {(arm.name, arm.mask, arm.mask_near): arm for arm in arms}
     assert all(len(arm.masks) == len(arm.keep) == len(recording.indices) for arm in arms)
-    assert not by["nothing", None, None].masks.any() and by["nothing", None, None].keep.all()
+    assert not by["nothing", None, None].masks.any()
+    assert by["nothing", None, None].keep.all()
     assert torch.equal(by["true masks", None, None].masks, knee.train.spurious_masks[recording.indices])
     near, whole, broad = (arm.masks for arm in arms[:3])
-    assert (near <= whole).all() and near.sum() < whole.sum()
-    assert (near <= broad).all() and near.sum() < broad.sum()
+    assert (near <= whole).all()
+    assert near.sum() < whole.sum()
+    assert (near <= broad).all()
+    assert near.sum() < broad.sum()
     # Whole segments by the words: all pixels of each segment that the answer calls spurious, and no other.
     for i, index in enumerate(recording.indices.tolist()):
         said = recording.answers["critic-2"][index].verdicts
@@ -149,7 +152,8 @@ def test_a_row_is_what_an_alignment_of_its_own_gives(knee, arms, monkeypatch):
     before = predict(small.model, small.test.images) == small.test.labels
     for row in rows:
         assert row["accuracy_before"] == pytest.approx(before.double().mean().item())
-    assert rows[2]["mask_area"] == 0 and rows[2]["verdict_sensitivity"] is None
+    assert rows[2]["mask_area"] == 0
+    assert rows[2]["verdict_sensitivity"] is None
     assert {row["n_cases"] for row in rows} == {60}
     assert {call["random_state"] for call in calls} == {0, 5}
 
@@ -192,5 +196,6 @@ def test_the_sweep_takes_every_recorded_set_that_needs_no_files(monkeypatch):
         for source, seed in recordings.recorded_sets()
         if source in ("decoy-mnist", "knee-phantom", "skin-phantom")
     }
-    assert set(asked) == without_files and len(asked) == len(without_files)
+    assert set(asked) == without_files
+    assert len(asked) == len(without_files)
     assert recorded_arms.real_recorded_sweep("knee", "no/such/folder", 3) == []
