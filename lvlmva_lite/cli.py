@@ -67,6 +67,7 @@ def run(
         str, typer.Option(help="Who judges the segments: lexicon, openai, recorded, replay, simulated.")
     ] = "lexicon",
     critic_model: options.CriticModel = "",
+    critic_prompt: options.CriticPrompt = "",
     judge_model: options.JudgeModel = "",
     base_url: options.BaseUrl = None,
     store: options.Store = options.DEFAULT_STORE,
@@ -122,7 +123,8 @@ def run(
     n_align: Annotated[
         int | None,
         typer.Option(
-            help="N, size of the alignment set. [1000; phantoms 300; real images 150]", metavar="N"
+            help="N, size of the alignment set. [1000; phantoms 300; real images 200; recorded: its cases]",
+            metavar="N",
         ),
     ] = None,
     n_segments: Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")] = 6,
@@ -147,6 +149,8 @@ def run(
     explain: Annotated[
         str, typer.Option(help="contrast: the class against its runner-up; logit: the class alone.")
     ] = "contrast",
+    mask: options.Mask = "spurious",
+    mask_near: options.MaskNear = None,
     keep_unjudged: Annotated[
         bool | None,
         typer.Option(
@@ -176,6 +180,10 @@ def run(
 
     lvlmva run knee --method subg --out results/knee-subg
 
+    With the answers of a real model that ship with the package, offline:
+
+    lvlmva run knee --critic recorded --critic-model claude --out results/knee-claude
+
     With a model (see `lvlmva critic estimate` first; the key is OPENAI_API_KEY):
 
     lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
@@ -190,7 +198,7 @@ def run(
     with options.bad_settings_told():
         settings = providers.CriticSettings(
             critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
-            reasoning_effort, extra_body,
+            reasoning_effort, extra_body, prompt=critic_prompt,
         )  # fmt: skip
         connection = providers.Connection(
             store=store,
@@ -225,6 +233,8 @@ def run(
             sampling=sampling,
             balanced=balanced,
             explain=explain,
+            mask=mask,
+            mask_near=mask_near,
             keep_unjudged=keep_unjudged,
             train_epochs=train_epochs,
             align_epochs=align_epochs,

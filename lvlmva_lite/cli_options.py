@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 DEFAULT_STORE = Path("answers")
 
 CriticModel = Annotated[
-    str, typer.Option(metavar="NAME", help="The model that looks; for openai and replay.")
+    str, typer.Option(metavar="NAME", help="The model that looks; for openai, recorded and replay.")
+]
+CriticPrompt = Annotated[
+    str,
+    typer.Option(
+        metavar="VERSION", help="For recorded: of the prompt answered, critic-1 or critic-2. [critic-2]"
+    ),
 ]
 JudgeModel = Annotated[
     str, typer.Option(metavar="NAME", help="The model that rules; default: the critic's model.")
@@ -76,6 +82,18 @@ Batch = Annotated[
 ]
 SimulatedAccuracy = Annotated[
     float, typer.Option(metavar="Q", help="How often the simulated critic is right, 0 to 1.")
+]
+
+Mask = Annotated[
+    str, typer.Option(metavar="KINDS", help="Segments that are masked: spurious, spurious+background.")
+]
+MaskNear = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Of these, only pixels near those of at least this share of the segment's peak evidence, 0 to 1; "
+        "0: whole segments. [0; knee and skin 0.5]",
+    ),
 ]
 
 

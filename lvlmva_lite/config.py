@@ -205,6 +205,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.critic == "recorded" and self.dataset in DATASETS:
             self._check_recorded()
+        elif self.critic_settings.prompt:
+            raise ConfigError(
+                f"a version of the critic's prompt, {self.critic_settings.prompt!r}, is chosen for the recorded "
+                "critic alone; leave it out"
+            )
         if self.dataset in DATASETS:
             for name, value in defaults(self.dataset, self.data_root).items():
                 if getattr(self, name) is None:
@@ -309,6 +314,7 @@ class Config:
             object.__setattr__(self, "n_align", n_cases)
         side = recording.segment_labels.shape[-1]
         asked = " ".join(recording.description.split())
+        usual = defaults(self.dataset, self.data_root)
         for name, value, recorded in (
             ("n_segments", self.n_segments, recording.n_segments),
             ("image_size", self.image_size or side, side),
@@ -319,8 +325,14 @@ class Config:
             ("balanced", self.balanced, True),
             ("explain", self.explain, "contrast"),
             ("overlap", self.overlap, False),
+            # One answer to each case, and its verdicts in its own words.
+            ("samples", settings.samples, 1),
+            ("temperature", settings.temperature, None),
+            ("judge_model", settings.judge_model, ""),
+            *((name, getattr(self, name), usual[name]) for name in ("fill", "tolerance", "smoothing")),
         ):
-            if value != recorded:
+            # What is None is filled in with the usual value.
+            if value is not None and value != recorded:
                 raise ConfigError(
                     f"the recorded cases {recording.name} were made with {name} {recorded!r}, not {value!r}; "
                     "leave it out, or choose another critic"

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 _PACKAGE = Path(__file__).parent
-_CODE = (".py", ".md", ".txt", ".yaml", ".yml")
+_CODE = (".py", ".md", ".txt", ".yaml", ".yml", ".json", ".jsonl", ".npz")
 
 
 def fingerprint(*values: object) -> str:
@@ -34,7 +34,7 @@ def fingerprint(*values: object) -> str:
 
 @cache
 def package_fingerprint(folder: str = "") -> str:
-    """SHA-256 (hex) over the code, words and prompts in a folder of this package; results left out.
+    """SHA-256 (hex) over the code, words, prompts and recorded answers in a folder of this package; results left out.
 
     Unlike a commit it tells two trees with uncommitted changes apart.
     """

@@ -111,6 +111,8 @@ class MethodResult:
     indices, attributions, segments, critiques, verdicts, kinds, masks
         of the alignment set, as in :class:`pipeline.Result`; critiques and
         verdicts are empty and masks those used where nobody was asked
+    confusion : dict, truth -> kind -> count, from :func:`metrics.kind_confusion`;
+        None where nobody was asked
     models : dict of nn.Module, "before" and "after"
     scores : dict of Score, "before" and the method
     group_accuracies : dict of Tensor, (n_groups,), "before" and "after"
@@ -127,6 +129,7 @@ class MethodResult:
     verdicts: list[Verdict]
     kinds: Tensor
     masks: Tensor
+    confusion: dict[str, dict[str, int]] | None
     models: dict[str, nn.Module]
     scores: dict[str, Score]
     group_accuracies: dict[str, Tensor]
@@ -154,6 +157,7 @@ class MethodResult:
             "verdict_balanced_accuracy": after.verdict_balanced_accuracy,
             "verdict_accuracy": after.verdict_accuracy,
             "verdict_base_rate": after.verdict_base_rate,
+            "verdict_confusion": self.confusion,
             "spurious_share_align": self.spurious_share_align,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
@@ -352,6 +356,7 @@ def run(
     models = {"before": prepared.model, "after": fitted.model}
     return MethodResult(
         config, found.indices, found.attributions, found.segments, critiques, verdicts, kinds, masks,
+        metrics.kind_confusion(kinds, found.truth) if asks else None,
         models,
         {
             "before": Score(**prepared.score(prepared.model), seconds=prepared.training_seconds),

@@ -104,6 +104,7 @@ class Result:
     verdicts : list of N
     kinds : Tensor, (N, J), int64, codes of ``KINDS``
     masks : Tensor, (N, H, W), bool, what the verdicts amount to
+    confusion : dict, truth -> kind -> count, from :func:`metrics.kind_confusion`
     models : dict of nn.Module, by the keys of ``ROWS``
     scores : dict of Score, by the keys of ``ROWS``
     """
@@ -116,6 +117,7 @@ class Result:
     verdicts: list[Verdict]
     kinds: Tensor
     masks: Tensor
+    confusion: dict[str, dict[str, int]]
     models: dict[str, nn.Module]
     scores: dict[str, Score]
 
@@ -134,6 +136,7 @@ class Result:
             "verdict_balanced_accuracy": after.verdict_balanced_accuracy,
             "verdict_accuracy": after.verdict_accuracy,
             "verdict_base_rate": after.verdict_base_rate,
+            "verdict_confusion": self.confusion,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
             "n_undecided": int((self.kinds == UNDECIDED).sum()),
@@ -335,7 +338,9 @@ class Prepared:
         shown = test.subset(
             torch.arange(len(test))[:: step if self.config.data_root else 1][: self.config.n_explained]
         )
-        maps = explain(self.config, model, shown, self.baselines, rivals=None)
+        # Of few images, so that a pretrained network keeps within 2 GB.
+        rows = 32 if self.config.model in ("resnet50", "efficientnet_lite0") else None
+        maps = explain(self.config, model, shown, self.baselines, rivals=None, max_rows=rows)
         predicted = predict(model, test.images)
         in_groups = metrics.group_accuracy(predicted, test.labels, test.groups, len(test.group_names))
         clean = self.clean_test
@@ -463,13 +468,17 @@ def explain(
     baselines: Tensor,
     *,
     rivals: Tensor | None,
+    max_rows: int | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """DeepLIFT-SHAP maps (n, H, W) of a data set's own classes, within the memory that the model allows."""
-    rows = {} if config.model == "mlp" else {"max_rows": 256}
+    """DeepLIFT-SHAP maps (n, H, W) of a data set's own classes, within the memory that the model allows.
+
+    ``max_rows`` as for :func:`attribution.deeplift_shap`; None: 12,800 for the MLP, else 256.
+    """
     return deeplift_shap(
-        model, dataset.images, dataset.labels, baselines, rivals=rivals, progress=progress, **rows
-    )
+        model, dataset.images, dataset.labels, baselines, rivals=rivals, progress=progress,
+        max_rows=max_rows or (12_800 if config.model == "mlp" else 256),
+    )  # fmt: skip
 
 
 @as_configured
@@ -671,6 +680,7 @@ def run(
         verdicts,
         kinds,
         masks,
+        metrics.kind_confusion(kinds, found.truth),
         models,
         scores,
     )

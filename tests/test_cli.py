@@ -20,6 +20,8 @@ from lvlmva_lite.models import mlp, predict
 
 SMALL = ["--n-align", "40", "--n-segments", "3", "--train-epochs", "1", "--align-epochs", "1"]
 
+RECORDED = ["--critic", "recorded", "--critic-model", "claude"]
+
 
 def lvlmva(*arguments, **keywords):
     command = shutil.which("lvlmva", path=os.path.dirname(sys.executable))
@@ -72,6 +74,20 @@ def test_help_and_version():
             ["run", "decoy-mnist", "--out", "OUT", "--description", "/"],
             "cannot read the description file /",
         ),
+        (["run", "knee", "--out", "OUT", *RECORDED, "--seed", "9"], "there are: decoy-mnist with seed 0"),
+        (
+            ["run", "knee", "--out", "OUT", *RECORDED, "--n-align", "61"],
+            "n_align must lie between 1 and 60",
+        ),
+        (["run", "skin", "--out", "OUT", *RECORDED, "--description", "Skin."], "with description"),
+        (
+            ["run", "skin", "--out", "OUT", *RECORDED, "--critic-prompt", "critic-1"],
+            "claude under critic-2",
+        ),
+        (["run", "knee", "--out", "OUT", "--critic", "recorded"], "choose by --critic-model"),
+        (["run", "knee", "--out", "OUT", "--critic-prompt", "critic-1"], "for the recorded critic alone"),
+        (["run", "knee", "--out", "OUT", "--mask", "core"], "choose one of: spurious, spurious+background"),
+        (["run", "knee", "--out", "OUT", "--mask-near", "1.5"], "mask_near must lie between 0 and 1"),
         (["run", "--seed", "x"], "`lvlmva run --help` explains"),
         (["run", "decoy-mnist", "--out", "OUT", "--fast"], "No such option: --fast"),
         (["walk"], "No such command 'walk'"),
@@ -167,6 +183,45 @@ def test_a_run_of_one_case_writes_strict_json_and_bad_data_settings_leave_the_fo
     # One segment is of one kind: there is no mean over both kinds.
     assert results["verdict_balanced_accuracy"] is None
     strict(tmp_path / "out/config.json")
+
+
+def told_spurious(confusion):
+    """Sensitivity and specificity for "spurious" of a table of counts, undecided segments left out."""
+    decided = {
+        truth: (row["spurious"], sum(row.values()) - row["undecided"]) for truth, row in confusion.items()
+    }
+    found, spurious = decided.pop("spurious")
+    alarms, others = (sum(column) for column in zip(*decided.values(), strict=True))
+    return found / spurious, 1 - alarms / others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "n_cases", "specificity"),
+    [
+        # As counted in a first look at these answers, with none of this package's code.
+        (["knee", "--seed", 2], 60, 1 - 3 / 317),
+        (["skin", "--seed", 1, "--mask-near", 0], 60, 1 - 1 / 236),
+        (["decoy-mnist", "--critic-prompt", "critic-1", "--mask", "spurious+background"], 50, 0.422),
+    ],
+)
+def test_a_run_by_recorded_answers_reports_their_verdicts(tmp_path, arguments, n_cases, specificity):
+    out = tmp_path / "out"
+    quick = ["--train-epochs", 1, "--align-epochs", 1, "--quiet"]
+    answer = lvlmva("run", *arguments, *RECORDED, *quick, "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    assert "recorded (claude, prompt critic-" in answer.stdout
+    results = strict(out / "results.json")
+    assert results["n_cases"] == n_cases
+    assert results["verdict_sensitivity"] == 1
+    assert results["verdict_specificity"] == pytest.approx(specificity, abs=5e-4)
+    confusion = results["verdict_confusion"]
+    assert set(confusion) == {"core", "spurious", "neither"}
+    assert told_spurious(confusion) == pytest.approx((1, results["verdict_specificity"]))
+    n_segments = sum(sum(row.values()) for row in confusion.values())
+    assert results["verdict_base_rate"] == pytest.approx(
+        1 - sum(confusion["spurious"].values()) / n_segments
+    )
 
 
 def test_a_run_that_dismisses_nothing_says_so(tmp_path, in_process):

@@ -102,6 +102,7 @@ class Recording:
             raise RecordingError(
                 f"no answers of {model!r} under prompt {prompt!r} are recorded for {self.name}; there are: "
                 + ", ".join(f"{who} under {version}" for who, version in known)
+                + "; choose by --critic-model and --critic-prompt"
             )
         return torch.tensor(there)
 

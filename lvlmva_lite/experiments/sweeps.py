@@ -1,11 +1,18 @@
-"""The experiments that are run for seven seeds, by the names of their recorded tables."""
+"""The experiments that are run for several seeds, by the names of their recorded tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from lvlmva_lite.experiments import decoy_arms, decoy_sweeps, group_arms, overlap_arms, rounding_arms
+from lvlmva_lite.experiments import (
+    decoy_arms,
+    decoy_sweeps,
+    group_arms,
+    overlap_arms,
+    recorded_arms,
+    rounding_arms,
+)
 from lvlmva_lite.experiments.tables import Rows
 
 SWEEPS: dict[str, Callable[[int], Rows]] = {
@@ -20,11 +27,14 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "decoy_beyond": decoy_arms.beyond_sweep,
     "knee_overlap": partial(overlap_arms.overlap_sweep, "knee"),
     "knee_rounding": partial(rounding_arms.rounding_sweep, "knee"),
+    "recorded_masks": recorded_arms.recorded_sweep,
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
 
 REAL_SWEEPS: dict[str, Callable[[str, int], Rows]] = {
     "knee_real": partial(group_arms.real_sweep, "knee"),
     "skin_real": partial(group_arms.real_sweep, "skin"),
+    "knee_recorded": partial(recorded_arms.real_recorded_sweep, "knee"),
+    "skin_recorded": partial(recorded_arms.real_recorded_sweep, "skin"),
 }
 """As ``SWEEPS``, for functions that take the folder of the images before the seed."""
