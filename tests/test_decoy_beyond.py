@@ -135,6 +135,13 @@ def test_nobody_leaves_in_the_second_round(prepared):
 
 
 def test_changed_settings_reach_the_alignment(prepared):
+    first, *others = prepared.found.cases
+    bare = dataclasses.replace(
+        first, image=torch.zeros_like(first.image)
+    )  # nothing to find: this one is not judged
+    prepared = dataclasses.replace(
+        prepared, found=dataclasses.replace(prepared.found, cases=[bare, *others])
+    )
     rows = by_arm(decoy_arms.variant_rows(prepared, {"N = 20": {"n_align": 20}}))
     default, kept = rows[decoy_arms.AS_IT_IS], rows["keep what was not judged"]
     assert 0 < rows["N = 20"]["n_taking_part"] <= 20
