@@ -510,7 +510,7 @@ def _alignment_set(
     config: Config, train: ShortcutDataset, model: nn.Module, baselines: Tensor, progress: bool
 ) -> AlignmentSet:
     if config.recording is not None:
-        return _recorded_set(config, train)
+        return recorded_set(config, train)
     probabilities = predict_proba(model, train.images)
     indices = sample_alignment_set(
         probabilities, train.labels, config.n_align,
@@ -526,7 +526,7 @@ def _alignment_set(
     return make_alignment_set(train, indices, attributions, segments, config.expert_description)
 
 
-def _recorded_set(config: Config, train: ShortcutDataset) -> AlignmentSet:
+def recorded_set(config: Config, train: ShortcutDataset) -> AlignmentSet:
     """The cases that a real model answered, as they were put before it."""
     recording, settings = config.recording, config.critic_settings
     cases = recording.answered(settings.prompt or DEFAULT_PROMPT, settings.model)[: config.n_align]

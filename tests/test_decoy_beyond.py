@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from few_decoys import take_few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.experiments import decoy_arms
 from lvlmva_lite.models import fit, mlp
-from lvlmva_lite.pipeline import Prepared, make_alignment_set
+from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare
 from lvlmva_lite.segmentation import ppeps_wgm
 
 rates = st.floats(0, 1)
@@ -134,8 +135,11 @@ def test_nobody_leaves_in_the_second_round(prepared):
     assert row["n_taking_part"] >= some.any(1).sum()
 
 
-def test_changed_settings_reach_the_alignment(prepared):
-    rows = by_arm(decoy_arms.variant_rows(prepared, {"N = 20": {"n_align": 20}}))
+@pytest.mark.slow
+def test_changed_settings_reach_the_alignment(monkeypatch):
+    take_few(monkeypatch.setattr, monkeypatch.setitem)
+    config = Config(n_align=40, train_epochs=10, align_epochs=1, n_baselines=5)
+    rows = by_arm(decoy_arms.variant_rows(prepare(config), {"N = 20": {"n_align": 20}}))
     default, kept = rows[decoy_arms.AS_IT_IS], rows["keep what was not judged"]
     assert 0 < rows["N = 20"]["n_taking_part"] <= 20
     assert default["n_taking_part"] < kept["n_taking_part"] == 40

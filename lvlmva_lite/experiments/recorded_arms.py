@@ -41,7 +41,7 @@ ALIGNMENT_SEEDS = (0, 1, 2)
 BY_RIGHT_VERDICTS = "right verdicts"
 """Name of the arm whose masks a critic without fault would give."""
 
-_SOURCES = {"decoy-mnist": "decoy-mnist", "knee-phantom": "knee", "skin-phantom": "skin"}
+SOURCES = {"decoy-mnist": "decoy-mnist", "knee-phantom": "knee", "skin-phantom": "skin"}
 """Images that need no files -> data set."""
 
 
@@ -201,9 +201,9 @@ def recorded_sweep(seed: int) -> list[Row]:
     """
     rows = []
     for source, of in recordings.recorded_sets():
-        if source in _SOURCES and of == seed:
+        if source in SOURCES and of == seed:
             rows += set_rows(Config(
-                dataset=_SOURCES[source], seed=seed, critic="recorded",
+                dataset=SOURCES[source], seed=seed, critic="recorded",
                 critic_settings=CriticSettings(model=MODEL, prompt=DEFAULT_PROMPT),
             ))  # fmt: skip
     return rows

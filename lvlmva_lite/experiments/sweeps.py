@@ -11,6 +11,7 @@ from lvlmva_lite.experiments import (
     group_arms,
     overlap_arms,
     recorded_arms,
+    recorded_verdicts,
     rounding_arms,
 )
 from lvlmva_lite.experiments.tables import Rows
@@ -28,6 +29,7 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "knee_overlap": partial(overlap_arms.overlap_sweep, "knee"),
     "knee_rounding": partial(rounding_arms.rounding_sweep, "knee"),
     "recorded_masks": recorded_arms.recorded_sweep,
+    "recorded_verdicts": recorded_verdicts.verdict_sweep,
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
 
@@ -36,5 +38,7 @@ REAL_SWEEPS: dict[str, Callable[[str, int], Rows]] = {
     "skin_real": partial(group_arms.real_sweep, "skin"),
     "knee_recorded": partial(recorded_arms.real_recorded_sweep, "knee"),
     "skin_recorded": partial(recorded_arms.real_recorded_sweep, "skin"),
+    "knee_verdicts": partial(recorded_verdicts.real_verdict_sweep, "knee"),
+    "skin_verdicts": partial(recorded_verdicts.real_verdict_sweep, "skin"),
 }
 """As ``SWEEPS``, for functions that take the folder of the images before the seed."""
