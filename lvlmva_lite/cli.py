@@ -330,7 +330,7 @@ def _leave(status: int) -> NoReturn:
 def main() -> None:
     """Entry point: bad usage is answered in one line, with exit status 2."""
     try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], prog_name="lvlmva", standalone_mode=False)
     except _Stopped as stopped:
         typer.echo(f"lvlmva: {stopped}; the same command takes it up again", err=True)
         _leave(130)
