@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Critics: what they cost, how good they are, what they said.", rich_markup_mode=None)
 
-Dataset = Annotated[str, typer.Argument(help="The data set: decoy-mnist.", metavar="DATASET")]
+Dataset = Annotated[str, typer.Argument(help="The data set: decoy-mnist, knee or skin.", metavar="DATASET")]
 NCases = Annotated[int, typer.Option("--n", help="Cases of the run's alignment set.", metavar="N")]
 NSegments = Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")]
 Seed = Annotated[int, typer.Option(help="Of the run that the cases come from.")]
@@ -31,13 +31,29 @@ Description = Annotated[
 ]
 
 
+DataRoot = Annotated[
+    str,
+    typer.Option(
+        help="Folder of real knees or skin lesions (`The data` in the book); default: phantoms.",
+        metavar="DIR",
+    ),
+]
+TrainEpochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs of the model under scrutiny; default: those of `lvlmva run`."),
+]
+Shipped = Annotated[
+    bool, typer.Option("--shipped", help="The answers of a real model that ship with the package.")
+]
+
+
 @app.command()
 def estimate(
     critic_model: options.CriticModel,
     n_cases: NCases = 1000,
     judge_model: options.JudgeModel = "",
     dataset: Annotated[
-        str, typer.Option(help="Whose images and description: decoy-mnist.")
+        str, typer.Option(help="Whose images and description: decoy-mnist, knee or skin.")
     ] = "decoy-mnist",
     description: Description = None,
     n_segments: NSegments = 6,
@@ -68,7 +84,7 @@ def estimate(
             n_segments=n_segments,
             critic="replay",
         )
-    case = _blank_case(n_segments, config.expert_description)
+    case = _blank_case(n_segments, config.expert_description, config.image_size)
     likely = estimated(
         case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
         found[critic_model], found[judge_model or critic_model],
@@ -93,12 +109,19 @@ def evaluate(
     against: Annotated[
         str, typer.Option(help="A second critic on the same cases, for the agreement.", metavar="CRITIC")
     ] = "",
-    n_cases: NCases = 200,
+    n_cases: Annotated[
+        int | None,
+        typer.Option(
+            "--n", metavar="N", help="Cases of the run's alignment set; default: 200, or all recorded ones."
+        ),
+    ] = None,
     n_segments: NSegments = 6,
     seed: Seed = 0,
     description: Description = None,
-    train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
+    train_epochs: TrainEpochs = None,
+    data_root: DataRoot = "",
     critic_model: options.CriticModel = "",
+    critic_prompt: options.CriticPrompt = "",
     judge_model: options.JudgeModel = "",
     against_model: Annotated[
         str, typer.Option(metavar="NAME", help="Model of the second critic and its judge.")
@@ -132,7 +155,7 @@ def evaluate(
     with options.bad_settings_told():
         settings = providers.CriticSettings(
             critic_model, judge_model, samples, temperature, max_answer_tokens, simulated_accuracy,
-            reasoning_effort, extra_body,
+            reasoning_effort, extra_body, prompt=critic_prompt,
         )  # fmt: skip
         connection = providers.Connection(
             store=store,
@@ -150,16 +173,17 @@ def evaluate(
         if against:
             other = replace(settings, model=against_model, judge_model="") if against_model else settings
             offline = against in ("lexicon", "simulated")
-            asked.append((against, replace(other, samples=1) if offline else other))
+            asked.append((against, replace(other, samples=1, prompt="") if offline else other))
         config = pipeline.Config(
             dataset=dataset,
             critic=critic,
             critic_settings=settings,
             description=options.text_or_file(description),
             seed=seed,
-            n_align=n_cases,
+            n_align=n_cases if n_cases is not None or critic == "recorded" else 200,
             n_segments=n_segments,
             train_epochs=train_epochs,
+            data_root=data_root,
         )
         for name, of_name in asked:
             providers.check(name, of_name, connection, dataset)
@@ -169,7 +193,9 @@ def evaluate(
         evaluations, verdicts = [], []
         for name, of_name in asked:
             truth = found.truth_by_case() if name == "simulated" else None
-            asking, judging = providers.make(name, of_name, connection, truth=truth, seed=seed)
+            asking, judging = providers.make(
+                name, of_name, connection, truth=truth, seed=seed, recording=config.recording
+            )
             tally = evaluation.Tally.of(asking, judging)
             critiques = criticise_all(asking, found.cases, judge=judging, progress=not quiet)
             verdicts.append(judge_all(judging, critiques, n_segments, progress=not quiet))
@@ -222,7 +248,8 @@ def cases(
     n_segments: NSegments = 6,
     seed: Seed = 0,
     description: Description = None,
-    train_epochs: Annotated[int, typer.Option(help="Epochs of the model under scrutiny.")] = 5,
+    train_epochs: TrainEpochs = None,
+    data_root: DataRoot = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Write the cases of a run as pictures and text, for anybody to answer.  Example:
@@ -241,6 +268,7 @@ def cases(
             n_align=n_cases,
             n_segments=n_segments,
             train_epochs=train_epochs,
+            data_root=data_root,
         )
     try:
         require_new_folder(out)
@@ -355,14 +383,17 @@ def _likely(n_cases: int, answers: AnswerSettings, price: Price | None) -> Estim
     return estimated(case, n_cases, answers, price, price)
 
 
-def _blank_case(n_segments: int, description: str) -> Case:
-    """A case as large as one of DecoyMNIST, with nothing in it."""
+def _blank_case(n_segments: int, description: str, side: int = 28) -> Case:
+    """A case of ``side`` pixels, by default as large as one of DecoyMNIST, with nothing in it."""
     import torch
 
     from lvlmva_lite.critic import Case
 
-    labels = torch.arange(n_segments).repeat_interleave(28 * 28 // n_segments + 1)[: 28 * 28].view(28, 28)
-    return Case("", torch.zeros(1, 28, 28), labels, n_segments, "0", description, torch.ones(28, 28))
+    rows = torch.arange(side) * n_segments // side  # bands, as even as can be
+    labels = rows[:, None].expand(side, side)
+    return Case(
+        "", torch.zeros(1, side, side), labels, n_segments, "0", description, torch.ones(side, side)
+    )
 
 
 CaseId = Annotated[str | None, typer.Option("--case", metavar="CASE", help="Only about this case.")]
@@ -371,13 +402,29 @@ Unusable = Annotated[bool, typer.Option("--unusable", help="Only answers that ca
 
 @app.command("list")
 def list_(
-    store: options.Store = options.DEFAULT_STORE, case: CaseId = None, unusable: Unusable = False
+    store: options.Store = options.DEFAULT_STORE,
+    case: CaseId = None,
+    unusable: Unusable = False,
+    shipped: Shipped = False,
 ) -> None:
-    """List recorded answers, one a line: day, who, which case, and why it cannot be used.  Example:
+    """List recorded answers, one a line: day, who, which case, and why it cannot be used.  Examples:
 
     lvlmva critic list --store answers --unusable
+
+    lvlmva critic list --shipped
     """
+    from lvlmva_lite.critic.recordings import shipped_answers
     from lvlmva_lite.critic.store import AnswerStore
+
+    if shipped:
+        found = list(shipped_answers(case))
+        for recording, prompt, answer in found:
+            typer.echo(
+                f"{answer.date}  {prompt}  {answer.model}  {recording.source}-{answer.index}"
+                f"  seed {recording.seed}"
+            )
+        typer.echo(f"{len(found)} shown")
+        return
 
     with options.bad_settings_told():
         listed = AnswerStore(store, read_only=True).list(case)
@@ -393,12 +440,26 @@ def list_(
 def show(
     case: Annotated[str, typer.Argument(metavar="CASE", help="As `lvlmva critic list` names it.")],
     store: options.Store = options.DEFAULT_STORE,
+    shipped: Shipped = False,
 ) -> None:
-    """Show what was said about one case.  Example:
+    """Show what was said about one case.  Examples:
 
     lvlmva critic show decoy-mnist-123 --store answers
+
+    lvlmva critic show knee-phantom-42 --shipped
     """
+    from lvlmva_lite.critic.recordings import shipped_answers
     from lvlmva_lite.critic.store import AnswerStore
+
+    if shipped:
+        answers = list(shipped_answers(case))
+        if not answers:
+            raise options.fail(
+                f"no answer about {case!r} ships; `lvlmva critic list --shipped` names the cases", 2
+            )
+        for recording, prompt, answer in answers:
+            typer.echo(f"## {prompt} {answer.model}, {answer.date}, {recording.name}\n{answer.critique}")
+        return
 
     with options.bad_settings_told():
         found = AnswerStore(store, read_only=True).list(case)

@@ -173,6 +173,21 @@ def find(source: str, seed: int) -> Recording:
     )
 
 
+def shipped_answers(case_id: str | None = None) -> Iterator[tuple[Recording, str, Answer]]:
+    """Every answer that ships, or those about one case: its recording, the prompt's version, the answer.
+
+    Parameters
+    ----------
+    case_id : as in ``Case.case_id``, for instance "knee-phantom-42"; None for all
+    """
+    for source, seed in recorded_sets():
+        recording = find(source, seed)
+        for prompt, answers in recording.answers.items():
+            for index, answer in answers.items():
+                if case_id in (None, f"{source}-{index}"):
+                    yield recording, prompt, answer
+
+
 def write(folder: Path, recording: Recording) -> None:
     """Write a recording into a new folder, in the form in which :func:`find` reads it."""
     folder.mkdir(parents=True)
