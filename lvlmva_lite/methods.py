@@ -343,7 +343,7 @@ def run(
             progress=progress,
         )
         verdicts = judge_all(judge, critiques, found.segments.n_segments, progress=progress)
-        kinds = verdict_matrix(verdicts)
+        kinds = verdict_matrix(verdicts, found.segments.labels)
         right = verdict_quality(kinds, found.truth)
         masks = prepared.masks(kinds)
     elif config.method == "rrr-gt":

@@ -273,9 +273,8 @@ class Prepared:
             recording=self.config.recording,
         )  # fmt: skip
         critiques = criticise_all(critic, self.found.cases, progress=progress)
-        return verdict_matrix(
-            judge_all(judge, critiques, self.found.segments.n_segments, progress=progress)
-        )
+        verdicts = judge_all(judge, critiques, self.found.segments.n_segments, progress=progress)
+        return verdict_matrix(verdicts, self.found.segments.labels)
 
     @as_configured
     def aligned(
@@ -567,9 +566,20 @@ def make_alignment_set(
     )
 
 
-def verdict_matrix(verdicts: list[Verdict]) -> Tensor:
-    """Verdicts as a tensor (n, J), int64, codes of ``KINDS``."""
-    return torch.tensor([[KINDS.index(kind) for kind in verdict.kinds] for verdict in verdicts])
+def verdict_matrix(verdicts: list[Verdict], segment_labels: Tensor | None = None) -> Tensor:
+    """Verdicts as a tensor (n, J), int64, codes of ``KINDS``.
+
+    Parameters
+    ----------
+    verdicts : list of n
+    segment_labels : (n, H, W) int64, -1 for none
+        Where given, a segment without a pixel is background, whatever was said:
+        nobody can decide about what is not to be seen.
+    """
+    kinds = torch.tensor([[KINDS.index(kind) for kind in verdict.kinds] for verdict in verdicts])
+    if segment_labels is not None:
+        kinds[segment_sums(segment_labels, kinds.shape[1]) == 0] = BACKGROUND
+    return kinds
 
 
 def verdict_quality(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
@@ -657,7 +667,7 @@ def run(
         critic, found.cases, known=known_critiques, on_critique=on_critique, judge=judge, progress=progress
     )
     verdicts = judge_all(judge, critiques, config.n_segments, progress=progress)
-    kinds = verdict_matrix(verdicts)
+    kinds = verdict_matrix(verdicts, found.segments.labels)
     masks = ready.masks(kinds)
 
     models["lvlm_va"] = ready.aligned_by_verdicts(kinds, progress=progress)
