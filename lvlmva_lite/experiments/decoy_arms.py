@@ -215,7 +215,7 @@ def control_rows(prepared: Prepared) -> list[Row]:
     to another place in its image; "opposite corner" turns each by half a turn,
     so that what lay on a square lies on an empty corner; "shuffled verdicts"
     hands each image the verdicts on another; "contrary verdicts" masks just
-    what the critic called relevant; "every segment" masks all that the network
+    what the critic did not call spurious; "every segment" masks all that the network
     was seen to use; "lambda 0" fine-tunes on the same batches without penalty.
     """
     seed, found = prepared.config.seed, prepared.found
