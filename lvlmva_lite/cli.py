@@ -92,13 +92,7 @@ def run(
             metavar="TEXT|FILE",
         ),
     ] = None,
-    data_root: Annotated[
-        str,
-        typer.Option(
-            help="Folder of real knees or skin lesions (`The data` in the book); default: phantoms.",
-            metavar="DIR",
-        ),
-    ] = "",
+    data_root: options.DataRoot = "",
     method: Annotated[
         str,
         typer.Option(help="For knee and skin: lvlm-va, rrr-gt, subg, dfr, jtt, placebo, finetune."),

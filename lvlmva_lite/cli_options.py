@@ -17,6 +17,13 @@ DEFAULT_STORE = Path("answers")
 CriticModel = Annotated[
     str, typer.Option(metavar="NAME", help="The model that looks; for openai, recorded and replay.")
 ]
+DataRoot = Annotated[
+    str,
+    typer.Option(
+        help="Folder of real knees or skin lesions (`The data` in the book); default: phantoms.",
+        metavar="DIR",
+    ),
+]
 CriticPrompt = Annotated[
     str,
     typer.Option(

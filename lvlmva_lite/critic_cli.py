@@ -31,13 +31,6 @@ Description = Annotated[
 ]
 
 
-DataRoot = Annotated[
-    str,
-    typer.Option(
-        help="Folder of real knees or skin lesions (`The data` in the book); default: phantoms.",
-        metavar="DIR",
-    ),
-]
 TrainEpochs = Annotated[
     int | None,
     typer.Option(help="Epochs of the model under scrutiny; default: those of `lvlmva run`."),
@@ -119,7 +112,7 @@ def evaluate(
     seed: Seed = 0,
     description: Description = None,
     train_epochs: TrainEpochs = None,
-    data_root: DataRoot = "",
+    data_root: options.DataRoot = "",
     critic_model: options.CriticModel = "",
     critic_prompt: options.CriticPrompt = "",
     judge_model: options.JudgeModel = "",
@@ -170,6 +163,11 @@ def evaluate(
             batch=batch,
         )
         asked = [(critic, settings)]
+        if against == "recorded" != critic:
+            raise providers.SettingsError(
+                "--against recorded answers its own cases alone; give --critic recorded and --against "
+                + critic
+            )
         if against:
             other = replace(settings, model=against_model, judge_model="") if against_model else settings
             offline = against in ("lexicon", "simulated")
@@ -249,7 +247,7 @@ def cases(
     seed: Seed = 0,
     description: Description = None,
     train_epochs: TrainEpochs = None,
-    data_root: DataRoot = "",
+    data_root: options.DataRoot = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Write the cases of a run as pictures and text, for anybody to answer.  Example:

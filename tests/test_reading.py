@@ -192,17 +192,16 @@ THINGS = st.sampled_from(
         ("bandage", "bandage"),
     ]
 )
-UPHOLD = st.sampled_from(
-    [
-        "matters",
-        "is relevant",
-        "is important",
-        "tells the class",
-        "counts",
-        "should be used",
-        "is a sign of the class",
-    ]
+GOOD = (
+    "matters",
+    "is relevant",
+    "is important",
+    "tells the class",
+    "counts",
+    "should be used",
+    "is a sign of the class",
 )
+UPHOLD = st.sampled_from(GOOD)
 DISMISS = st.sampled_from(
     [
         "is irrelevant",
@@ -236,17 +235,8 @@ NEGATED = {
 )
 def test_sentences_put_together_mean_what_their_parts_mean(parts, joined):
     expected, texts = set(), []
-    good = (
-        "matters",
-        "is relevant",
-        "is important",
-        "tells the class",
-        "counts",
-        "should be used",
-        "is a sign of the class",
-    )
     for (words, name), said, negated in parts:
-        sign = 1 if said in good else -1
+        sign = 1 if said in GOOD else -1
         if negated and said in NEGATED:
             said, sign = NEGATED[said], -sign
         texts.append(f"the {words} {said}")

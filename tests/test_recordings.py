@@ -128,6 +128,11 @@ def test_what_ships_is_listed_and_shown_by_its_case(capsys, monkeypatch):
     assert status == 2
     assert "critic list --shipped" in told.err
 
+    out = "/nowhere/at/all"
+    status, told = lvlmva("critic", "evaluate", "knee", "--against", "recorded", "--out", out)
+    assert status == 2
+    assert "give --critic recorded and --against lexicon" in told.err
+
 
 @pytest.mark.slow
 def test_a_recorded_critic_is_evaluated_beside_the_lexicon(tmp_path, capsys, monkeypatch):
