@@ -96,10 +96,11 @@ def test_a_vote_is_the_majority_and_its_share():
 @pytest.mark.parametrize(
     "filler", ["_", "*", " ", "`", "|", "-", "1", "A", "segment ", "Segment A ", "A is ", "A:"]
 )
+@pytest.mark.parametrize("start", ["", "Segment A"])
 @pytest.mark.parametrize("end", ["", "spurious", "A: spurious"])
-def test_long_lines_are_read_in_linear_time(filler, end):
-    """At two million characters a quadratic reader would take hours."""
-    line = "Segment A" + filler * (2_000_000 // len(filler)) + end
+def test_long_lines_are_read_in_linear_time(start, filler, end):
+    """At 300,000 characters a quadratic reader would take hours."""
+    line = start + filler * (300_000 // len(filler)) + end
     try:
         parse_verdicts(line, ("A",))
     except MalformedAnswer:
