@@ -233,8 +233,9 @@ def export(
     from lvlmva_lite.critic.store import AnswerStore
 
     with options.bad_settings_told():
+        answers = AnswerStore(store, read_only=True)
         options.make_folder(out.parent)
-        count = AnswerStore(store, read_only=True).export(out)
+        count = answers.export(out)
     typer.echo(f"{count} answers: {out}")
 
 

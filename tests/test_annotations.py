@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -75,6 +77,25 @@ def test_no_file_and_no_text(root):
     (root / "marks.csv").write_bytes(b"image,spurious\n\xff\xfe,1\n")
     with pytest.raises(ImageDataError, match="as a CSV file in UTF-8"):
         read_annotations(root / "marks.csv", root)
+
+
+def _mark(file, name):
+    for _ in range(40):
+        append_annotation(file, name, True, (1, 2, 3, 4))
+
+
+def test_processes_on_one_file_lose_no_row(root):
+    append_annotation(root / "m.csv", "mask.png", False)
+    context = multiprocessing.get_context("fork")
+    names = ("a.png", "b.png", "sub/c.png")
+    processes = [context.Process(target=_mark, args=(root / "m.csv", name)) for name in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    rows = (root / "m.csv").read_text().splitlines()[2:]
+    assert sorted(rows) == sorted(f"{name},1,1,2,3,4" for name in names for _ in range(40))
 
 
 def test_what_is_appended_is_read_back(root):

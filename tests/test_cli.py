@@ -104,6 +104,20 @@ def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path, in_pro
     assert not out.exists()
 
 
+@pytest.mark.parametrize("there", ["no store", "an empty folder", "rubbish"])
+def test_an_export_of_nothing_makes_nothing(there, tmp_path, in_process):
+    store, out = tmp_path / "store", tmp_path / "new" / "answers.jsonl"
+    if there != "no store":
+        store.mkdir()
+    if there == "rubbish":
+        (store / "answers.sqlite").write_text("no database, but long enough to be looked at " * 10)
+    answer = in_process("critic", "export", "--store", store, "--out", out)
+    assert answer.returncode == 2
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert str(store) in answer.stderr
+    assert not out.parent.exists()
+
+
 def test_missing_chapter_is_named(tmp_path, in_process):
     answer = in_process("chapter", "none.ipynb", "--out", tmp_path)
     assert answer.returncode == 1

@@ -285,7 +285,7 @@ def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert len(server.bodies) < 20
-        status, stdout, stderr = lvlmva(*arguments)
+        status, stdout, stderr = lvlmva(*arguments, OMP_NUM_THREADS="2")
         assert status == 0, stderr
         asked = [json.dumps(body, sort_keys=True) for body in server.bodies]
         assert len(asked) - len(set(asked)) <= 2

@@ -46,6 +46,23 @@ def test_unknown_parameter_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("way", ["its own folder", "symlink", "hard link"])
+def test_a_chapter_is_never_overwritten_with_its_outputs(tmp_path, way):
+    chapter = tmp_path / "chapters/00_x.ipynb"
+    chapter.parent.mkdir()
+    write_notebook(chapter)
+    before, out = chapter.read_bytes(), tmp_path / "out"
+    if way == "its own folder":
+        out = tmp_path / "chapters/../chapters"
+    else:
+        out.mkdir()
+        link = out.joinpath("00_x.ipynb")
+        link.symlink_to(chapter) if way == "symlink" else link.hardlink_to(chapter)
+    with pytest.raises(ChapterError, match="would be overwritten with its own outputs"):
+        run_chapter(chapter, {}, out, progress=False)
+    assert chapter.read_bytes() == before
+
+
 def test_failing_cell_is_named_and_what_ran_is_kept(tmp_path):
     write_notebook(tmp_path / "00_x.ipynb", extra=[("raise ValueError('the mend')", [])])
     with pytest.raises(ChapterError, match=r"failed in cell 4: ValueError: the mend"):

@@ -1,13 +1,17 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lvlmva_lite.config import Config
+from lvlmva_lite.critic import Critique
 from lvlmva_lite.files import append_line, inside, to_json, write_whole
 from lvlmva_lite.fingerprint import fingerprint
+from lvlmva_lite.run_folder import RunFolder
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -50,6 +54,37 @@ def test_a_line_never_merges_with_one_cut_short(tmp_path):
     append_line(tmp_path / "f", "next")
     append_line(tmp_path / "f", "last")
     assert (tmp_path / "f").read_text().splitlines() == ["whole", "cut sho", "next", "last"]
+
+
+def synced(monkeypatch):
+    """What each call of ``os.fsync`` puts on disk: the content of a file, None for a folder."""
+    seen = []
+
+    def fsync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        seen.append(path.read_text() if path.is_file() else None)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_what_is_said_to_be_on_disk_was_synced(tmp_path, monkeypatch):
+    """The whole content, and then the folder that holds the name."""
+    seen = synced(monkeypatch)
+    write_whole(tmp_path / "f", "new")
+    assert seen == ["new", None]
+    append_line(tmp_path / "g", "one")
+    append_line(tmp_path / "g", "two")
+    assert seen[2:] == ["one\n", None, "one\ntwo\n"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_an_answer_of_a_run_is_synced(tmp_path, monkeypatch):
+    with RunFolder(tmp_path / "run", Config(dataset="decoy-mnist")) as run:
+        seen = synced(monkeypatch)
+        run.add_critique(Critique("decoy-1", "a critic", "Segment A is spurious."))
+        assert (tmp_path / "run/critiques.jsonl").read_text() in seen
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):

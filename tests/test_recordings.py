@@ -96,6 +96,28 @@ def test_what_is_written_is_read_back(tmp_path, monkeypatch):
         np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
 
 
+def test_what_was_written_half_is_no_recording(tmp_path, monkeypatch):
+    recording = recordings.find("skin-phantom", 1)
+    folder = tmp_path / "recorded" / recording.name
+    real, written = recordings.write_whole, []
+
+    def killed_at_the_last(path, content):
+        if path.name == "about.json":
+            raise KeyboardInterrupt
+        written.append(path.name)
+        real(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "write_whole", killed_at_the_last)
+        with pytest.raises(KeyboardInterrupt):
+            recordings.write(folder, recording)
+    assert sorted(written) == sorted(f"{prompt}.jsonl" for prompt in recording.answers)
+    monkeypatch.setattr(recordings.resources, "files", lambda _: tmp_path)
+    assert recordings.recorded_sets() == []
+    recordings.write(folder.with_name("again"), recording)
+    assert recordings.recorded_sets() == [("skin-phantom", 1)]
+
+
 def _about(recording):
     return {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
 

@@ -233,6 +233,45 @@ def test_a_killed_sweep_resumes_on_another_number_of_threads(tmp_path):
     assert whole["value"].tolist() == [seed / 3 for seed in range(6) for _ in range(3)]
 
 
+@pytest.mark.slow
+def test_a_killed_recording_resumes_on_another_number_of_threads(tmp_path):
+    """SIGKILL between two seeds: nothing is recorded, no seed runs twice, and the table is whole."""
+    tool = Path(__file__).parent.parent / "tools/record_results.py"
+    script = tmp_path / "record.py"
+    script.write_text(
+        "import sys, time\nfrom pathlib import Path\n"
+        f"sys.path.insert(0, {str(tool.parent)!r})\n"
+        "import record_results\n"
+        "def rows_of(seed):\n"
+        "    print('seed', seed, flush=True)\n"
+        "    time.sleep(0.3)\n"
+        "    return [{'arm': arm, 'value': seed / 3} for arm in range(2)]\n"
+        "record_results.ROOT, record_results.RESULTS = Path(), Path('recorded')\n"
+        "record_results.SWEEPS['decoy_loop'] = rows_of\n"
+        "sys.exit(record_results.main(['decoy_loop', '--seeds', '5', '--jobs', '1']))\n"
+    )
+
+    def start(threads):
+        return subprocess.Popen(
+            [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env={**os.environ, "OMP_NUM_THREADS": threads},
+        )  # fmt: skip
+
+    process = start("1")
+    assert [process.stdout.readline() for _ in range(3)] == ["seed 0\n", "seed 1\n", "seed 2\n"]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "recorded").exists()
+    again = start("2")
+    ran, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert [line for line in ran.splitlines() if line.startswith("seed")] == ["seed 2", "seed 3", "seed 4"]
+    whole = pd.read_csv(tmp_path / "recorded/decoy_loop.csv")
+    assert whole["seed"].tolist() == [seed for seed in range(5) for _ in range(2)]
+    assert whole["value"].tolist() == pytest.approx([seed / 3 for seed in range(5) for _ in range(2)])
+    assert (tmp_path / "recorded/decoy_loop.yml").exists()
+
+
 def test_recording_names_the_failed_seeds_and_records_nothing(tmp_path, monkeypatch, capsys):
     record_results = _record_results(tmp_path, monkeypatch, fails_at_zero)
     assert record_results.main(["decoy_loop", "--seeds", "3", "--jobs", "1"]) == 1

@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,8 +173,19 @@ OLDER_PROCESSOR = {
 """What makes PyTorch, oneDNN, MKL and OpenBLAS compute without AVX."""
 
 
-TOLERANCE = {"before": 1e-3, "after": 0.05}
-"""Largest difference in a probability after two epochs of training, and after alignment, on few images."""
+TOLERANCE = {"grey levels": 1, "pixels": 10, "before": 1e-3, "after": 0.05}
+"""Largest difference of a pixel, how many pixels may differ, and the largest difference in a probability
+after two epochs of training and after alignment, on few images."""
+
+
+def test_the_book_states_the_tolerance_that_is_tested():
+    page = (Path(__file__).parent.parent / "book/how_to_run.md").read_text("utf-8")
+    stated = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", page, re.MULTILINE))
+    assert float(stated["probabilities after two epochs on few images"]) == TOLERANCE["before"]
+    assert float(stated["probabilities after their alignment"]) == TOLERANCE["after"]
+    words = {1: "one", 10: "ten"}
+    levels, pixels = (words[TOLERANCE[name]] for name in ("grey levels", "pixels"))
+    assert stated["pixels of phantoms"].startswith(f"{levels} grey level of 255, in {pixels} pixels")
 
 
 @pytest.mark.slow
@@ -196,12 +209,10 @@ def test_results_depend_on_no_thread_or_process_and_hardly_on_the_processor(tmp_
             "after": (ours["after"] - theirs["after"]).abs().max().item(),
         }
     with capsys.disabled():
-        print()
+        print("\nlargest differences without AVX, at most", TOLERANCE)
         for dataset, found in shown.items():
             print(f"{dataset:<13}", {k: float(f"{v:.1g}") for k, v in found.items()})
     assert any(found["before"] > 0 for found in shown.values())  # the settings do something
     for found in shown.values():
-        assert found["grey levels"] <= 1
-        assert found["pixels"] <= 10
         for when, most in TOLERANCE.items():
             assert found[when] <= most

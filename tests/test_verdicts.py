@@ -94,12 +94,31 @@ def test_a_vote_is_the_majority_and_its_share():
 
 
 @pytest.mark.parametrize(
+    "filler", ["[", "{", "[ ", '["', '{"A":', "[1,", '["\\', "[]", "{}", "[\n", "[x] "]
+)
+@pytest.mark.parametrize("end", ["", '{"A": "spurious"}', "A: spurious"])
+def test_brackets_without_end_are_read_in_linear_time(filler, end):
+    """Tried one by one, 300,000 of them would take minutes."""
+    answer = filler * (300_000 // len(filler)) + end
+    try:
+        parse_verdicts(answer, ("A",))
+    except MalformedAnswer:
+        return
+
+
+def test_some_stray_brackets_hide_no_verdict():
+    text = "[x] {y} [A " * 90 + '{"A": "spurious", "B": "relevant"}'
+    assert parse_verdicts(text, ("A", "B")) == ("spurious", "relevant")
+
+
+@pytest.mark.parametrize(
     "filler", ["_", "*", " ", "`", "|", "-", "1", "A", "segment ", "Segment A ", "A is ", "A:"]
 )
+@pytest.mark.parametrize("start", ["", "Segment A"])
 @pytest.mark.parametrize("end", ["", "spurious", "A: spurious"])
-def test_long_lines_are_read_in_linear_time(filler, end):
-    """At two million characters a quadratic reader would take hours."""
-    line = "Segment A" + filler * (2_000_000 // len(filler)) + end
+def test_long_lines_are_read_in_linear_time(start, filler, end):
+    """At 300,000 characters a quadratic reader would take hours."""
+    line = start + filler * (300_000 // len(filler)) + end
     try:
         parse_verdicts(line, ("A",))
     except MalformedAnswer:

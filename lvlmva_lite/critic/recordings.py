@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lvlmva_lite.critic.endpoint import SettingsError
 from lvlmva_lite.critic.types import Case, Critique
+from lvlmva_lite.files import write_whole
 
 DEFAULT_PROMPT = "critic-2"
 """Version of the prompt whose answers are taken where none is named."""
@@ -191,8 +192,6 @@ def shipped_answers(case_id: str | None = None) -> Iterator[tuple[Recording, str
 def write(folder: Path, recording: Recording) -> None:
     """Write a recording into a new folder, in the form in which :func:`find` reads it."""
     folder.mkdir(parents=True)
-    about = {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
-    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
     np.savez_compressed(
         folder / "cases.npz",
         indices=recording.indices.numpy(),
@@ -203,7 +202,10 @@ def write(folder: Path, recording: Recording) -> None:
     )
     for prompt, answers in recording.answers.items():
         lines = (json.dumps(vars(answer), ensure_ascii=False) + "\n" for answer in answers.values())
-        (folder / f"{prompt}.jsonl").write_text("".join(lines), "utf-8")
+        write_whole(folder / f"{prompt}.jsonl", "".join(lines))
+    # Last: a folder without it, as an interruption leaves one, is no recording.
+    about = {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
+    write_whole(folder / "about.json", json.dumps(about, indent=1) + "\n")
 
 
 def _folders() -> Iterator[tuple[Traversable, dict]]:

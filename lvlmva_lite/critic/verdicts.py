@@ -21,6 +21,8 @@ _MARKS = _SPACE + "*_`'\""
 _BULLETS = _SPACE + string.digits + "*_`#>|-.)"
 _SEPARATORS = (":", "=", "|", "->", "-", "\N{EN DASH}", "\N{EM DASH}", "\N{RIGHTWARDS ARROW}")
 
+_MOST_STRAY = 300
+
 
 class MalformedAnswer(ValueError):
     """A judge's answer that gives no clear verdict; the message says what is wrong with it."""
@@ -84,14 +86,19 @@ class _Pairs(list):
 
 
 def _json_values(text: str) -> Iterable[object]:
-    """Every JSON object or list in a text, from the outermost brackets."""
+    """Every JSON object or list in a text, from the outermost brackets; of stray ones not too many."""
     decoder = json.JSONDecoder(object_pairs_hook=_Pairs)
-    position = 0
+    position = stray = 0
     while found := re.compile(r"[{\[]").search(text, position):
         try:
             value, position = decoder.raw_decode(text, found.start())
         except (json.JSONDecodeError, RecursionError):
             position = found.end()
+            stray += 1
+            if stray > _MOST_STRAY:  # each costs a look at all that follows
+                raise MalformedAnswer(
+                    f"it holds more than {_MOST_STRAY} brackets that begin no JSON"
+                ) from None
         else:
             yield value
 
