@@ -24,7 +24,7 @@ PINS = ROOT / "tests" / "colab.txt"
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 FEW = {
     "00_lvlm_va_in_ten_minutes": {"epochs": 1, "critic": "lexicon", "n_align": 60, "n_segments": 3},
-    "04_ppeps_wgm": {"n_segments": 3},
+    "04_ppeps_wgm": {"n_segments": 3, "n_maps": 40},
 }
 """The chapters of the quick test, which show widgets, with parameters that make them short."""
 BORROWED = ("torch", "torchgen", "functorch", "torchvision", "torchvision.libs", "nvidia", "triton")
