@@ -444,6 +444,11 @@ def l1_regression(C: float, random_state: int = 0) -> LogisticRegression:
 
     Before 1.8, scikit-learn took ``l1_ratio`` only together with ``penalty``, which it has deprecated since;
     alone it stood for L2, with no more than a warning.
+
+    Parameters
+    ----------
+    C : > 0; the smaller, the fewer weights differ from 0
+    random_state : seed of the solver, which visits samples in a random order
     """
     regression = LogisticRegression(
         C=C, l1_ratio=1, solver="saga", max_iter=5000, random_state=random_state
