@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: env reproduce test test-fast book notebooks clean
+.PHONY: env reproduce test test-fast book notebooks colab clean
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -45,6 +45,9 @@ test: $(READY)
 	$(BIN)/python tools/notebooks.py --check
 	$(BIN)/python tools/build_book.py
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+colab: $(READY)
+	@LVLMVA_COLAB=1 $(BIN)/python -m pytest tests/test_colab.py
 
 clean:
 	rm -rf .venv _build results book/_static/vendor

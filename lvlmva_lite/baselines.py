@@ -217,7 +217,7 @@ def dfr(
     scaler = StandardScaler().fit(embedding[first])
 
     def evaluate(C: float) -> float:
-        regression = _regression(C, solver_seed).fit(scaler.transform(embedding[chosen]), labels[chosen])
+        regression = l1_regression(C, solver_seed).fit(scaler.transform(embedding[chosen]), labels[chosen])
         predicted = torch.from_numpy(regression.predict(scaler.transform(embedding[second])))
         return worst_group_accuracy(group_accuracy(predicted, labels[second], groups[second], n_groups))
 
@@ -227,7 +227,7 @@ def dfr(
     coefficients, intercepts = [], []
     for _ in tqdm(range(n_fits), desc="refitting", unit="fit", disable=not progress):
         chosen = _balanced(groups, generator)
-        regression = _regression(best["C"], solver_seed).fit(
+        regression = l1_regression(best["C"], solver_seed).fit(
             scaler.transform(embedding[chosen]), labels[chosen]
         )
         coefficients.append(regression.coef_)
@@ -439,8 +439,23 @@ def _halves(groups: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     )
 
 
-def _regression(C: float, random_state: int) -> LogisticRegression:
-    return LogisticRegression(C=C, l1_ratio=1, solver="saga", max_iter=5000, random_state=random_state)
+def l1_regression(C: float, random_state: int = 0) -> LogisticRegression:
+    """scikit-learn's logistic regression with an L1 penalty of strength 1 / ``C``, not fitted yet.
+
+    Before 1.8, scikit-learn took ``l1_ratio`` only together with ``penalty``, which it has deprecated since;
+    alone it stood for L2, with no more than a warning.
+
+    Parameters
+    ----------
+    C : > 0; the smaller, the fewer weights differ from 0
+    random_state : seed of the solver, which visits samples in a random order
+    """
+    regression = LogisticRegression(
+        C=C, l1_ratio=1, solver="saga", max_iter=5000, random_state=random_state
+    )
+    if regression.get_params().get("penalty") == "l2":
+        regression.set_params(penalty="elasticnet")
+    return regression
 
 
 def _crosses_edge(line: np.ndarray) -> np.ndarray:

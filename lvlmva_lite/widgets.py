@@ -17,7 +17,7 @@ from lvlmva_lite.critic import Case, Critique, Verdict, segment_names
 from lvlmva_lite.segmentation import Segments
 
 if TYPE_CHECKING:
-    from ipywidgets import VBox
+    from ipywidgets import Accordion, Tab
 
 
 def case_browser(
@@ -25,28 +25,28 @@ def case_browser(
     verdicts: Sequence[Verdict],
     critiques: Sequence[Critique],
     indices: Sequence[int],
-) -> VBox:
-    """A list of cases; choosing one shows its segments, the critic's text and the verdicts.
+) -> Accordion:
+    """A list of cases; opening one shows its segments, the critic's text and the verdicts.
 
-    The choice is linked in the browser, so that the view also works in a
-    static page, without a kernel.
+    All pages are made at once, so that the view also works in a static page, without a kernel.
 
     Parameters
     ----------
     cases, verdicts, critiques : of equal length, in the same order
     indices : which of them to show
-    """
-    from ipywidgets import HTML, Dropdown, Stack, VBox, jslink
 
-    pages = [HTML(_page(cases[i], verdicts[i], critiques[i])) for i in indices]
-    choice = Dropdown(
-        options=[f"{cases[i].case_id}: a {cases[i].class_name}" for i in indices],
-        index=0,
-        description="case",
-    )
-    stack = Stack(pages, selected_index=0)
-    jslink((choice, "index"), (stack, "selected_index"))
-    return VBox([choice, stack])
+    Raises
+    ------
+    ValueError : no index
+    """
+    from ipywidgets import HTML, Accordion
+
+    if not len(indices):
+        raise ValueError("there is nothing to show: give at least one index")
+    view = Accordion([HTML(_page(cases[i], verdicts[i], critiques[i])) for i in indices], selected_index=0)
+    for k, i in enumerate(indices):
+        view.set_title(k, f"{cases[i].case_id}: a {cases[i].class_name}")
+    return view
 
 
 def _page(case: Case, verdict: Verdict, critique: Critique) -> str:
@@ -62,52 +62,47 @@ def _page(case: Case, verdict: Verdict, critique: Critique) -> str:
     return f'{picture}<p style="line-height: 1.4">{text}</p><p><b>Judge:</b> {html.escape(", ".join(ruled))}</p>'
 
 
-def segment_browser(images: Tensor, segmentations: Mapping[int, Segments], indices: Sequence[int]) -> VBox:
-    """A slider that moves the number of segments J, and a list of images to move it for.
+def segment_browser(images: Tensor, segmentations: Mapping[int, Segments], indices: Sequence[int]) -> Tab:
+    """A tab for each number of segments J, with the segments of the same images on each.
 
     Like :func:`case_browser`, it works in a static page, without a kernel.
 
     Parameters
     ----------
     images : (n, C, H, W) in [0, 1]
-    segmentations : the segments of the n images, by J; the slider goes
-        through them in ascending order
+    segmentations : the segments of the n images, by J; the tabs are in ascending order
     indices : which images to show
 
     Raises
     ------
     ValueError : no segmentation or no index
     """
-    from ipywidgets import HTML, Dropdown, SelectionSlider, Stack, VBox, jslink
+    from ipywidgets import HTML, Tab
 
     if not segmentations or not len(indices):
         raise ValueError("there is nothing to show: give at least one segmentation and one index")
     numbers = sorted(segmentations)
-    slider = SelectionSlider(options=[(str(j), j) for j in numbers], index=0, description="segments J")
-    stacks = []
-    for i in indices:
-        pages = [HTML(_segment_page(images[i], segmentations[j], i)) for j in numbers]
-        stack = Stack(pages, selected_index=0)
-        jslink((slider, "index"), (stack, "selected_index"))
-        stacks.append(stack)
-    choice = Dropdown(options=[f"image {i}" for i in indices], index=0, description="image")
-    outer = Stack(stacks, selected_index=0)
-    jslink((choice, "index"), (outer, "selected_index"))
-    return VBox([choice, slider, outer])
+    view = Tab([HTML(_segment_page(images, segmentations[j], indices)) for j in numbers], selected_index=0)
+    for k, j in enumerate(numbers):
+        view.set_title(k, f"J = {j}")
+    return view
 
 
-def _segment_page(image: Tensor, segments: Segments, i: int) -> str:
-    figure, axes = plots.image_grid(1, 2, size=2)
-    plots.show_image(axes[0, 0], image)
-    plots.show_segments(axes[0, 1], image, segments.labels[i])
-    shares = [
-        f"{name} {share:.0%}"
-        for name, share in zip(segment_names(segments.n_segments), segments.shares[i], strict=True)
-        if share > 0
-    ]
-    words = f"Share of evidence: {', '.join(shares) or 'none'}"
-    picture = _picture(figure, f"An image and its {len(shares)} segments. {words}")
-    return f'{picture}<p style="line-height: 1.4">{html.escape(words)}</p>'
+def _segment_page(images: Tensor, segments: Segments, indices: Sequence[int]) -> str:
+    figure, axes = plots.image_grid(2, len(indices), size=2)
+    words = []
+    for column, i in zip(axes.T, indices, strict=True):
+        plots.show_image(column[0], images[i])
+        plots.show_segments(column[1], images[i], segments.labels[i])
+        column[0].set_title(f"image {i}", fontsize="small")
+        shares = [
+            f"{name} {share:.0%}"
+            for name, share in zip(segment_names(segments.n_segments), segments.shares[i], strict=True)
+            if share > 0
+        ]
+        words.append(f"Image {i}, share of evidence: {', '.join(shares) or 'none'}")
+    text = "<br>".join(html.escape(line) for line in words)
+    return f'{_picture(figure, ". ".join(words))}<p style="line-height: 1.4">{text}</p>'
 
 
 def _picture(figure: Figure, alt: str) -> str:

@@ -1,7 +1,6 @@
 import base64
 import re
 
-import ipywidgets
 import pytest
 import torch
 
@@ -20,44 +19,36 @@ def segmentations(images):
     return {n_segments: ppeps_wgm(images[:, 0] - 0.5, n_segments) for n_segments in (4, 2)}
 
 
-@pytest.fixture
-def links(monkeypatch):
-    """Pairs (source, target) that get linked in the browser, where no kernel is needed."""
-    made, link = [], ipywidgets.jslink
-    monkeypatch.setattr(ipywidgets, "jslink", lambda *ends: made.append(ends) or link(*ends))
-    return made
-
-
 def pngs(page):
     return [base64.b64decode(data) for data in re.findall(r'base64,([^"]+)"', page.value)]
 
 
-def test_the_slider_moves_the_segments_of_every_image(images, segmentations, links):
+def titles(view):
+    return [view.get_title(k) for k in range(len(view.children))]
+
+
+def test_each_number_of_segments_has_a_tab_with_every_image(images, segmentations):
     view = segment_browser(images, segmentations, [2, 0])
-    choice, slider, outer = view.children
-    assert slider.options == (("2", 2), ("4", 4))
-    assert len(choice.options) == len(outer.children) == 2
-    assert ((choice, "index"), (outer, "selected_index")) in links
-    for i, stack in zip([2, 0], outer.children, strict=True):
-        assert ((slider, "index"), (stack, "selected_index")) in links
-        assert len(stack.children) == 2
-        for n_segments, page in zip([2, 4], stack.children, strict=True):
-            assert pngs(page)[0].startswith(b"\x89PNG")
-            first = segmentations[n_segments].shares[i, 0]
-            assert f"A {first:.0%}" in page.value
-            assert f"its {n_segments} segments" in page.value
-    pictures = {pngs(page)[0] for stack in outer.children for page in stack.children}
-    assert len(pictures) == 4
+    assert titles(view) == ["J = 2", "J = 4"]
+    assert view.selected_index == 0
+    for n_segments, page in zip([2, 4], view.children, strict=True):
+        assert len(pngs(page)) == 1
+        assert pngs(page)[0].startswith(b"\x89PNG")
+        for i in (2, 0):
+            shares = segmentations[n_segments].shares[i]
+            named = ", ".join(f"{name} {share:.0%}" for name, share in zip("ABCD", shares, strict=False))
+            assert page.value.count(f"Image {i}, share of evidence: {named}") == 2  # read aloud and shown
+        assert "Image 1" not in page.value
+    assert len({pngs(page)[0] for page in view.children}) == 2
 
 
 def test_unused_segments_are_not_named(images):
     maps = torch.zeros(1, 12, 12)
     maps[0, 3, 3] = 1.0
-    page = segment_browser(images[:1], {3: ppeps_wgm(maps, 3)}, [0]).children[2].children[0].children[0]
-    assert "A 100%" in page.value
-    assert "B " not in page.value.partition("<p")[2]
-    page = segment_browser(images[:1], {3: ppeps_wgm(-maps, 3)}, [0]).children[2].children[0].children[0]
-    assert "evidence: none" in page.value
+    page = segment_browser(images[:1], {3: ppeps_wgm(maps, 3)}, [0]).children[0]
+    assert "evidence: A 100%</p>" in page.value
+    page = segment_browser(images[:1], {3: ppeps_wgm(-maps, 3)}, [0]).children[0]
+    assert "evidence: none</p>" in page.value
 
 
 def test_nothing_to_show_is_an_error(images, segmentations):
@@ -65,13 +56,23 @@ def test_nothing_to_show_is_an_error(images, segmentations):
         segment_browser(images, {}, [0])
     with pytest.raises(ValueError, match="nothing to show"):
         segment_browser(images, segmentations, [])
+    with pytest.raises(ValueError, match="nothing to show"):
+        case_browser([], [], [], [])
 
 
-def test_text_in_a_case_stays_text(images, segmentations, links):
-    case = Case("x-0", images[0], segmentations[2].labels[0], 2, 'a "1"', "words", torch.ones(28, 28))
-    critique = Critique("x-0", "someone", "<b>bold</b>")
-    view = case_browser([case], [Verdict("x-0", "j", ("spurious", "undecided"))], [critique], [0])
-    page = view.children[1].children[0]
-    assert "&lt;b&gt;bold" in page.value
-    assert "A: spurious, B: undecided" in page.value
-    assert ((view.children[0], "index"), (view.children[1], "selected_index")) in links
+def test_text_in_a_case_stays_text_and_the_first_is_open(images, segmentations):
+    cases = [
+        Case(f"x-{i}", images[i], segmentations[2].labels[i], 2, 'a "1"', "words", torch.ones(28, 28))
+        for i in range(2)
+    ]
+    verdicts = [
+        Verdict("x-0", "j", ("spurious", "undecided")),
+        Verdict("x-1", "j", ("relevant", "background")),
+    ]
+    critiques = [Critique("x-0", "someone", "<b>bold</b>"), Critique("x-1", "someone", "plain")]
+    view = case_browser(cases, verdicts, critiques, [1, 0])
+    assert titles(view) == ['x-1: a a "1"', 'x-0: a a "1"']
+    assert view.selected_index == 0
+    assert "A: relevant, B: background" in view.children[0].value
+    assert "&lt;b&gt;bold" in view.children[1].value
+    assert "A: spurious, B: undecided" in view.children[1].value
