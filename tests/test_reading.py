@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvlmva_lite.critic import class_description
-from lvlmva_lite.critic.reading import TERMS, read_description
+from lvlmva_lite.critic.reading import read_description
+from lvlmva_lite.critic.vocabulary import TERMS
 
 NAMES = {
     "letters": "letter", "osteophytes": "joint", "moles": "lesion", "bandage": "bandage", "square": "square",
