@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lvlmva_lite.critic.sentence_parts import Part, parts_of
+from lvlmva_lite.critic.sentence_parts import Part, goes_on_with_the_unknown, parts_of
 from lvlmva_lite.critic.vocabulary import OPPOSED, Term, unknown_words
 
 _SENTENCE = re.compile(r"[.;!?\u2026]+(?=\s|$|[A-Z\"'])|\n\s*\n|\n\s*[-*] ")
@@ -197,9 +197,12 @@ def _resolve(parts: list[Part]) -> None:
     last: Part | None = None  # with terms and a sign
     pending: int | None = None  # a verdict that came before what it is about
 
-    def settle(sign: int) -> None:
+    def settle(sign: int, *, said_of_them: bool = False) -> None:
         nonlocal last
         for part in waiting:
+            if part.puzzling and not said_of_them:
+                part.understood = False
+                continue
             part.sign = sign * part.flip
             last = part
         waiting.clear()
@@ -221,9 +224,11 @@ def _resolve(parts: list[Part]) -> None:
         contrast = bool(re.fullmatch("but|yet|however|whereas|except", part.mark or "", re.I))
         if not part.terms:
             if part.sign is None:
+                if waiting and (part.mark == "which" or _states(waiting[-1])):
+                    waiting[-1].puzzling |= goes_on_with_the_unknown(part)
                 continue
             if waiting:
-                settle(part.sign)
+                settle(part.sign, said_of_them=True)
             elif last is None:
                 pending = part.sign
             elif contrast or last.mark in ("although", "though", "even though", "while", "despite"):
@@ -232,6 +237,13 @@ def _resolve(parts: list[Part]) -> None:
                 _overrule(parts, last, -1)
             continue
         own, part.sign = part.sign, None
+        if part.puzzling:
+            if waiting and _states(waiting[-1]):
+                settle(1)
+            for listed in waiting:
+                listed.puzzling = True
+            waiting.append(part)
+            continue
         if opposed:
             if last is not None and not waiting:
                 part.sign = -last.sign

@@ -11,6 +11,7 @@ from lvlmva_lite.critic.vocabulary import (
     LOOKS,
     NEGATING,
     OPPOSED,
+    SEEN,
     TERMS,
     UPHOLDING,
     WRONG,
@@ -30,11 +31,36 @@ _PREPOSITION = (
 )
 _ARTICLE = r"(the|an?|any|each|every|this|that|these|those|all|some)"
 _SKIPPED = r"(?:(?:that|which|is|are|lying|placed|printed|glued|seen|visible|just|right|always|shown|drawn|found|sitting|standing|located|pasted|put|stuck|there)\s+)*"
+_THINGS, _PLACES = (
+    "|".join(term.words for term in TERMS if term.kind in kinds)
+    for kinds in (("object", "thing"), ("place", "tone"))
+)
+_ADVERBS = (
+    r"very|so|too|also|quite|just|only|mere(?:ly)?|really|simply|even|always|ever|still|all|rather|most|more|less|much"
+    r"|UNKNOWNLY"
+)
+_AFTER_IS = rf"(?:(?:{_ADVERBS}|a|an|the|as|of|for|what|something|things?|one|its?|that|which|to)\s+)*"
+_BEFORE_A_VERB = rf"(?:(?:{_ADVERBS}|that|which|who|should|must|may|might|can|could|will|would|shall|ought|to|does|do|did)\s+)*"
+_UNKNOWN_SAID = (
+    # "is flurbly", but not "is wildly dark"
+    rf"\b(?:is|are|was|were|be|been|being|seems?|appears?|looks?|remains?|becomes?|gets?|stays?|makes?)\s+{_AFTER_IS}"
+    rf"(?:UNKNOWN(?:ED)?\b|UNKNOWNLY\b(?!\s+(?:{LOOKS}|{SEEN}|PLACE)\b))",
+    # "the square blorps", "squares blorp", but neither "bone spurs" nor "squares blorped by hand"
+    rf"\b(?:(?:{_ARTICLE}|its|their)\s+(?:[\w-]+\s+){{0,2}}TERM|TERMS)\s+{_BEFORE_A_VERB}"
+    rf"(?:UNKNOWN\b|UNKNOWNED\b(?!\s+{_PREPOSITION}|\s+with\b))",
+    # "flurb the square"
+    rf"\bUNKNOWN(?:ED)?\s+(?:{_ARTICLE}|its|their|our|your|both|such)\s+(?:[\w-]+\s+)?(?:TERMS?|PLACE)\b",
+)
+"""What makes a part puzzling, once its words are marked: "is flurbly", "square blorps", "flurb the square"."""
 
 
 @dataclass
 class Part:
-    """A stretch of a sentence between two cuts; ``sign`` +1 upholds, -1 dismisses, None is silent."""
+    """A stretch of a sentence between two cuts; ``sign`` +1 upholds, -1 dismisses, None is silent.
+
+    ``puzzling``: it is silent, and says something with a word that is not
+    known ("the square is flurbly"), which may be a verdict either way.
+    """
 
     text: str
     start: int
@@ -45,10 +71,12 @@ class Part:
     elliptic: bool  # "not the square", "the square doesn't": a negation without a verb of its own
     understood: bool
     negated: bool
+    puzzling: bool
     flip: int = 1
 
 
 def parts_of(sentence: str) -> list[Part]:
+    """The parts of a sentence, in order, each with what its own words say."""
     parts, start, mark = [], 0, ""
     for match in [*_CUT.finditer(sentence), None]:
         end = match.start() if match else len(sentence)
@@ -72,7 +100,39 @@ def _part(text: str, start: int, end: int, mark: str) -> Part:
         stands = re.search(rf"\b{_ARTICLE}\s[^,]{{0,80}}\s{_PREPOSITION}\s", text, re.IGNORECASE)
         understood = sign is None and not lonely and not stands
     negated = bool(find(NEGATING, text))
-    return Part(text, start, end, mark, terms, sign, elliptic, understood, negated)
+    puzzling = sign is None and _says_the_unknown(text)
+    return Part(text, start, end, mark, terms, sign, elliptic, understood, negated, puzzling)
+
+
+def goes_on_with_the_unknown(part: Part) -> bool:
+    """Whether a part says of what stands before it something that is not known ("..., and blorps")."""
+    if part.mark not in ("which", "and", "or", ",", "") or re.match(rf"\s*{_ARTICLE}\b", part.text, re.I):
+        return False  # about something else
+    return _says_the_unknown(f"it {part.text}") or _says_the_unknown(f"it is {part.text}")
+
+
+def _says_the_unknown(text: str) -> bool:
+    """Whether the verb of a part, or what stands after "is", is a word that is not known."""
+    unknown = {word for word in unknown_words(text) if not find(SEEN, word)}
+    if not unknown or re.match(r"\s*(?:whether|how|if)\b", text, re.IGNORECASE):
+        return False
+
+    def marked(match: re.Match) -> str:
+        word = match[0]
+        if word.lower() not in unknown:
+            return word
+        return "UNKNOWNLY" if word.endswith("ly") else "UNKNOWNED" if word.endswith("ed") else "UNKNOWN"
+
+    text = re.sub(r"[^\W\d_][\w'-]*", marked, text)
+    for names, mark in ((_THINGS, "TERM"), (_PLACES, "PLACE")):
+        text = re.sub(
+            rf"(?<![\w-])(?:{names})(?![\w-])",
+            lambda match, mark=mark: mark + "S" * (mark == "TERM" and match[0].endswith("s")),
+            text,
+            flags=re.IGNORECASE,
+        )
+    text = re.sub(r"^\s*(?:(?:it|they|this|these)\s+)+", "TERMS ", text, flags=re.IGNORECASE)
+    return any(re.search(pattern, text, re.IGNORECASE) for pattern in _UNKNOWN_SAID)
 
 
 def _named(text: str) -> tuple[str, bool]:

@@ -112,15 +112,26 @@ LOOKS = (
     r"|visible|seen|there|present|brighter|darker|bright|dark|grey|gray|black|white|ragged|fading)"
 )
 
+SEEN = (
+    r"a?symmetric(al)?|ir?regular|uneven|jagged|blurr(ed|y)|crisp|fuzzy|coarse|rough|pale|shiny|coloured|colored|colou?rful"
+    r"|pigmented|dyed|blue|red|brown|green|yellow|orange|pink|purple|violet|turquoise|tan|large|small|big|tiny|long|short"
+    r"|tall|curved|curly|bent|wavy|slanted|vertical|horizontal|diagonal|oval|flat|raised|homogeneous|heterogeneous|dense"
+    r"|sclerotic|reduced|worn|lost|grow(s|n|ing)?|narrowing|narrows|thinning|spread(s|ing)?|surround(s|ed|ing)?"
+    r"|contain(s|ing)?|cover(s|ed|ing)?|touch(es|ing)?|overlap(s|ping)?|cross(es|ed|ing)?|fill(s|ed|ing)?"
+)
+"""Further words for looks, which the lexicon neither measures nor takes for a verdict."""
+
 CONTRAST = r"but|whereas|while|although|though|however|yet|even though|even if|despite|except"
 OPPOSED = r"rather than|instead of|in place of|as opposed to|unlike|in contrast to"
 
 
 def find(pattern: str, text: str) -> list[re.Match]:
+    """Where words of a pattern stand in a text, whole words only."""
     return list(re.finditer(rf"(?<![\w-])(?:{pattern})(?![\w-])", text, re.IGNORECASE))
 
 
 def terms_in(text: str) -> tuple[Term, ...]:
+    """The terms that a text names, in the order of ``TERMS``."""
     return tuple(term for term in TERMS if find(term.words, text))
 
 
