@@ -189,6 +189,8 @@ def evaluate(
         for name, of_name in asked:
             providers.check(name, of_name, connection, dataset)
         options.make_folder(out)
+    if config.recording and (told := config.recording.told_of_another_network(vars(config))):
+        typer.echo(told, err=True)
     if "lexicon" in (critic, against):
         for line in read_description(config.expert_description).lines():
             typer.echo(f"I read: {line}", err=True)
