@@ -128,6 +128,7 @@ SENTENCES = [
     ('The square, which blorps, is irrelevant.', '-square'),
     ('The lesion is asymmetric.', '+lesion'),
     ('The lesion has pseudopods.', '+lesion'),
+    ('The joint space is narrowed and the cartilage is eroded.', '+joint'),
     ('The square seems wildly dark.', '+dark +square'),
     ('The stroke of a seven.', '+stroke'),
     ('Unlike the stroke, the square means nothing.', '+stroke -square'),

@@ -118,6 +118,7 @@ SEEN = (
     r"|tall|curved|curly|bent|wavy|slanted|vertical|horizontal|diagonal|oval|flat|raised|homogeneous|heterogeneous|dense"
     r"|sclerotic|reduced|worn|lost|grow(s|n|ing)?|narrowing|narrows|thinning|spread(s|ing)?|surround(s|ed|ing)?"
     r"|contain(s|ing)?|cover(s|ed|ing)?|touch(es|ing)?|overlap(s|ping)?|cross(es|ed|ing)?|fill(s|ed|ing)?"
+    r"|spaces?|clos(es|ing)|eroded|form(s|ed|ing)|destroy(s|ed)?|disappear(s|ed)?|thinned|notched|lobed|scalloped"
 )
 """Further words for looks, which the lexicon neither measures nor takes for a verdict."""
 
