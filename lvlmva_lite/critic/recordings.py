@@ -225,7 +225,10 @@ def write(folder: Path, recording: Recording) -> None:
         lines = (json.dumps(vars(answer), ensure_ascii=False) + "\n" for answer in answers.values())
         write_whole(folder / f"{prompt}.jsonl", "".join(lines))
     # Last: a folder without it, as an interruption leaves one, is no recording.
-    about = {name: getattr(recording, name) for name in ("source", "seed", "network", "n_segments", "description")}
+    about = {
+        name: getattr(recording, name)
+        for name in ("source", "seed", "network", "n_segments", "description")
+    }
     write_whole(folder / "about.json", json.dumps(about, indent=1) + "\n")
 
 
