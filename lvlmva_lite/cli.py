@@ -242,6 +242,8 @@ def run(
     if critic == "lexicon":
         for line in read_description(config.expert_description).lines():
             typer.echo(f"I read: {line}", err=True)
+    if config.recording and (told := config.recording.told_of_another_network(vars(config))):
+        typer.echo(told, err=True)
     # Some settings can be held against the data only once these are there.
     with folder, options.bad_settings_told(), options.failures_told():
         result = (pipeline if dataset == "decoy-mnist" else methods).run(

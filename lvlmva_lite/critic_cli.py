@@ -144,6 +144,7 @@ def evaluate(
     from lvlmva_lite import evaluation, pipeline
     from lvlmva_lite.critic import providers
     from lvlmva_lite.critic.batch import criticise_all, judge_all
+    from lvlmva_lite.critic.reading import read_description
 
     with options.bad_settings_told():
         settings = providers.CriticSettings(
@@ -183,9 +184,16 @@ def evaluate(
             train_epochs=train_epochs,
             data_root=data_root,
         )
+        if against == "lexicon":  # refuses words of which it understands nothing
+            pipeline.Config(dataset=dataset, data_root=data_root, description=config.description)
         for name, of_name in asked:
             providers.check(name, of_name, connection, dataset)
         options.make_folder(out)
+    if config.recording and (told := config.recording.told_of_another_network(vars(config))):
+        typer.echo(told, err=True)
+    if "lexicon" in (critic, against):
+        for line in read_description(config.expert_description).lines():
+            typer.echo(f"I read: {line}", err=True)
     with options.failures_told():
         found = pipeline.prepare(config, progress=not quiet).found
         evaluations, verdicts = [], []

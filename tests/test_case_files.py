@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +208,36 @@ def test_an_answer_to_an_altered_picture_is_not_served(folder, store):
     import_answers(folder, store)
     with pytest.raises(StoreError, match="no recorded answer"):
         replayed(store, CASES[0])
+
+
+@pytest.mark.parametrize("answered", [(), (7,), (7, 8)])
+def test_a_folder_of_an_older_version_is_refused_in_one_line(tmp_path, capsys, monkeypatch, answered):
+    """As commit cd4cbaf wrote it: prompt critic-1 of two words, no brightness."""
+    old = shutil.copytree(Path(__file__).parent / "cases_of_critic_1", tmp_path / "old")
+    for number in answered:
+        fill(old / f"decoy-mnist-{number}", verdicts={"A": "spurious", "B": "relevant"})
+    before = {file: file.read_bytes() for file in old.rglob("*.*")}
+    arguments = ["critic", "import", str(old), "--store", str(tmp_path / "answers")]
+    monkeypatch.setattr("sys.argv", ["lvlmva", *arguments])
+    with pytest.raises(SystemExit) as done:
+        main()
+    told = capsys.readouterr()
+    assert (done.value.code, told.out) == (2, "")
+    assert told.err.count("\n") == 1
+    assert "written with the prompt critic-1+case-1+again-1" in told.err
+    assert "write them anew with `lvlmva critic cases`" in told.err
+    assert {file: file.read_bytes() for file in old.rglob("*.*")} == before
+    assert not AnswerStore(tmp_path / "answers").list()
+
+
+def test_one_old_case_among_others_is_refused_by_its_name(folder, store):
+    shutil.copytree(Path(__file__).parent / "cases_of_critic_1" / "decoy-mnist-8", folder / "decoy-mnist-8")
+    fill(folder / CASES[0].case_id)
+    fill(folder / "decoy-mnist-8", verdicts={"A": "spurious", "B": "relevant"})
+    imported = import_answers(folder, store)
+    assert imported.recorded == [CASES[0].case_id]
+    assert list(imported.refused) == ["decoy-mnist-8"]
+    assert "version critic-1+case-1+again-1" in imported.refused["decoy-mnist-8"]
 
 
 @pytest.mark.slow

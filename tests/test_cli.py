@@ -225,6 +225,7 @@ def test_a_run_by_recorded_answers_reports_their_verdicts(tmp_path, arguments, n
     answer = lvlmva("run", *arguments, *RECORDED, *quick, "--out", out)
     assert answer.returncode == 0, answer.stderr
     assert "recorded (claude, prompt critic-" in answer.stdout
+    assert "of another network, not of the one trained here (train_epochs 1 in place of" in answer.stderr
     results = strict(out / "results.json")
     assert results["n_cases"] == n_cases
     assert results["verdict_sensitivity"] == 1
@@ -240,7 +241,7 @@ def test_a_run_by_recorded_answers_reports_their_verdicts(tmp_path, arguments, n
 
 def test_a_run_that_dismisses_nothing_says_so(tmp_path, in_process):
     out = tmp_path / "out"
-    words = "The pen stroke blorps, never mind the watermark in the corner."
+    words = "The pen stroke matters and blorps, never mind the watermark in the corner."
     answer = in_process("run", "decoy-mnist", *SMALL, "--quiet", "--description", words, "--out", out)
     assert answer.returncode == 0, answer.stderr
     assert "I read: dismissed: nothing\n" in answer.stderr

@@ -397,6 +397,19 @@ def test_evaluate_and_estimate_from_the_command_line(tmp_path):
     assert "simulated" in written["providers"][0]["critic"]
     assert "simulated" in stdout
     assert written["cohen_kappa"] > 0.5
+    assert 'I read: dismissed: "The grey square in a corner means nothing"' in stderr.splitlines()
+    words = ["--critic", "lexicon", "--description", "The square is irrelevant. The stroke is flurbly."]
+    status, _, stderr = lvlmva(*evaluate, *words, "--out", tmp_path / "words")
+    assert status == 0
+    assert [line.removeprefix("I read: ") for line in stderr.splitlines() if line.startswith("I read: ")] == [
+        'dismissed: "The square is irrelevant"', "upheld: nothing",
+        'not understood: "The stroke is flurbly"', "words I do not know: flurbly",
+    ]  # fmt: skip
+    words = ["--critic", "simulated", "--against", "lexicon", "--description", "The square is flurbly."]
+    status, _, stderr = lvlmva(*evaluate, *words, "--out", tmp_path / "unread")
+    assert status == 2
+    assert "understands nothing of the description 'The square is flurbly.'" in stderr
+    assert not (tmp_path / "unread").exists()
     status, stdout, _ = lvlmva("critic", "estimate", "--critic-model", "gpt-4o", "--n", 10)
     assert status == 0
     assert "likely: 20 calls" in stdout

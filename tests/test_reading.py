@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvlmva_lite.critic import class_description
-from lvlmva_lite.critic.reading import TERMS, read_description
+from lvlmva_lite.critic.reading import read_description
+from lvlmva_lite.critic.vocabulary import TERMS
 
 NAMES = {
     "letters": "letter", "osteophytes": "joint", "moles": "lesion", "bandage": "bandage", "square": "square",
@@ -111,8 +112,25 @@ SENTENCES = [
     ('The letters L and R are spurious.', '-letter'),
     ('The stroke is not noise.', '+stroke'),
     ('Be fair.', '?'),
-    ('The square blorps.', '+square'),
+    ('The square blorps.', '?'),
     ('The square does not blorp.', '?'),
+    ('The square is flurbly.', '?'),
+    ('The square should be flurbled.', '?'),
+    ('Bin the square.', '?'),
+    ('It is the square that blorps.', '?'),
+    ('The square, which is flurbly.', '?'),
+    ('The square is bright and blorps.', '?'),
+    ('The stroke and the square are flurbly.', '?'),
+    ('The stroke matters, the square is flurbly.', '+stroke ?'),
+    ('The square is flurbly, but the letter is meaningless.', '-letter ?'),
+    ('Unlike the stroke, the square is flurbly.', '?'),
+    ('The square is flurbly and should be ignored.', '-square'),
+    ('The square, which blorps, is irrelevant.', '-square'),
+    ('The lesion is asymmetric.', '+lesion'),
+    ('The lesion has pseudopods.', '+lesion'),
+    ('The joint space is narrowed and the cartilage is eroded.', '+joint'),
+    ('The square seems wildly dark.', '+dark +square'),
+    ('The stroke of a seven.', '+stroke'),
     ('Unlike the stroke, the square means nothing.', '+stroke -square'),
     ('The stroke matters; the square – grey – does not.', '+stroke -square'),
     ('The stroke matters. Everything else is noise.', '+stroke'),
@@ -264,6 +282,20 @@ def test_an_unknown_thing_at_a_place_dismisses_nothing_and_is_named(thing, patte
     assert not reading.clauses
     assert reading.not_understood
     assert thing.split()[0] in reading.unknown_words
+
+
+@given(THINGS, st.sampled_from(["flurb", "gribble", "sketchy", "wibbled", "zorps"]), st.sampled_from([
+    "The {} is {}", "The {} looks really {}", "The {} may be {}", "Each {} is a {}", "The {} {}", "The {} must {}",
+    "It is the {} that {}", "Please {1} the {0}", "You should {1} any {0}", "The {} is bright and {}",
+]))  # fmt: skip
+def test_what_is_said_in_an_unknown_word_neither_upholds_nor_dismisses(thing, word, pattern):
+    sentence = pattern.format(thing[0], word)
+    alone = read_description(sentence)
+    assert not alone.clauses
+    assert alone.not_understood
+    assert word in alone.unknown_words
+    beside = "letter" if thing[1] == "lesion" else "lesion"
+    assert read(f"The {beside} matters. {sentence}. Everything else is noise.") == f"+{beside} ?"
 
 
 @given(st.text(max_size=80))

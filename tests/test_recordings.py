@@ -84,6 +84,26 @@ def test_the_recorded_cases_are_the_alignment_set():
     assert Config(critic="recorded", critic_settings=weak).n_align == 50
 
 
+@pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
+def test_another_network_than_the_one_whose_maps_were_judged_is_told(source, seed, tmp_path):
+    recording = recordings.find(source, seed)
+    dataset = source.removesuffix("-phantom")
+    real = {"data_root": str(tmp_path)} if source in ("knee", "skin") else {}
+    usual = Config(dataset=dataset, seed=seed, critic="recorded", critic_settings=CLAUDE, **real)
+    assert recording.told_of_another_network(vars(usual)) == ""
+    # What is done with the maps later makes no other network.
+    after = dataclasses.replace(usual, align_epochs=9, penalty_weight=7.0, mask="spurious+background")
+    assert recording.told_of_another_network(vars(after)) == ""
+    for name, value in {"train_epochs": 1, "learning_rate": 0.5, "batch_size": 8}.items():
+        other = dataclasses.replace(usual, **{name: value})
+        told = recording.told_of_another_network(vars(other))
+        assert f"{name} {value!r} in place of {getattr(usual, name)!r}" in told
+        assert "\n" not in told
+    if source != "decoy-mnist":
+        told = recording.told_of_another_network(vars(dataclasses.replace(usual, model="resnet50")))
+        assert "model 'resnet50' in place of" in told
+
+
 def test_what_is_written_is_read_back(tmp_path, monkeypatch):
     recording = recordings.find("skin-phantom", 1)
     recordings.write(tmp_path / "here" / recording.name, recording)
@@ -119,7 +139,10 @@ def test_what_was_written_half_is_no_recording(tmp_path, monkeypatch):
 
 
 def _about(recording):
-    return {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
+    return {
+        name: getattr(recording, name)
+        for name in ("source", "seed", "network", "n_segments", "description")
+    }
 
 
 def test_what_ships_is_listed_and_shown_by_its_case(capsys, monkeypatch):
@@ -166,4 +189,6 @@ def test_a_recorded_critic_is_evaluated_beside_the_lexicon(tmp_path, capsys, mon
     with pytest.raises(SystemExit) as done:
         main()
     assert not done.value.code
-    assert f"sensitivity 1.000, specificity {1 - 3 / 311:.3f}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"sensitivity 1.000, specificity {1 - 3 / 311:.3f}" in told.out
+    assert "of another network, not of the one trained here (train_epochs 1 in place of 8)" in told.err

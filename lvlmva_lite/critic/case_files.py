@@ -142,11 +142,13 @@ def import_answers(folder: Path, store: AnswerStore, *, model: str = "", date: s
 
     Raises
     ------
-    CaseFilesError : the folder holds no cases
+    CaseFilesError : the folder holds no cases, or all of them ask by a version
+        of the prompt that is asked no more
     """
     cases = sorted(file.parent for file in folder.glob("*/case.json"))
     if not cases:
         raise CaseFilesError(f"{folder} holds no cases (no */case.json)")
+    _refuse_old(folder, cases)
     imported = Imported()
     for case in cases:
         try:
@@ -196,6 +198,22 @@ def _export(case: Case, folder: Path) -> None:
         {"model": "", "date": "", "critique": "", "verdicts": dict.fromkeys(names, "")},
     )
     (folder / "prompt.txt").write_text("\n\n".join(texts) + "\n", "utf-8")
+
+
+def _refuse_old(folder: Path, cases: Sequence[Path]) -> None:
+    """Refuse in one line what an older version of the package wrote, answered or not."""
+    versions = set()
+    for case in cases:
+        try:
+            versions.add(_read_json(case / "case.json").get("prompt_version"))
+        except CaseFilesError:
+            return  # each case is told by itself
+    if len(versions) == 1 and prompts.critic_version() not in versions:
+        raise CaseFilesError(
+            f"the cases in {folder} were written with the prompt {versions.pop()}, which is asked no more "
+            f"(now {prompts.critic_version()}): answers to it are none to what is asked now. Nothing was read, "
+            "and nothing there was changed; write them anew with `lvlmva critic cases` into another folder"
+        )
 
 
 def _requests(folder: Path, defaults: dict[str, str]) -> list[tuple[Request, Answer]] | None:

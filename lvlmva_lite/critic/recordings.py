@@ -8,7 +8,7 @@ the bytes of a picture, which another version of Pillow may pack otherwise.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -58,6 +58,7 @@ class Recording:
     ----------
     source : the images, as in ``Config.source``
     seed : of the run that the cases come from
+    network : dict, settings of ``Config`` with which the network was trained whose maps were segmented
     description : the expert's words that were put to the model
     n_segments : J
     indices : Tensor, (n,), int64, within the training split
@@ -69,6 +70,7 @@ class Recording:
 
     source: str
     seed: int
+    network: dict[str, object]
     description: str
     n_segments: int
     indices: Tensor
@@ -82,6 +84,25 @@ class Recording:
     def name(self) -> str:
         """Source and seed, the name of its folder."""
         return f"{self.source}-{self.seed}"
+
+    def told_of_another_network(self, settings: Mapping[str, object]) -> str:
+        """A line that says in which ``settings`` a network differs from the one whose maps were judged.
+
+        Such a network may be aligned with these verdicts, since what a segment
+        shows does not depend on who looks; but the evidence in it is the other
+        one's.  Empty where none differs.
+        """
+        other = [
+            f"{name} {settings[name]!r} in place of {value!r}"
+            for name, value in self.network.items()
+            if settings[name] != value
+        ]
+        if not other:
+            return ""
+        return (
+            f"the recorded segments of {self.name} are those of another network, not of the one trained here "
+            f"({', '.join(other)}): what this one goes by elsewhere, nobody was asked about"
+        )
 
     def answered(self, prompt: str, model: str) -> Tensor:
         """Positions (m,) int64 of the cases that ``model`` answered under this version of the prompt.
@@ -204,7 +225,10 @@ def write(folder: Path, recording: Recording) -> None:
         lines = (json.dumps(vars(answer), ensure_ascii=False) + "\n" for answer in answers.values())
         write_whole(folder / f"{prompt}.jsonl", "".join(lines))
     # Last: a folder without it, as an interruption leaves one, is no recording.
-    about = {name: getattr(recording, name) for name in ("source", "seed", "n_segments", "description")}
+    about = {
+        name: getattr(recording, name)
+        for name in ("source", "seed", "network", "n_segments", "description")
+    }
     write_whole(folder / "about.json", json.dumps(about, indent=1) + "\n")
 
 

@@ -7,7 +7,7 @@ the judge goes by the prose, with a logistic regression on words in place of a
 language model.
 
 What it was learnt from: the short examples of ``judge_examples.yaml``, and the
-texts of ``judge_recorded.yaml``, in which a real model (Anthropic's Claude,
+recorded answers ``LEARNT_FROM``, in which a real model (Anthropic's Claude,
 asked in November 2026, prompt critic-2) wrote about 60 drawn skin lesions.
 Words of the case at hand (lesion, letter, stroke) say little about the next
 data set, so that the judge puts in their place what the critic's own second
@@ -17,7 +17,7 @@ step makes of them: part of the class, dismissed, or surroundings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from itertools import pairwise
 
@@ -26,8 +26,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.types import KINDS, Critique, Verdict, segment_names
 from lvlmva_lite.critic.verdicts import pair_of_line
+
+LEARNT_FROM = ("skin-phantom", 0)
+"""Source and seed of the recording whose texts the judge learns from."""
 
 _TOKEN = re.compile(r"[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]")
 _STEP = re.compile(r"[\s*#]*(\d)[.)]")
@@ -151,7 +155,8 @@ _SURE = 0.5
 
 def default_examples() -> list[dict]:
     """The short examples that ship with the package: dicts with "text" (str) and "kind" (of ``KINDS``)."""
-    return _shipped("judge_examples.yaml")
+    text = resources.files("lvlmva_lite.critic").joinpath("judge_examples.yaml").read_text("utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def kind_of_example(example: dict) -> str:
@@ -228,8 +233,9 @@ class TextJudge:
     Parameters
     ----------
     examples : list of {"text": str, "kind": str}, default those that ship
-        with the package; what a person makes of a text about one segment.
-        Recorded texts of a real critic (see the module) are learnt besides
+        with the package; what a person makes of a text about one segment
+    recorded : recorded answers of a real critic that are learnt besides, with
+        the verdicts that it drew from them; default those of ``LEARNT_FROM``
 
     Raises
     ------
@@ -239,16 +245,20 @@ class TextJudge:
     name = "text"
     concurrency = 1
 
-    def __init__(self, examples: list[dict] | None = None) -> None:
+    def __init__(
+        self, examples: list[dict] | None = None, *, recorded: Iterable[recordings.Answer] | None = None
+    ) -> None:
+        if recorded is None:
+            recorded = recordings.find(*LEARNT_FROM).answers[recordings.DEFAULT_PROMPT].values()
         examples = default_examples() if examples is None else examples
         kinds = [kind_of_example(example) for example in examples]
         if len(set(kinds)) < 2:
             raise ValueError("the judge's examples must hold two kinds of verdict or more")
         texts = [" ".join(_TOKEN.findall(example["text"].lower())) for example in examples]
         weights = [_OWN_WEIGHT] * len(texts)
-        for recorded in _shipped("judge_recorded.yaml"):
-            said = text_by_segment(recorded["critique"], tuple(recorded["verdicts"]))
-            for name, kind in recorded["verdicts"].items():
+        for answer in recorded:
+            said = text_by_segment(answer.critique, tuple(answer.verdicts))
+            for name, kind in answer.verdicts.items():
                 texts.append(said.get(name, ""))
                 kinds.append(kind)
                 weights.append(1.0)
@@ -270,11 +280,6 @@ class TextJudge:
             for name, kind, chance in zip(open_ones, kinds, chances.max(1), strict=True):
                 ruled[name] = str(kind) if chance >= _SURE else "undecided"
         return Verdict(critique.case_id, self.name, tuple(ruled.get(name, "undecided") for name in names))
-
-
-def _shipped(file: str) -> list[dict]:
-    text = resources.files("lvlmva_lite.critic").joinpath(file).read_text("utf-8")
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _unquoted(text: str) -> str:

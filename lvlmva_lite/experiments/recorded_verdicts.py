@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from lvlmva_lite import metrics
 from lvlmva_lite.config import Config
 from lvlmva_lite.critic import LexiconCritic, TextJudge, recordings
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.recordings import RecordedCritic
 from lvlmva_lite.critic.types import EMPTY, SPURIOUS, UNDECIDED
+from lvlmva_lite.datasets import ShortcutDataset, foreign_object_masks
 from lvlmva_lite.experiments.recorded_arms import MODEL, SOURCES
-from lvlmva_lite.pipeline import load_split, recorded_set, verdict_matrix, verdict_quality
+from lvlmva_lite.pipeline import AlignmentSet, load_split, recorded_set, verdict_matrix, verdict_quality
+from lvlmva_lite.segmentation import positive_effect, segment_sums
 
 Row = dict[str, Any]
 
@@ -31,7 +38,61 @@ def verdict_rows(dataset: str, seed: int, *, data_root: str | None = None) -> li
         counts of segments that hold a pixel: "n_spurious", by the truth, and
         "n_others"; "n_missed" and "n_false_alarms" among these; "n_undecided"
     """
+    return [
+        {
+            "source": found.cases[0].case_id.rpartition("-")[0], "prompt": prompt, "critic": name,
+            "n_cases": len(found.cases), **_scored(kinds, found.truth),
+        }
+        for prompt, found, verdicts, _ in _judged(dataset, seed, data_root)
+        for name, kinds in verdicts.items()
+    ]  # fmt: skip
+
+
+def foreign_object_rows(seed: int, *, data_root: str) -> list[Row]:
+    """:func:`verdict_rows` of the real skin set, without and with the marked foreign objects in the truth.
+
+    Parameters
+    ----------
+    seed : of a recording
+    data_root : folder of the images
+
+    Returns
+    -------
+    list of dict
+        as :func:`verdict_rows`, and "objects": False, a segment is spurious
+        where most of its evidence lies on the data set's patches; True, where
+        most lies on these or on any object of :func:`foreign_object_masks`.
+        Of segments that are not spurious by that truth, "n_others_touching"
+        have evidence on a marked object, and so have "n_false_alarms_touching"
+        of the false alarms
+    """
     rows: list[Row] = []
+    for prompt, found, verdicts, train in _judged("skin", seed, data_root):
+        chosen = train.subset(found.indices)
+        names = [train.names[i] for i in found.indices.tolist()]
+        objects = torch.from_numpy(foreign_object_masks(names, chosen.images.shape[-1]))
+        labels, n_segments = found.segments.labels, found.segments.n_segments
+        touching = segment_sums(labels, n_segments, positive_effect(found.attributions) * objects) > 0
+        for with_objects in (False, True):
+            masks = chosen.spurious_masks | objects if with_objects else chosen.spurious_masks
+            truth = metrics.segment_truth(labels, n_segments, found.attributions, masks)
+            others = (truth != SPURIOUS) & (truth != EMPTY)
+            rows += [
+                {
+                    "source": "skin", "prompt": prompt, "critic": name, "objects": with_objects,
+                    "n_cases": len(found.cases), **_scored(kinds, truth),
+                    "n_others_touching": int((others & touching).sum()),
+                    "n_false_alarms_touching": int((others & touching & (kinds == SPURIOUS)).sum()),
+                }
+                for name, kinds in verdicts.items()
+            ]  # fmt: skip
+    return rows
+
+
+def _judged(
+    dataset: str, seed: int, data_root: str | None
+) -> Iterator[tuple[str, AlignmentSet, dict[str, Tensor], ShortcutDataset]]:
+    """Of each version of the prompt: itself, its cases, verdicts (n, J) by who gave them, the images."""
     first = Config(
         dataset=dataset, seed=seed, data_root=data_root, critic="recorded",
         critic_settings=CriticSettings(model=MODEL),
@@ -43,23 +104,26 @@ def verdict_rows(dataset: str, seed: int, *, data_root: str | None = None) -> li
             dataset=dataset, seed=seed, data_root=data_root, critic="recorded", critic_settings=settings
         )
         found = recorded_set(config, train)
-        spurious, others = found.truth == SPURIOUS, (found.truth != SPURIOUS) & (found.truth != EMPTY)
-        for name, critic in (
-            (MODEL, RecordedCritic(config.recording, MODEL, prompt)),
-            ("lexicon", LexiconCritic()),
-        ):
-            kinds = verdict_matrix(
+        critics = {MODEL: RecordedCritic(config.recording, MODEL, prompt), "lexicon": LexiconCritic()}
+        verdicts = {
+            name: verdict_matrix(
                 judge_all(TextJudge(), criticise_all(critic, found.cases), found.segments.n_segments)
             )
-            rows.append({
-                "source": config.source, "prompt": prompt, "critic": name, "n_cases": len(found.cases),
-                **verdict_quality(kinds, found.truth),
-                "n_spurious": int(spurious.sum()), "n_others": int(others.sum()),
-                "n_missed": int((spurious & (kinds != SPURIOUS) & (kinds != UNDECIDED)).sum()),
-                "n_false_alarms": int((others & (kinds == SPURIOUS)).sum()),
-                "n_undecided": int(((spurious | others) & (kinds == UNDECIDED)).sum()),
-            })  # fmt: skip
-    return rows
+            for name, critic in critics.items()
+        }
+        yield prompt, found, verdicts, train
+
+
+def _scored(kinds: Tensor, truth: Tensor) -> Row:
+    spurious, others = truth == SPURIOUS, (truth != SPURIOUS) & (truth != EMPTY)
+    return {
+        **verdict_quality(kinds, truth),
+        "n_spurious": int(spurious.sum()),
+        "n_others": int(others.sum()),
+        "n_missed": int((spurious & (kinds != SPURIOUS) & (kinds != UNDECIDED)).sum()),
+        "n_false_alarms": int((others & (kinds == SPURIOUS)).sum()),
+        "n_undecided": int(((spurious | others) & (kinds == UNDECIDED)).sum()),
+    }
 
 
 def verdict_sweep(seed: int) -> list[Row]:
@@ -77,3 +141,12 @@ def real_verdict_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
     if (dataset, seed) not in recordings.recorded_sets():
         return []
     return verdict_rows(dataset, seed, data_root=data_root)
+
+
+def foreign_object_sweep(data_root: str, seed: int) -> list[Row]:
+    """:func:`foreign_object_rows`, where the seed has a recording."""
+    return (
+        foreign_object_rows(seed, data_root=data_root)
+        if ("skin", seed) in recordings.recorded_sets()
+        else []
+    )

@@ -40,5 +40,6 @@ REAL_SWEEPS: dict[str, Callable[[str, int], Rows]] = {
     "skin_recorded": partial(recorded_arms.real_recorded_sweep, "skin"),
     "knee_verdicts": partial(recorded_verdicts.real_verdict_sweep, "knee"),
     "skin_verdicts": partial(recorded_verdicts.real_verdict_sweep, "skin"),
+    "skin_foreign_objects": recorded_verdicts.foreign_object_sweep,
 }
 """As ``SWEEPS``, for functions that take the folder of the images before the seed."""
