@@ -11,8 +11,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from lvlmva_lite.models.own import as_classifier, check_trainable
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
 
@@ -109,7 +111,9 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    log_probabilities = model(images).log_softmax(1)
+    # Of the implementations of attention, this one alone has a second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        log_probabilities = as_classifier(model)(images).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
     total = (masks * gradient).square().sum()
     return total if reduction == "sum" else total / masks.numel()
@@ -150,7 +154,8 @@ def jacobian_penalty(
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    logits = model(images)
+    with sdpa_kernel(SDPBackend.MATH):
+        logits = as_classifier(model)(images)
     logits = logits - logits.mean(1, keepdim=True)
     if generator is None:
         outputs = [logit.sum() for logit in logits.T]
@@ -220,7 +225,8 @@ def align(
     ValueError : negative ``penalty_weight``, unknown ``penalty_scale``, empty
         alignment set, ``align_fraction`` not strictly between 0 and 1 or leaving a batch
         without a plain or without an alignment sample, or
-        "initial" with masks under which ``model`` has no gradient at all
+        "initial" with masks under which ``model`` has no gradient at all; a
+        NetworkError: each weight is frozen, or one is of half precision
     """
     if penalty_weight < 0:
         raise ValueError(f"penalty_weight (lambda) must not be negative, got {penalty_weight}")
@@ -236,6 +242,8 @@ def align(
             f"align_fraction {align_fraction} of batch_size {batch_size} leaves no "
             f"{'plain' if n_align else 'alignment'} sample in a batch; change one of the two"
         )
+    model = as_classifier(model)
+    check_trainable(model)
     generator = stream(random_state, "alignment batches")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     n_steps = epochs * math.ceil(len(images) / (batch_size - n_align))

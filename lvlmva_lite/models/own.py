@@ -1,0 +1,202 @@
+"""The user's own network, checked, and brought to the form that all else here takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lvlmva_lite.models.networks import Classifier
+from lvlmva_lite.models.obstacles import called, running_modules
+
+
+class NetworkError(ValueError):
+    """A network or its weights cannot be taken; one line says which, and the mend."""
+
+
+class OwnNetwork(nn.Module):
+    """A network not written for this package, as the package takes networks.
+
+    Images go to the device and type of the weights, logits come back on the
+    device and in the type of the images.  An output (n,) or (n, 1), one logit
+    z for the second of two classes, becomes (-z / 2, z / 2), of which the
+    softmax is (1 - sigmoid(z), sigmoid(z)); with (0, z), of the same
+    probabilities, the map of the first class would be empty.  Of a dict or an
+    object (Hugging Face's ``ModelOutput``) ``logits`` is taken.  What
+    ``torch.compile`` made is run uncompiled, for hooks and second derivatives
+    do not reach into it.
+
+    Parameters
+    ----------
+    network : maps (n, C, H, W) float to logits
+    mean, std : one number a channel (or one for all), optional: the network
+        sees ``(images - mean) / std``; give them where it does not normalise
+        by itself
+    repeat_grey : the network takes three channels, the images have one
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        repeat_grey: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network, self.repeat_grey = network, repeat_grey
+        self.normalises = mean is not None or std is not None
+        for name, values in (
+            ("mean", (0.0,) if mean is None else mean),
+            ("std", (1.0,) if std is None else std),
+        ):
+            values = torch.as_tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+            if name == "std" and not (values > 0).all():
+                raise NetworkError(f"std must be above 0 in each channel, got {values.flatten().tolist()}")
+            self.register_buffer(name, values, persistent=False)
+        compiled = any(
+            hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+            for module in network.modules()
+        )
+        self._eager = (lambda: torch.compiler.set_stance("force_eager")) if compiled else nullcontext
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs = images.expand(-1, 3, -1, -1) if self.repeat_grey and images.shape[1] == 1 else images
+        weight = next(self.network.parameters(), None)
+        if weight is not None:
+            inputs = inputs.to(weight.device, weight.dtype)
+        if self.normalises:
+            inputs = (inputs - self.mean.to(inputs)) / self.std.to(inputs)
+        with self._eager():
+            outputs = self.network(inputs)
+        return _logits(outputs, len(images)).to(images.device, images.dtype)
+
+
+def _logits(outputs: Any, n_images: int) -> Tensor:
+    if isinstance(outputs, Mapping):
+        if "logits" not in outputs:
+            raise NetworkError(
+                f"the network returns a dict with {sorted(map(str, outputs))}; its logits must be under 'logits'"
+            )
+        outputs = outputs["logits"]
+    elif hasattr(outputs, "logits"):
+        outputs = outputs.logits
+    if not isinstance(outputs, Tensor):
+        raise NetworkError(
+            f"the network returns a {type(outputs).__name__}; it must return logits (n, classes), or a dict or "
+            "an object with 'logits'"
+        )
+    if outputs.shape in ((n_images,), (n_images, 1)):
+        half = outputs.reshape(-1, 1) / 2
+        return torch.cat([-half, half], 1)
+    if outputs.ndim != 2 or len(outputs) != n_images:
+        raise NetworkError(
+            f"the network returns {tuple(outputs.shape)} for {n_images} images; it must return logits "
+            f"({n_images}, classes)"
+        )
+    return outputs
+
+
+def as_classifier(network: nn.Module) -> Classifier | OwnNetwork:
+    """``network`` as the package takes networks: itself where it is one of them, else in an :class:`OwnNetwork`."""
+    return network if isinstance(network, (Classifier, OwnNetwork)) else OwnNetwork(network)
+
+
+def is_half(network: nn.Module) -> bool:
+    """Whether a weight is float16 or bfloat16."""
+    return any(weight.dtype in (torch.float16, torch.bfloat16) for weight in network.parameters())
+
+
+def check_trainable(network: nn.Module) -> None:
+    """Refuse what no training can change, or only by steps that are rounded away.
+
+    Raises
+    ------
+    NetworkError : each weight is frozen, or one is float16 or bfloat16
+    """
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise NetworkError(
+            "every weight of the network is frozen (requires_grad is False), so that training changes nothing; "
+            "unfreeze some: network.requires_grad_()"
+        )
+    if is_half(network):
+        raise NetworkError(
+            "the network holds half-precision weights, in which small steps are rounded away; train it in "
+            "float32: network.float() before, network.half() or .bfloat16() afterwards"
+        )
+
+
+def refuse_probabilities(outputs: Tensor) -> None:
+    """Refuse outputs (n, K) that are probabilities already: their softmax would be taken once more.
+
+    Raises
+    ------
+    NetworkError : of two or more rows, each is at least 0 and adds up to 1
+    """
+    if (
+        len(outputs) > 1
+        and outputs.shape[1] > 1
+        and (outputs >= 0).all()
+        and ((outputs.sum(1) - 1).abs() < 1e-3).all()
+    ):
+        raise NetworkError(
+            "the network ends in a softmax: it gives probabilities where logits are needed; leave its last "
+            "softmax out (put an nn.Identity in its place)"
+        )
+
+
+@torch.no_grad()
+def check_network(network: nn.Module, images: Tensor, n_classes: int | None = None) -> None:
+    """Refuse, before long work, a network that the method cannot be run with.
+
+    Parameters
+    ----------
+    network : left in eval mode
+    images : (n, C, H, W) float32, n >= 2, some of those it is meant for
+    n_classes : what it must tell apart; None: any number
+
+    Raises
+    ------
+    NetworkError : it fails on the images (with the module where), gives no
+        logits, gives another number of classes, NaN or probabilities, or its answer
+        for an image depends on the others of the batch or on chance
+    """
+    model = as_classifier(network).eval()
+    with running_modules(model) as stack:
+        try:
+            logits = model(images)
+        except NetworkError:
+            raise
+        except Exception as error:
+            where = f" in {called(*_inside(stack[-1]))}" if len(stack) > 1 else ""
+            raise NetworkError(
+                f"the network fails{where} on images of shape {tuple(images.shape[1:])}: {one_line(error)}"
+            ) from error
+    if n_classes is not None and logits.shape[1] != n_classes:
+        raise NetworkError(f"the network tells {logits.shape[1]} classes apart, the data has {n_classes}")
+    if not logits.isfinite().all():
+        raise NetworkError(
+            "the network gives NaN or infinity; look at its weights and at how images are normalised"
+        )
+    refuse_probabilities(logits)
+    one_by_one = torch.cat([model(image) for image in images.split(1)])
+    if (logits - one_by_one).abs().max() > (0.1 if is_half(model) else 0.01) * logits.abs().max():
+        raise NetworkError(
+            "the network's answer for an image depends on the other images of its batch or on chance, in eval "
+            "mode, too: give BatchNorm running statistics, and let dropout follow self.training"
+        )
+
+
+def _inside(entry: tuple[str, nn.Module]) -> tuple[str, nn.Module]:
+    """The entry of a stack, named as the user names it."""
+    name, module = entry
+    return name.removeprefix("network").removeprefix("."), module
+
+
+def one_line(error: BaseException) -> str:
+    """Type and first line of an error."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
