@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lvlmva_lite.models.obstacles import obstacles
-from lvlmva_lite.models.own import OwnNetwork, as_classifier, check_network, is_half, one_line
+from lvlmva_lite.models.own import NetworkError, as_classifier, check_network, is_half, one_line
 from lvlmva_lite.threads import threads
 
 FLOOR = 1e-3
@@ -23,6 +23,13 @@ FLOOR = 1e-3
 Summed are the absolute attributions, and the outputs whose difference is taken.  Measured
 rounding is below 7e-7 of the former and 4e-6 of the latter (MLP, residual networks,
 EfficientNet-Lite0), and with the default tolerance errors up to 1e-5 pass.
+"""
+
+
+CANCELLED = 0.1
+"""The same for integrated gradients, whose steps err in proportion to what was summed, too.
+
+With the default tolerance a thousandth of that passes: a map that is off by so little tells the same.
 """
 
 
@@ -110,12 +117,12 @@ def deeplift_shap(
             total += mean.detach() * (len(chunk) / len(baselines))
         maps.append(total.sum(1))
         errors = question.errors(batch, weight, maps[-1])
-        if errors.max() > tolerance:
+        if (errors > tolerance).any():
             raise CompletenessError(
                 f"DeepLIFT-SHAP misses completeness by {_describe(errors, tolerance, len(maps), batch_size)}: "
                 f"{_reason(question.model, batch)}"
             )
-    return torch.cat(maps) if maps else images.new_zeros(0, *images.shape[2:])
+    return torch.cat(maps)
 
 
 @threads()
@@ -156,7 +163,8 @@ def integrated_gradients(
     batch_size : images attributed at once, at most
     max_rows : rows sent through the network at once, at most, and at least 1;
         images x baselines x steps are cut accordingly
-    tolerance : as for :func:`deeplift_shap`
+    tolerance : as for :func:`deeplift_shap`, but that at least ``CANCELLED`` of what
+        was summed is the scale
     n_steps, max_steps : steps a line, at first and at most
 
     Returns
@@ -166,7 +174,7 @@ def integrated_gradients(
     Raises
     ------
     ValueError : no baseline, or ``max_rows``, ``n_steps`` below 1 or above ``max_steps``
-    NetworkError : the model fails on the baselines, or gives no logits
+    NetworkError : the model fails on the baselines, gives no logits or has no gradient
     CompletenessError : an image misses completeness with ``max_steps`` steps, too
     """
     if not len(baselines):
@@ -186,9 +194,17 @@ def integrated_gradients(
         steps, left = n_steps, torch.arange(len(batch))
         values, errors = batch.new_zeros(len(batch), *batch.shape[2:]), batch.new_zeros(len(batch))
         while True:
-            mean = _mean_over_lines(explainer, batch[left], weight[left], baselines, steps, max_rows)
+            try:
+                mean = _mean_over_lines(explainer, batch[left], weight[left], baselines, steps, max_rows)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise NetworkError(
+                    f"integrated gradients stop in this network ({one_line(error)}); it needs a gradient from the "
+                    "logits to the image: no torch.no_grad, detach or rounding in its forward"
+                ) from error
             values[left] = mean.sum(1)
-            errors[left] = question.errors(batch[left], weight[left], values[left])
+            errors[left] = question.errors(batch[left], weight[left], values[left], CANCELLED)
             left = (errors > tolerance).nonzero()[:, 0]
             if not len(left) or errors.isinf().any() or 2 * steps > max_steps:
                 break
@@ -204,7 +220,7 @@ def integrated_gradients(
                 )
             )
         maps.append(values)
-    return torch.cat(maps) if maps else images.new_zeros(0, *images.shape[2:])
+    return torch.cat(maps)
 
 
 def _mean_over_lines(
@@ -217,7 +233,9 @@ def _mean_over_lines(
 ) -> Tensor:
     """Integrated gradients (n, C, H, W), averaged over the lines from all baselines."""
     total = torch.zeros_like(images)
-    ends = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(baselines)))
+    ends = torch.cartesian_prod(
+        torch.arange(len(images), device=images.device), torch.arange(len(baselines), device=images.device)
+    )
     for lines in ends.split(max(1, max_rows // n_steps)):
         image, baseline = lines.T
         values = explainer.attribute(
@@ -341,13 +359,13 @@ class _Question:
             self.weights -= nn.functional.one_hot(rivals, n_classes)
 
     @torch.no_grad()
-    def errors(self, images: Tensor, weights: Tensor, maps: Tensor) -> Tensor:
+    def errors(self, images: Tensor, weights: Tensor, maps: Tensor, floor: float = FLOOR) -> Tensor:
         """Completeness error (n,) of each map (n, H, W), relative to its scale; NaN becomes infinite."""
         logits = self.model(images)
         expected = ((logits - self.reference) * weights).sum(1)
         magnitudes = ((logits.abs() + self.reference.abs()) * weights.abs()).sum(1)
         summed = maps.abs().sum((1, 2)) + magnitudes
-        scale = torch.maximum(expected.abs(), FLOOR * summed).clamp_min(torch.finfo(expected.dtype).tiny)
+        scale = torch.maximum(expected.abs(), floor * summed).clamp_min(torch.finfo(expected.dtype).tiny)
         # NaN is an error of its own kind, and no comparison finds it.
         return ((maps.sum((1, 2)) - expected).abs() / scale).nan_to_num(math.inf)
 
@@ -361,15 +379,11 @@ def _describe(errors: Tensor, tolerance: float, n_batches: int, batch_size: int)
     )
 
 
-def _reason(model: nn.Module, images: Tensor) -> str:
+def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) -> str:
     """What a network holds that DeepLIFT does not follow, and the mend, in one line."""
-    network = model.network if isinstance(model, OwnNetwork) else model
-    found = obstacles(model, images[:1])
-    found = [line.replace("'network.", "'") for line in found] if network is not model else found
+    found = [line.replace("'network.", "'") for line in obstacles(model, images[:1])]
     if not found:
-        return (
-            "the network holds an operation that DeepLIFT does not follow; explain by integrated gradients"
-        )
+        found = ["it holds an operation without a rule" if error is None else one_line(error)]
     more = f" (and {len(found) - 1} more such places)" if len(found) > 1 else ""
     return f"{found[0]}{more}, or explain by integrated gradients"
 
@@ -383,7 +397,7 @@ def _captums_words(model: nn.Module, images: Tensor) -> Iterator[None]:
         raise
     except (AssertionError, RuntimeError, TypeError) as error:
         raise CompletenessError(
-            f"DeepLIFT-SHAP stops in this network ({one_line(error)}): {_reason(model, images)}"
+            f"DeepLIFT-SHAP stops in this network: {_reason(model, images, error)}"
         ) from error
 
 

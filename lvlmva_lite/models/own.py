@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from lvlmva_lite.models.networks import Classifier
 from lvlmva_lite.models.obstacles import called, running_modules
 
+RESHAPING = (
+    "Alias", "Clone", "Reshape", "Select", "Slice", "Squeeze", "ToCopy", "UnsafeView", "Unsqueeze", "View",
+)  # fmt: skip
+"""What autograd's names of functions that only change shape or type begin with."""
+
 
 class NetworkError(ValueError):
     """A network or its weights cannot be taken; one line says which, and the mend."""
@@ -76,6 +81,20 @@ class OwnNetwork(nn.Module):
 
 
 def _logits(outputs: Any, n_images: int) -> Tensor:
+    outputs = _tensor(outputs)
+    if outputs.shape in ((n_images,), (n_images, 1)):
+        half = outputs.reshape(-1, 1) / 2
+        return torch.cat([-half, half], 1)
+    if outputs.ndim != 2 or len(outputs) != n_images:
+        raise NetworkError(
+            f"the network returns {tuple(outputs.shape)} for {n_images} images; it must return logits "
+            f"({n_images}, classes)"
+        )
+    return outputs
+
+
+def _tensor(outputs: Any) -> Tensor:
+    """The logits as the network gives them."""
     if isinstance(outputs, Mapping):
         if "logits" not in outputs:
             raise NetworkError(
@@ -88,14 +107,6 @@ def _logits(outputs: Any, n_images: int) -> Tensor:
         raise NetworkError(
             f"the network returns a {type(outputs).__name__}; it must return logits (n, classes), or a dict or "
             "an object with 'logits'"
-        )
-    if outputs.shape in ((n_images,), (n_images, 1)):
-        half = outputs.reshape(-1, 1) / 2
-        return torch.cat([-half, half], 1)
-    if outputs.ndim != 2 or len(outputs) != n_images:
-        raise NetworkError(
-            f"the network returns {tuple(outputs.shape)} for {n_images} images; it must return logits "
-            f"({n_images}, classes)"
         )
     return outputs
 
@@ -129,23 +140,34 @@ def check_trainable(network: nn.Module) -> None:
         )
 
 
-def refuse_probabilities(outputs: Tensor) -> None:
-    """Refuse outputs (n, K) that are probabilities already: their softmax would be taken once more.
+def refuse_probabilities(network: nn.Module, images: Tensor) -> None:
+    """Refuse a network that ends in a softmax or sigmoid: theirs would be taken once more.
+
+    Read from what autograd noted last, not from values, so that it holds for one image.
 
     Raises
     ------
-    NetworkError : of two or more rows, each is at least 0 and adds up to 1
+    NetworkError : the last function, but for changes of shape and type, is one of the two
     """
-    if (
-        len(outputs) > 1
-        and outputs.shape[1] > 1
-        and (outputs >= 0).all()
-        and ((outputs.sum(1) - 1).abs() < 1e-3).all()
-    ):
-        raise NetworkError(
-            "the network ends in a softmax: it gives probabilities where logits are needed; leave its last "
-            "softmax out (put an nn.Identity in its place)"
-        )
+    model = as_classifier(network)
+    if isinstance(model, Classifier):
+        return
+    outputs = []
+    handle = model.network.register_forward_hook(lambda _, __, output: outputs.append(_tensor(output)))
+    try:
+        with torch.enable_grad():
+            model(images.detach().requires_grad_())
+    finally:
+        handle.remove()
+    node = outputs[0].grad_fn
+    while node is not None and node.name().startswith(RESHAPING):
+        node = node.next_functions[0][0]
+    for function in ("Softmax", "Sigmoid", "LogSigmoid", "Hardsigmoid"):
+        if node is not None and node.name().startswith(f"{function}Backward"):
+            raise NetworkError(
+                f"the network ends in a {function.lower()}, and logits are needed; leave its last {function.lower()} "
+                "out (an nn.Identity in its place)"
+            )
 
 
 @torch.no_grad()
@@ -181,7 +203,7 @@ def check_network(network: nn.Module, images: Tensor, n_classes: int | None = No
         raise NetworkError(
             "the network gives NaN or infinity; look at its weights and at how images are normalised"
         )
-    refuse_probabilities(logits)
+    refuse_probabilities(model, images[:1])
     one_by_one = torch.cat([model(image) for image in images.split(1)])
     if (logits - one_by_one).abs().max() > (0.1 if is_half(model) else 0.01) * logits.abs().max():
         raise NetworkError(

@@ -105,21 +105,17 @@ def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = Non
 
     Returns
     -------
-    Tensor, (n, n_classes), float32; of one logit z, (1 - sigmoid(z), sigmoid(z))
+    Tensor, (n, n_classes), float32; of one logit z (1 - sigmoid(z), sigmoid(z))
 
     Raises
     ------
-    NetworkError : the model gives no logits (see ``models.OwnNetwork``), or probabilities
+    NetworkError : the model gives no logits, see ``models.OwnNetwork``
     """
     model = as_classifier(model).eval()
     if batch_size is None:
         batch_size = max(1, 4096 * 28 * 28 // images[0].numel())
-    probabilities = []
-    for batch in images.split(batch_size):
-        logits = model(batch)
-        refuse_probabilities(logits)
-        probabilities.append(logits.softmax(1))
-    return torch.cat(probabilities)
+    refuse_probabilities(model, images[:1])
+    return torch.cat([model(batch).softmax(1) for batch in images.split(batch_size)])
 
 
 def predict(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
