@@ -90,7 +90,9 @@ class Tuple(Dict):
         return tuple(super().forward(images).values())
 
 
-def chain(activation: nn.Module, *tail: nn.Module, pool: nn.Module | None = None, n_outputs: int = N_CLASSES) -> nn.Module:
+def chain(
+    activation: nn.Module, *tail: nn.Module, pool: nn.Module | None = None, n_outputs: int = N_CLASSES
+) -> nn.Module:
     """A convolution, BatchNorm, the activation, a pooling, a linear head."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
@@ -110,12 +112,20 @@ def frozen_but_head() -> nn.Module:
 
 
 def torchvision(name: str, **options: object) -> Callable[[], nn.Module]:
-    return lambda: import_torchvision().models.get_model(name, weights=None, num_classes=N_CLASSES, **options)
+    return lambda: import_torchvision().models.get_model(
+        name, weights=None, num_classes=N_CLASSES, **options
+    )
 
 
 def small_vit() -> nn.Module:
     return import_torchvision().models.VisionTransformer(
-        image_size=64, patch_size=16, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64, num_classes=N_CLASSES
+        image_size=64,
+        patch_size=16,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=32,
+        mlp_dim=64,
+        num_classes=N_CLASSES,
     )
 
 
@@ -235,6 +245,10 @@ if __name__ == "__main__":
     for name, build in NETWORKS.items():
         if not only or any(o in name for o in only):
             t = time.time()
-            try: print(name, row(build), round(time.time() - t, 1), flush=True)
+            try:
+                print(name, row(build), round(time.time() - t, 1), flush=True)
             except Exception as e:
-                import traceback; print(name, "FAILED"); traceback.print_exc()
+                import traceback
+
+                print(name, "FAILED")
+                traceback.print_exc()
