@@ -198,7 +198,7 @@ def aligned(network, n_classes=3):
 def test_a_frozen_network_is_refused_and_one_frozen_in_part_is_aligned():
     network = chain().requires_grad_(False)
     for call in (aligned, lambda model: fit(model, images(), torch.arange(6) % 3, epochs=1)):
-        with pytest.raises(NetworkError, match="every weight .* is frozen .* network.requires_grad_"):
+        with pytest.raises(NetworkError, match=r"every weight .* is frozen .* network.requires_grad_"):
             call(network)
     network[3].requires_grad_()
     before = copy.deepcopy(network.state_dict())
@@ -462,14 +462,14 @@ def test_torchvision_by_name_and_grey_images_for_it():
     model = load_model("torchvision:squeezenet1_1", n_classes=4, in_channels=1)
     grey = torch.rand(2, 1, 64, 64)
     torch.testing.assert_close(model(grey), model.network(grey.expand(-1, 3, -1, -1)))
-    with pytest.raises(NetworkError, match="torchvision has no classifier 'resnet19'; it has .*resnet18, "):
+    with pytest.raises(NetworkError, match=r"torchvision has no classifier 'resnet19'; it has .*resnet18, "):
         load_model("torchvision:resnet19", n_classes=2)
 
 
 @pytest.mark.filterwarnings("ignore:.*starts from random weights")
 def test_timm_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(NetworkError, match="timm:tiny needs timm: pip install timm"):
+    with pytest.raises(NetworkError, match=r"timm:tiny needs timm: pip install 'lvlmva-lite\[timm\]'"):
         load_model("timm:tiny", n_classes=2)
 
     def create_model(name, pretrained, num_classes, in_chans):

@@ -109,7 +109,7 @@ def _from_timm(name: str, n_classes: int, in_channels: int) -> nn.Module:
     try:
         timm = importlib.import_module("timm")
     except ImportError as error:
-        raise NetworkError(f"timm:{name} needs timm: pip install timm") from error
+        raise NetworkError(f"timm:{name} needs timm: pip install 'lvlmva-lite[timm]'") from error
     try:
         return timm.create_model(name, pretrained=False, num_classes=n_classes, in_chans=in_channels)
     except Exception as error:
