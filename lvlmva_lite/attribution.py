@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lvlmva_lite.models.obstacles import obstacles
-from lvlmva_lite.models.own import NetworkError, as_classifier, check_network, is_half, one_line
+from lvlmva_lite.models.own import (
+    NetworkError,
+    as_classifier,
+    as_the_user_names,
+    check_network,
+    is_half,
+    one_line,
+)
 from lvlmva_lite.threads import threads
 
 FLOOR = 1e-3
@@ -184,6 +191,7 @@ def integrated_gradients(
     if not 1 <= n_steps <= max_steps:
         raise ValueError(f"n_steps must lie between 1 and max_steps = {max_steps}, got {n_steps}")
     question = _Question(model, targets, baselines, rivals, max_rows)
+    batch_size = min(batch_size, max_rows)
     explainer = IntegratedGradients(_Combination(question.model))
     explainer.gradient_func = lambda forward_fn, inputs, target_ind, additional_forward_args: (
         _gradients_of_all(lambda: forward_fn(*inputs, *additional_forward_args)[:, 0], inputs)
@@ -381,7 +389,7 @@ def _describe(errors: Tensor, tolerance: float, n_batches: int, batch_size: int)
 
 def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) -> str:
     """What a network holds that DeepLIFT does not follow, and the mend, in one line."""
-    found = [line.replace("'network.", "'") for line in obstacles(model, images[:1])]
+    found = [as_the_user_names(line) for line in obstacles(model, images[:1])]
     if not found:
         found = ["it holds an operation without a rule" if error is None else one_line(error)]
     more = f" (and {len(found) - 1} more such places)" if len(found) > 1 else ""

@@ -320,6 +320,23 @@ def test_integrated_gradients_take_more_steps_where_few_miss_completeness():
     ).all()
 
 
+class Counting(nn.Sequential):
+    """Notes how many rows it gets at once."""
+
+    def forward(self, images):
+        self.rows.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("max_rows", [2, 7, 30])
+def test_integrated_gradients_send_no_more_rows_than_allowed(max_rows):
+    model = Counting(nn.Flatten(), nn.Linear(9, 20), nn.GELU(), nn.Linear(20, 3))
+    model.rows = []
+    images, targets, baselines = noise(9)
+    integrated_gradients(model, images, targets, baselines, max_rows=max_rows, n_steps=16)
+    assert 0 < max(model.rows) <= max_rows
+
+
 class Step(nn.Module):
     """Jumps, so that no gradient tells of the change."""
 

@@ -462,7 +462,9 @@ def test_torchvision_by_name_and_grey_images_for_it():
     model = load_model("torchvision:squeezenet1_1", n_classes=4, in_channels=1)
     grey = torch.rand(2, 1, 64, 64)
     torch.testing.assert_close(model(grey), model.network(grey.expand(-1, 3, -1, -1)))
-    with pytest.raises(NetworkError, match=r"torchvision has no classifier 'resnet19'; it has .*resnet18, "):
+    with pytest.raises(
+        NetworkError, match=r"torchvision has no classifier 'resnet19'; did you mean .*resnet18"
+    ):
         load_model("torchvision:resnet19", n_classes=2)
 
 

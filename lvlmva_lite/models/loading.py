@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -99,7 +100,9 @@ def _from_torchvision(name: str, n_classes: int) -> nn.Module:
         raise NetworkError(f"torchvision:{name} needs torchvision: pip install torchvision") from error
     names = models.list_models(module=models)
     if name not in names:
-        raise NetworkError(f"torchvision has no classifier {name!r}; it has {', '.join(names)}")
+        near = difflib.get_close_matches(name, names)
+        mend = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models()"
+        raise NetworkError(f"torchvision has no classifier {name!r}; {mend}")
     # Two of them ask, by a warning, that nobody rely on their initial weights.
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return models.get_model(name, weights=None, num_classes=n_classes, **options)

@@ -62,11 +62,10 @@ class OwnNetwork(nn.Module):
             if name == "std" and not (values > 0).all():
                 raise NetworkError(f"std must be above 0 in each channel, got {values.flatten().tolist()}")
             self.register_buffer(name, values, persistent=False)
-        compiled = any(
+        self.compiled = any(
             hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
             for module in network.modules()
         )
-        self._eager = (lambda: torch.compiler.set_stance("force_eager")) if compiled else nullcontext
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = images.expand(-1, 3, -1, -1) if self.repeat_grey and images.shape[1] == 1 else images
@@ -75,7 +74,7 @@ class OwnNetwork(nn.Module):
             inputs = inputs.to(weight.device, weight.dtype)
         if self.normalises:
             inputs = (inputs - self.mean.to(inputs)) / self.std.to(inputs)
-        with self._eager():
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             outputs = self.network(inputs)
         return _logits(outputs, len(images)).to(images.device, images.dtype)
 
@@ -193,7 +192,7 @@ def check_network(network: nn.Module, images: Tensor, n_classes: int | None = No
         except NetworkError:
             raise
         except Exception as error:
-            where = f" in {called(*_inside(stack[-1]))}" if len(stack) > 1 else ""
+            where = f" in {as_the_user_names(called(*stack[-1]))}" if len(stack) > 1 else ""
             raise NetworkError(
                 f"the network fails{where} on images of shape {tuple(images.shape[1:])}: {one_line(error)}"
             ) from error
@@ -212,10 +211,10 @@ def check_network(network: nn.Module, images: Tensor, n_classes: int | None = No
         )
 
 
-def _inside(entry: tuple[str, nn.Module]) -> tuple[str, nn.Module]:
-    """The entry of a stack, named as the user names it."""
-    name, module = entry
-    return name.removeprefix("network").removeprefix("."), module
+def as_the_user_names(line: str) -> str:
+    """A message without the names that :class:`OwnNetwork` and ``torch.compile`` put before those of the user."""
+    line = line.replace("'network._orig_mod", "'network")
+    return line.replace("'network' (", "the network (").replace("'network.", "'")
 
 
 def one_line(error: BaseException) -> str:
