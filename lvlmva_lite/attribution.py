@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from captum.attr import DeepLiftShap, IntegratedGradients
+from captum.attr import DeepLiftShap
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -150,9 +151,10 @@ def integrated_gradients(
     """Integrated gradients of the logits, averaged over baselines and summed over channels.
 
     The gradient is integrated along the straight line from a baseline to the
-    image, by captum's ``IntegratedGradients`` (Sundararajan, Taly and Yan,
-    ICML 2017): it follows every network that has a gradient, whatever its
-    parts.  The mean over baselines, not the mean image as the one baseline,
+    image (Sundararajan, Taly and Yan, ICML 2017): that follows every network
+    that has a gradient, whatever its parts.  For each line the values are
+    those of ``captum.attr.IntegratedGradients``, which has no bound on its
+    rows at once over many baselines and reckons its steps anew at each call.  The mean over baselines, not the mean image as the one baseline,
     for three reasons: it answers DeepLIFT-SHAP's question (the values add up
     to the logit minus the *mean logit of the baselines*; where no two inputs
     meet in a unit both give the Shapley values); the mean image is like no
@@ -192,10 +194,6 @@ def integrated_gradients(
         raise ValueError(f"n_steps must lie between 1 and max_steps = {max_steps}, got {n_steps}")
     question = _Question(model, targets, baselines, rivals, max_rows)
     batch_size = min(batch_size, max_rows)
-    explainer = IntegratedGradients(_Combination(question.model))
-    explainer.gradient_func = lambda forward_fn, inputs, target_ind, additional_forward_args: (
-        _gradients_of_all(lambda: forward_fn(*inputs, *additional_forward_args)[:, 0], inputs)
-    )
     maps = []
     batches = list(zip(images.split(batch_size), question.weights.split(batch_size), strict=True))
     for batch, weight in tqdm(batches, desc="explaining", unit="batch", disable=not progress):
@@ -203,7 +201,9 @@ def integrated_gradients(
         values, errors = batch.new_zeros(len(batch), *batch.shape[2:]), batch.new_zeros(len(batch))
         while True:
             try:
-                mean = _mean_over_lines(explainer, batch[left], weight[left], baselines, steps, max_rows)
+                mean = _mean_over_lines(
+                    question.model, batch[left], weight[left], baselines, steps, max_rows
+                )
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -224,7 +224,7 @@ def integrated_gradients(
                 + (
                     "the network gives NaN or infinity"
                     if errors.isinf().any()
-                    else "its output jumps or is steep; allow more max_steps, or a greater tolerance"
+                    else "its output jumps or is steep; allow more steps (max_steps) or a greater tolerance"
                 )
             )
         maps.append(values)
@@ -232,30 +232,23 @@ def integrated_gradients(
 
 
 def _mean_over_lines(
-    explainer: IntegratedGradients,
-    images: Tensor,
-    weights: Tensor,
-    baselines: Tensor,
-    n_steps: int,
-    max_rows: int,
+    model: nn.Module, images: Tensor, weights: Tensor, baselines: Tensor, n_steps: int, max_rows: int
 ) -> Tensor:
     """Integrated gradients (n, C, H, W), averaged over the lines from all baselines."""
-    total = torch.zeros_like(images)
-    ends = torch.cartesian_prod(
-        torch.arange(len(images), device=images.device), torch.arange(len(baselines), device=images.device)
+    combination, total = _Combination(model), torch.zeros_like(images)
+    nodes, shares = (torch.from_numpy(values) / 2 for values in leggauss(n_steps))
+    alphas, shares = (values.to(images).view(-1, 1, 1, 1) for values in (nodes + 0.5, shares))
+    points = torch.cartesian_prod(
+        *(torch.arange(len(x), device=images.device) for x in (images, baselines, alphas))
     )
-    for lines in ends.split(max(1, max_rows // n_steps)):
-        image, baseline = lines.T
-        values = explainer.attribute(
-            images[image],
-            baselines[baseline],
-            target=0,
-            additional_forward_args=(weights[image],),
-            n_steps=n_steps,
-            # Steps of a single line are cut, too.
-            internal_batch_size=None if n_steps <= max_rows else max_rows,
+    for rows in points.view(-1, 3).split(max_rows):
+        image, baseline, step = rows.T
+        change = images[image] - baselines[baseline]
+        between = (baselines[baseline] + alphas[step] * change).detach().requires_grad_()
+        (gradients,) = _gradients_of_all(
+            lambda x=between, i=image: combination(x, weights[i])[:, 0], (between,)
         )
-        total.index_add_(0, image, values.detach().to(total))
+        total.index_add_(0, image, shares[step] * gradients * change)
     return total / len(baselines)
 
 
@@ -392,7 +385,8 @@ def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) ->
     found = [as_the_user_names(line) for line in obstacles(model, images[:1])]
     if not found:
         found = ["it holds an operation without a rule" if error is None else one_line(error)]
-    more = f" (and {len(found) - 1} more such places)" if len(found) > 1 else ""
+    others = len(found) - 1
+    more = f" (and {others} more such place{'s' * (others > 1)})" if others else ""
     return f"{found[0]}{more}, or explain by integrated gradients"
 
 

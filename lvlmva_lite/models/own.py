@@ -86,8 +86,8 @@ def _logits(outputs: Any, n_images: int) -> Tensor:
         return torch.cat([-half, half], 1)
     if outputs.ndim != 2 or len(outputs) != n_images:
         raise NetworkError(
-            f"the network returns {tuple(outputs.shape)} for {n_images} images; it must return logits "
-            f"({n_images}, classes)"
+            f"the network returns {tuple(outputs.shape)} for {n_images} image(s); it must return logits "
+            "(n, classes)"
         )
     return outputs
 
