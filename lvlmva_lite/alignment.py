@@ -8,13 +8,16 @@ the summed log-probabilities inside a mask.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from lvlmva_lite.models.own import as_classifier, check_trainable
+from lvlmva_lite.models.networks import Classifier
+from lvlmva_lite.models.own import NetworkError, as_classifier, check_trainable, one_line
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
 
@@ -79,6 +82,24 @@ def _masks_like(images: Tensor, masks: Tensor, reduction: str) -> Tensor:
     return masks.unsqueeze(1)
 
 
+class _Hardsigmoid(TorchFunctionMode):
+    """``hardsigmoid`` as relu6(x + 3) / 6, for PyTorch's own has no second derivative."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.hardsigmoid:
+            return nn.functional.relu6(args[0] + 3) / 6
+        return func(*args, **(kwargs or {}))
+
+
+def _twice_differentiable(model: nn.Module, images: Tensor) -> Tensor:
+    """The logits, by functions that have a second derivative where PyTorch offers several."""
+    model = as_classifier(model)
+    if isinstance(model, Classifier):
+        return model(images)
+    with sdpa_kernel(SDPBackend.MATH), _Hardsigmoid():
+        return model(images)
+
+
 @threads()
 def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
     """sum_n sum_i (A_ni d/dx_ni sum_k log yhat_nk)^2, differentiable in the weights.
@@ -111,9 +132,7 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    # Of the implementations of attention, this one alone has a second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
-        log_probabilities = as_classifier(model)(images).log_softmax(1)
+    log_probabilities = _twice_differentiable(model, images).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
     total = (masks * gradient).square().sum()
     return total if reduction == "sum" else total / masks.numel()
@@ -154,8 +173,7 @@ def jacobian_penalty(
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH):
-        logits = as_classifier(model)(images)
+    logits = _twice_differentiable(model, images)
     logits = logits - logits.mean(1, keepdim=True)
     if generator is None:
         outputs = [logit.sum() for logit in logits.T]
@@ -226,7 +244,8 @@ def align(
         alignment set, ``align_fraction`` not strictly between 0 and 1 or leaving a batch
         without a plain or without an alignment sample, or
         "initial" with masks under which ``model`` has no gradient at all; a
-        NetworkError: each weight is frozen, or one is of half precision
+        NetworkError: each weight is frozen, one is of half precision, or a function has no
+        second derivative
     """
     if penalty_weight < 0:
         raise ValueError(f"penalty_weight (lambda) must not be negative, got {penalty_weight}")
@@ -275,7 +294,15 @@ def align(
             if not empty:
                 penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
             optimizer.zero_grad()
-            (cross_entropy + penalty_weight * penalty).backward()
+            try:
+                (cross_entropy + penalty_weight * penalty).backward()
+            except RuntimeError as error:
+                if "is not implemented" not in str(error):
+                    raise
+                raise NetworkError(
+                    f"the penalty needs a second derivative that PyTorch lacks ({one_line(error)}); put another "
+                    "function in the place of the one named"
+                ) from error
             optimizer.step()
             if decay:
                 schedule.step()

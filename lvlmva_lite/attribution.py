@@ -235,13 +235,14 @@ def _mean_over_lines(
     model: nn.Module, images: Tensor, weights: Tensor, baselines: Tensor, n_steps: int, max_rows: int
 ) -> Tensor:
     """Integrated gradients (n, C, H, W), averaged over the lines from all baselines."""
+    images, baselines = images.detach(), baselines.detach()
     combination, total = _Combination(model), torch.zeros_like(images)
     nodes, shares = (torch.from_numpy(values) / 2 for values in leggauss(n_steps))
     alphas, shares = (values.to(images).view(-1, 1, 1, 1) for values in (nodes + 0.5, shares))
     points = torch.cartesian_prod(
         *(torch.arange(len(x), device=images.device) for x in (images, baselines, alphas))
     )
-    for rows in points.view(-1, 3).split(max_rows):
+    for rows in points.split(max_rows):
         image, baseline, step = rows.T
         change = images[image] - baselines[baseline]
         between = (baselines[baseline] + alphas[step] * change).detach().requires_grad_()

@@ -239,6 +239,34 @@ def test_attention_has_the_second_derivative_that_the_penalty_needs():
     assert weight.grad[1, 2].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5)
 
 
+def test_hardsigmoid_has_a_second_derivative_and_other_functions_without_are_named():
+    masks = torch.ones(6, 2, 2, dtype=torch.bool)
+
+    class ByHand(nn.Module):
+        def forward(self, x):
+            return (x + 3).clamp(0, 6) / 6
+
+    gradients = []
+    for gate in (nn.Hardsigmoid(), ByHand()):
+        network = chain(4, gate, nn.Linear(4, 3))
+        nn.init.ones_(network[-1].weight[:1])
+        rrr_penalty(network, images(), masks).backward()
+        gradients.append(network[1].weight.grad)
+    torch.testing.assert_close(*gradients)
+
+    class Warped(nn.Module):
+        def forward(self, x):
+            grid = nn.functional.affine_grid(
+                0.9 * torch.eye(2, 3).expand(len(x), 2, 3), x.shape, align_corners=False
+            )
+            return nn.functional.grid_sample(x, grid, align_corners=False)
+
+    with pytest.raises(
+        NetworkError, match=r"a second derivative that PyTorch lacks \(.*grid_sampler_2d_backward"
+    ):
+        aligned(nn.Sequential(Warped(), chain()))
+
+
 def test_a_compiled_network_is_explained_and_aligned_uncompiled():
     compiled = torch.compile(chain(), backend="aot_eager")
     with torch.no_grad():

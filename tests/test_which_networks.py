@@ -22,7 +22,7 @@ def check(names):
     found = rows(names)
     assert which_networks.differs(which_networks.PAGE.read_text(), which_networks.lines(found)) == []
     for row in found.values():
-        assert row.explained == "refused" or row.error < 2e-2
+        assert row.explained == "refused" or row.error < 1e-2
 
 
 @pytest.mark.parametrize("name", QUICK[::4])
