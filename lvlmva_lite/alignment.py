@@ -16,8 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from lvlmva_lite.models.networks import Classifier
-from lvlmva_lite.models.own import NetworkError, as_classifier, check_trainable, one_line
+from lvlmva_lite.models.own import NetworkError, OwnNetwork, as_classifier, check_trainable, one_line
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
 
@@ -94,7 +93,7 @@ class _Hardsigmoid(TorchFunctionMode):
 def _twice_differentiable(model: nn.Module, images: Tensor) -> Tensor:
     """The logits, by functions that have a second derivative where PyTorch offers several."""
     model = as_classifier(model)
-    if isinstance(model, Classifier):
+    if not isinstance(model, OwnNetwork):
         return model(images)
     with sdpa_kernel(SDPBackend.MATH), _Hardsigmoid():
         return model(images)

@@ -110,9 +110,13 @@ def _tensor(outputs: Any) -> Tensor:
     return outputs
 
 
-def as_classifier(network: nn.Module) -> Classifier | OwnNetwork:
-    """``network`` as the package takes networks: itself where it is one of them, else in an :class:`OwnNetwork`."""
-    return network if isinstance(network, (Classifier, OwnNetwork)) else OwnNetwork(network)
+def as_classifier(network: nn.Module) -> nn.Module:
+    """``network`` as the package takes networks: in an :class:`OwnNetwork`, if it is a module of the user's.
+
+    A :class:`Classifier` and a plain function of images are as they should be.
+    """
+    ours = isinstance(network, (Classifier, OwnNetwork))
+    return OwnNetwork(network) if isinstance(network, nn.Module) and not ours else network
 
 
 def is_half(network: nn.Module) -> bool:
