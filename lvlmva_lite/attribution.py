@@ -35,9 +35,10 @@ EfficientNet-Lite0), and with the default tolerance errors up to 1e-5 pass.
 
 
 CANCELLED = 0.1
-"""The same for integrated gradients, whose steps err in proportion to what was summed, too.
+"""Share of the absolute attributions that is scale enough for integrated gradients.
 
-With the default tolerance a thousandth of that passes: a map that is off by so little tells the same.
+Their steps err in proportion to that sum.  With the default tolerance a thousandth of it passes:
+a map that is off by so little tells the same.
 """
 
 
@@ -172,8 +173,8 @@ def integrated_gradients(
     batch_size : images attributed at once, at most
     max_rows : rows sent through the network at once, at most, and at least 1;
         images x baselines x steps are cut accordingly
-    tolerance : as for :func:`deeplift_shap`, but that at least ``CANCELLED`` of what
-        was summed is the scale
+    tolerance : as for :func:`deeplift_shap`, but that at least ``CANCELLED`` of the
+        sum of absolute values is the scale
     n_steps, max_steps : steps a line, at first and at most
 
     Returns
@@ -361,13 +362,15 @@ class _Question:
             self.weights -= nn.functional.one_hot(rivals, n_classes)
 
     @torch.no_grad()
-    def errors(self, images: Tensor, weights: Tensor, maps: Tensor, floor: float = FLOOR) -> Tensor:
+    def errors(self, images: Tensor, weights: Tensor, maps: Tensor, cancelled: float = 0.0) -> Tensor:
         """Completeness error (n,) of each map (n, H, W), relative to its scale; NaN becomes infinite."""
         logits = self.model(images)
         expected = ((logits - self.reference) * weights).sum(1)
         magnitudes = ((logits.abs() + self.reference.abs()) * weights.abs()).sum(1)
-        summed = maps.abs().sum((1, 2)) + magnitudes
-        scale = torch.maximum(expected.abs(), floor * summed).clamp_min(torch.finfo(expected.dtype).tiny)
+        values = maps.abs().sum((1, 2))
+        summed = values + magnitudes
+        scale = torch.maximum(expected.abs(), FLOOR * summed).clamp_min(torch.finfo(expected.dtype).tiny)
+        scale = torch.maximum(scale, cancelled * values)
         # NaN is an error of its own kind, and no comparison finds it.
         return ((maps.sum((1, 2)) - expected).abs() / scale).nan_to_num(math.inf)
 

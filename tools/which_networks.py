@@ -198,7 +198,11 @@ def smooth(n: int) -> Tensor:
 def unsettle(network: nn.Module) -> nn.Module:
     """BatchNorm statistics and heads as after training; the initial ones are too kind to be a test."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
+        if (
+            isinstance(module, nn.BatchNorm2d)
+            and module.track_running_stats
+            and module.momentum is not None
+        ):
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
         # torchvision's vision transformers start from a head of zeros, and thus explain nothing.
