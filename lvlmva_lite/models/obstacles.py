@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
-from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-
-# The softmax's rule does not add up: it subtracts a mean over the whole batch.
-FOLLOWED = frozenset(SUPPORTED_NON_LINEAR) - {nn.Softmax}
-"""Types of modules whose rule captum's DeepLIFT applies, as the installed captum knows them."""
 
 MODULES = {
     "elu": "nn.ELU",
@@ -33,6 +29,16 @@ BENDING = MODULES.keys() | {
     "softmax",
 }  # fmt: skip
 """Functions that are not linear in their input, of those that networks use."""
+
+
+@cache
+def followed() -> frozenset[type[nn.Module]]:
+    """Types of modules whose rule captum's DeepLIFT applies, as the installed captum knows them."""
+    # Not above: it brings matplotlib along.
+    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+
+    # The softmax's rule does not add up: it subtracts a mean over the whole batch.
+    return frozenset(SUPPORTED_NON_LINEAR) - {nn.Softmax}
 
 
 @contextmanager
@@ -85,7 +91,7 @@ def obstacles(network: nn.Module, images: Tensor) -> list[str]:
     outputs: list[tuple[Tensor, str]] = []
     handles = []
     for name, module in network.named_modules():
-        if type(module) not in FOLLOWED:
+        if type(module) not in followed():
             continue
 
         def before(module: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
@@ -134,7 +140,7 @@ class _Watch(TorchDispatchMode):
         if operator.startswith("scaled_dot_product"):
             function = "scaled_dot_product"
         name, module = self.stack[-1] if self.stack else ("", nn.Identity())
-        if function and type(module) not in FOLLOWED:
+        if function and type(module) not in followed():
             leaf = type(module).__module__.startswith("torch.nn") and not list(module.children())
             if leaf:
                 self.found.append(f"DeepLIFT has no rule for {called(name, module)}")
