@@ -8,11 +8,15 @@ the summed log-probabilities inside a mask.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
+from lvlmva_lite.models.own import NetworkError, OwnNetwork, as_classifier, check_trainable, one_line
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
 
@@ -77,6 +81,24 @@ def _masks_like(images: Tensor, masks: Tensor, reduction: str) -> Tensor:
     return masks.unsqueeze(1)
 
 
+class _Hardsigmoid(TorchFunctionMode):
+    """``hardsigmoid`` as relu6(x + 3) / 6, for PyTorch's own has no second derivative."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.hardsigmoid:
+            return nn.functional.relu6(args[0] + 3) / 6
+        return func(*args, **(kwargs or {}))
+
+
+def _twice_differentiable(model: nn.Module, images: Tensor) -> Tensor:
+    """The logits, by functions that have a second derivative where PyTorch offers several."""
+    model = as_classifier(model)
+    if not isinstance(model, OwnNetwork):
+        return model(images)
+    with sdpa_kernel(SDPBackend.MATH), _Hardsigmoid():
+        return model(images)
+
+
 @threads()
 def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
     """sum_n sum_i (A_ni d/dx_ni sum_k log yhat_nk)^2, differentiable in the weights.
@@ -109,7 +131,7 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    log_probabilities = model(images).log_softmax(1)
+    log_probabilities = _twice_differentiable(model, images).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
     total = (masks * gradient).square().sum()
     return total if reduction == "sum" else total / masks.numel()
@@ -150,7 +172,7 @@ def jacobian_penalty(
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    logits = model(images)
+    logits = _twice_differentiable(model, images)
     logits = logits - logits.mean(1, keepdim=True)
     if generator is None:
         outputs = [logit.sum() for logit in logits.T]
@@ -220,7 +242,9 @@ def align(
     ValueError : negative ``penalty_weight``, unknown ``penalty_scale``, empty
         alignment set, ``align_fraction`` not strictly between 0 and 1 or leaving a batch
         without a plain or without an alignment sample, or
-        "initial" with masks under which ``model`` has no gradient at all
+        "initial" with masks under which ``model`` has no gradient at all; a
+        NetworkError: each weight is frozen, one is of half precision, or a function has no
+        second derivative
     """
     if penalty_weight < 0:
         raise ValueError(f"penalty_weight (lambda) must not be negative, got {penalty_weight}")
@@ -236,6 +260,8 @@ def align(
             f"align_fraction {align_fraction} of batch_size {batch_size} leaves no "
             f"{'plain' if n_align else 'alignment'} sample in a batch; change one of the two"
         )
+    model = as_classifier(model)
+    check_trainable(model)
     generator = stream(random_state, "alignment batches")
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     n_steps = epochs * math.ceil(len(images) / (batch_size - n_align))
@@ -267,7 +293,15 @@ def align(
             if not empty:
                 penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
             optimizer.zero_grad()
-            (cross_entropy + penalty_weight * penalty).backward()
+            try:
+                (cross_entropy + penalty_weight * penalty).backward()
+            except RuntimeError as error:
+                if "is not implemented" not in str(error):
+                    raise
+                raise NetworkError(
+                    f"the penalty needs a second derivative that PyTorch lacks ({one_line(error)}); put another "
+                    "function in the place of the one named"
+                ) from error
             optimizer.step()
             if decay:
                 schedule.step()

@@ -1,16 +1,28 @@
-"""Step 2: DeepLIFT-SHAP attributions, one value per pixel."""
+"""Step 2: attributions, one value per pixel, by DeepLIFT-SHAP or integrated gradients."""
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from captum.attr import DeepLiftShap
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lvlmva_lite.models.obstacles import obstacles
+from lvlmva_lite.models.own import (
+    NetworkError,
+    as_classifier,
+    as_the_user_names,
+    check_network,
+    is_half,
+    one_line,
+)
 from lvlmva_lite.threads import threads
 
 FLOOR = 1e-3
@@ -22,8 +34,16 @@ EfficientNet-Lite0), and with the default tolerance errors up to 1e-5 pass.
 """
 
 
+CANCELLED = 0.1
+"""Share of the absolute attributions that is scale enough for integrated gradients.
+
+Their steps err in proportion to that sum.  With the default tolerance a thousandth of it passes:
+a map that is off by so little tells the same.
+"""
+
+
 class CompletenessError(RuntimeError):
-    """The attributions do not add up to the difference of the outputs."""
+    """The explainer does not follow the network: its values do not add up to the difference of the outputs."""
 
 
 @threads()
@@ -49,7 +69,9 @@ def deeplift_shap(
 
     Parameters
     ----------
-    model : maps (n, C, H, W) to logits; each ReLU must be a module of its own
+    model : maps (n, C, H, W) to logits, or what :class:`models.OwnNetwork`
+        makes logits of; each ReLU must be a module of its own.  Left in eval
+        mode.  Of a network of half precision a copy in float32 is explained
     images : (n, C, H, W) float32
     targets : (n,) int64, the class of interest
     baselines : (b, C, H, W) float32, b >= 2, the reference samples
@@ -76,53 +98,313 @@ def deeplift_shap(
     Raises
     ------
     ValueError : fewer than two baselines, or ``max_rows`` below 6
+    NetworkError : the model fails on the baselines, or gives no logits
     CompletenessError : the model contains an operation that captum's DeepLIFT
-        does not follow (F.relu, GELU, a ReLU beside a max-pooling, ...)
+        does not follow (F.relu, GELU, a ReLU beside a max-pooling, ...); says
+        where, as far as it can be seen.  Raised at the first batch
     """
     if len(baselines) < 2:
         raise ValueError(f"baselines must hold at least 2 images, got {len(baselines)}")
     if max_rows < 6:
         raise ValueError(f"max_rows must be at least 6, got {max_rows}")
-    model.eval()
+    question = _Question(model, targets, baselines, rivals, max_rows)
     # Chunks of nearly equal size, none of a single baseline, which captum refuses.
     n_chunks = min(math.ceil(len(baselines) / (max_rows // 2)), len(baselines) // 2)
     chunks = baselines.tensor_split(n_chunks)
     batch_size = min(batch_size, max(1, max_rows // (2 * len(chunks[0]))))
-    explainer = DeepLiftShap(_Combination(model))
+    explainer = DeepLiftShap(_Combination(question.model))
     explainer.gradient_func = _gradients_of_all
-    with torch.no_grad():
-        reference = torch.cat([model(rows) for rows in baselines.split(max_rows)]).mean(0)
-    weights = nn.functional.one_hot(targets, len(reference)).to(reference)
-    if rivals is not None:
-        weights -= nn.functional.one_hot(rivals, len(reference))
-    maps, differences, magnitudes = [], [], []
-    batches = list(zip(images.split(batch_size), weights.split(batch_size), strict=True))
+    maps = []
+    batches = list(zip(images.split(batch_size), question.weights.split(batch_size), strict=True))
     for batch, weight in tqdm(batches, desc="explaining", unit="batch", disable=not progress):
         total = torch.zeros_like(batch)
         for chunk in chunks:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _captums_words(question.model, batch):
                 # captum announces its hooks at every call.
                 warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
                 mean = explainer.attribute(batch, chunk, target=0, additional_forward_args=(weight,))
             total += mean.detach() * (len(chunk) / len(baselines))
         maps.append(total.sum(1))
-        with torch.no_grad():
-            logits = model(batch)
-            differences.append(((logits - reference) * weight).sum(1))
-            magnitudes.append(((logits.abs() + reference.abs()) * weight.abs()).sum(1))
-    attributions, expected = torch.cat(maps), torch.cat(differences)
-    # NaN is an error of its own kind, and no comparison finds it.
-    summed = attributions.abs().sum((1, 2)) + torch.cat(magnitudes)
-    scale = torch.maximum(expected.abs(), FLOOR * summed).clamp_min(torch.finfo(expected.dtype).tiny)
-    errors = ((attributions.sum((1, 2)) - expected).abs() / scale).nan_to_num(math.inf)
-    if len(errors) and errors.max() > tolerance:
-        worst = int(errors.argmax())
-        raise CompletenessError(
-            f"DeepLIFT-SHAP misses completeness by {errors[worst]:.2g} of the output difference of image "
-            f"{worst}, and by more than {tolerance:g} in {int((errors > tolerance).sum())} of {len(errors)}: give every ReLU its own nn.ReLU module and see "
-            "captum's list of supported modules"
+        errors = question.errors(batch, weight, maps[-1])
+        if (errors > tolerance).any():
+            raise CompletenessError(
+                f"DeepLIFT-SHAP misses completeness by {_describe(errors, tolerance, len(maps), batch_size)}: "
+                f"{_reason(question.model, batch)}"
+            )
+    return torch.cat(maps)
+
+
+@threads()
+def integrated_gradients(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    baselines: Tensor,
+    *,
+    rivals: Tensor | None = None,
+    batch_size: int = 128,
+    max_rows: int = 4096,
+    tolerance: float = 1e-2,
+    n_steps: int = 8,
+    max_steps: int = 512,
+    progress: bool = False,
+) -> Tensor:
+    """Integrated gradients of the logits, averaged over baselines and summed over channels.
+
+    The gradient is integrated along the straight line from a baseline to the
+    image (Sundararajan, Taly and Yan, ICML 2017): that follows every network
+    that has a gradient, whatever its parts.  For each line the values are
+    those of ``captum.attr.IntegratedGradients``, which has no bound on its
+    rows at once over many baselines and reckons its steps anew at each call.  The mean over baselines, not the mean image as the one baseline,
+    for three reasons: it answers DeepLIFT-SHAP's question (the values add up
+    to the logit minus the *mean logit of the baselines*; where no two inputs
+    meet in a unit both give the Shapley values); the mean image is like no
+    image; and the errors of few steps along many lines cancel.
+
+    Gauss-Legendre quadrature begins with ``n_steps`` a line; images that miss
+    completeness are done anew with twice as many.  Where outputs jump, no
+    number of steps is enough.
+
+    Parameters
+    ----------
+    model, images, targets, rivals, progress : as for :func:`deeplift_shap`; the
+        network's parts do not matter
+    baselines : (b, C, H, W) float32, b >= 1
+    batch_size : images attributed at once, at most
+    max_rows : rows sent through the network at once, at most, and at least 1;
+        images x baselines x steps are cut accordingly
+    tolerance : as for :func:`deeplift_shap`, but that at least ``CANCELLED`` of the
+        sum of absolute values is the scale
+    n_steps, max_steps : steps a line, at first and at most
+
+    Returns
+    -------
+    Tensor, (n, H, W), float32, in units of the logit
+
+    Raises
+    ------
+    ValueError : no baseline, or ``max_rows``, ``n_steps`` below 1 or above ``max_steps``
+    NetworkError : the model fails on the baselines, gives no logits or has no gradient
+    CompletenessError : an image misses completeness with ``max_steps`` steps, too
+    """
+    if not len(baselines):
+        raise ValueError("baselines must hold at least 1 image, got 0")
+    if max_rows < 1:
+        raise ValueError(f"max_rows must be at least 1, got {max_rows}")
+    if not 1 <= n_steps <= max_steps:
+        raise ValueError(f"n_steps must lie between 1 and max_steps = {max_steps}, got {n_steps}")
+    question = _Question(model, targets, baselines, rivals, max_rows)
+    batch_size = min(batch_size, max_rows)
+    maps = []
+    batches = list(zip(images.split(batch_size), question.weights.split(batch_size), strict=True))
+    for batch, weight in tqdm(batches, desc="explaining", unit="batch", disable=not progress):
+        steps, left = n_steps, torch.arange(len(batch))
+        values, errors = batch.new_zeros(len(batch), *batch.shape[2:]), batch.new_zeros(len(batch))
+        while True:
+            try:
+                mean = _mean_over_lines(
+                    question.model, batch[left], weight[left], baselines, steps, max_rows
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise NetworkError(
+                    f"integrated gradients stop in this network ({one_line(error)}); it needs a gradient from the "
+                    "logits to the image: no torch.no_grad, detach or rounding in its forward"
+                ) from error
+            values[left] = mean.sum(1)
+            errors[left] = question.errors(batch[left], weight[left], values[left], CANCELLED)
+            left = (errors > tolerance).nonzero()[:, 0]
+            if not len(left) or errors.isinf().any() or 2 * steps > max_steps:
+                break
+            steps *= 2
+        if len(left):
+            raise CompletenessError(
+                f"with {steps} steps a line, integrated gradients miss completeness by "
+                f"{_describe(errors, tolerance, len(maps) + 1, batch_size)}: "
+                + (
+                    "the network gives NaN or infinity"
+                    if errors.isinf().any()
+                    else "its output jumps or is steep; allow more steps (max_steps) or a greater tolerance"
+                )
+            )
+        maps.append(values)
+    return torch.cat(maps)
+
+
+def _mean_over_lines(
+    model: nn.Module, images: Tensor, weights: Tensor, baselines: Tensor, n_steps: int, max_rows: int
+) -> Tensor:
+    """Integrated gradients (n, C, H, W), averaged over the lines from all baselines."""
+    images, baselines = images.detach(), baselines.detach()
+    combination, total = _Combination(model), torch.zeros_like(images)
+    nodes, shares = (torch.from_numpy(values) / 2 for values in leggauss(n_steps))
+    alphas, shares = (values.to(images).view(-1, 1, 1, 1) for values in (nodes + 0.5, shares))
+    points = torch.cartesian_prod(
+        *(torch.arange(len(x), device=images.device) for x in (images, baselines, alphas))
+    )
+    for rows in points.split(max_rows):
+        image, baseline, step = rows.T
+        change = images[image] - baselines[baseline]
+        between = (baselines[baseline] + alphas[step] * change).detach().requires_grad_()
+        (gradients,) = _gradients_of_all(
+            lambda x=between, i=image: combination(x, weights[i])[:, 0], (between,)
         )
-    return attributions
+        total.index_add_(0, image, shares[step] * gradients * change)
+    return total / len(baselines)
+
+
+def choose_explainer(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    baselines: Tensor,
+    *,
+    rivals: Tensor | None = None,
+    max_rows: int = 4096,
+    tolerance: float = 1e-2,
+) -> tuple[str, str]:
+    """Try DeepLIFT-SHAP on four images against four baselines: can it follow the network?
+
+    Parameters
+    ----------
+    as for :func:`deeplift_shap`
+
+    Returns
+    -------
+    name : "deeplift-shap" or "integrated-gradients", a key of ``EXPLAINERS``
+    reason : what DeepLIFT-SHAP stumbled over; "" where it did not
+    """
+    few = slice(0, 4)
+    try:
+        deeplift_shap(
+            model, images[few], targets[few], baselines[few],
+            rivals=None if rivals is None else rivals[few], max_rows=max_rows, tolerance=tolerance,
+        )  # fmt: skip
+    except CompletenessError as error:
+        return "integrated-gradients", str(error)
+    return "deeplift-shap", ""
+
+
+def auto(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    baselines: Tensor,
+    *,
+    rivals: Tensor | None = None,
+    batch_size: int = 128,
+    max_rows: int = 4096,
+    tolerance: float = 1e-2,
+    progress: bool = False,
+) -> Tensor:
+    """:func:`deeplift_shap` where it can follow the network, else :func:`integrated_gradients`, with a warning that says why.
+
+    All images are explained by one of the two.
+
+    Parameters, returns
+    -------------------
+    as for :func:`deeplift_shap`
+
+    Raises
+    ------
+    CompletenessError : neither can
+    """
+    options = {"rivals": rivals, "max_rows": max_rows, "tolerance": tolerance}
+    name, reason = choose_explainer(model, images, targets, baselines, **options)
+    options |= {"batch_size": batch_size, "progress": progress}
+    if name == "deeplift-shap":
+        try:
+            return deeplift_shap(model, images, targets, baselines, **options)
+        except CompletenessError as error:
+            reason = str(error)
+    warnings.warn(f"explained by integrated gradients instead of DeepLIFT-SHAP: {reason}", stacklevel=2)
+    return integrated_gradients(model, images, targets, baselines, **options)
+
+
+EXPLAINERS: dict[str, Callable[..., Tensor]] = {
+    "auto": auto,
+    "deeplift-shap": deeplift_shap,
+    "integrated-gradients": integrated_gradients,
+}
+"""Name -> function with the parameters of :func:`deeplift_shap`."""
+
+
+class _Question:
+    """What is to be explained: a weighted sum of the logits, against their mean over the baselines.
+
+    Attributes
+    ----------
+    model : in eval mode, single precision at least
+    weights : (n, K) float32
+    """
+
+    def __init__(
+        self, model: nn.Module, targets: Tensor, baselines: Tensor, rivals: Tensor | None, max_rows: int
+    ) -> None:
+        model = as_classifier(model)
+        if is_half(model):
+            model = copy.deepcopy(model).float()
+        self.model = model.eval()
+        if len(baselines) > 1:
+            check_network(model, baselines[:2])
+        with torch.no_grad():
+            self.reference = torch.cat([model(rows) for rows in baselines.split(max_rows)]).mean(0)
+        n_classes = len(self.reference)
+        for classes in (targets,) if rivals is None else (targets, rivals):
+            if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < n_classes:
+                raise ValueError(
+                    f"the network tells {n_classes} classes apart, so that targets and rivals must be below "
+                    f"{n_classes}, got {int(classes.min())} to {int(classes.max())}"
+                )
+        self.weights = nn.functional.one_hot(targets, n_classes).to(self.reference)
+        if rivals is not None:
+            self.weights -= nn.functional.one_hot(rivals, n_classes)
+
+    @torch.no_grad()
+    def errors(self, images: Tensor, weights: Tensor, maps: Tensor, cancelled: float = 0.0) -> Tensor:
+        """Completeness error (n,) of each map (n, H, W), relative to its scale; NaN becomes infinite."""
+        logits = self.model(images)
+        expected = ((logits - self.reference) * weights).sum(1)
+        magnitudes = ((logits.abs() + self.reference.abs()) * weights.abs()).sum(1)
+        values = maps.abs().sum((1, 2))
+        summed = values + magnitudes
+        scale = torch.maximum(expected.abs(), FLOOR * summed).clamp_min(torch.finfo(expected.dtype).tiny)
+        scale = torch.maximum(scale, cancelled * values)
+        # NaN is an error of its own kind, and no comparison finds it.
+        return ((maps.sum((1, 2)) - expected).abs() / scale).nan_to_num(math.inf)
+
+
+def _describe(errors: Tensor, tolerance: float, n_batches: int, batch_size: int) -> str:
+    """The worst error of the last batch, its image, and how many are too large."""
+    worst = int(errors.argmax())
+    return (
+        f"{errors[worst]:.2g} of the output difference of image {(n_batches - 1) * batch_size + worst}, and by more "
+        f"than {tolerance:g} in {int((errors > tolerance).sum())} of {len(errors)}"
+    )
+
+
+def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) -> str:
+    """What a network holds that DeepLIFT does not follow, and the mend, in one line."""
+    found = [as_the_user_names(line) for line in obstacles(model, images[:1])]
+    if not found:
+        found = ["it holds an operation without a rule" if error is None else one_line(error)]
+    others = len(found) - 1
+    more = f" (and {others} more such place{'s' * (others > 1)})" if others else ""
+    return f"{found[0]}{more}, or explain by integrated gradients"
+
+
+@contextmanager
+def _captums_words(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Say in one line with the place what captum or PyTorch stopped at."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise CompletenessError(
+            f"DeepLIFT-SHAP stops in this network: {_reason(model, images, error)}"
+        ) from error
 
 
 def _gradients_of_all(forward: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

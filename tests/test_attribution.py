@@ -1,11 +1,25 @@
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from lvlmva_lite.attribution import CompletenessError, deeplift_shap, runner_up
+from lvlmva_lite.attribution import (
+    EXPLAINERS,
+    CompletenessError,
+    auto,
+    choose_explainer,
+    deeplift_shap,
+    integrated_gradients,
+    runner_up,
+)
+from lvlmva_lite.models import NetworkError, OwnNetwork
+from lvlmva_lite.models.obstacles import obstacles
 
 
 def test_linear_model_has_a_closed_form():
@@ -20,27 +34,31 @@ def test_linear_model_has_a_closed_form():
 
 
 def shapley_by_enumeration(model, image, baselines):
-    """Exact Shapley values of a flat input over all orders of arrival; absent inputs from each baseline."""
+    """Exact Shapley values, for the first logit, of a flat input over all orders of arrival; absent inputs from each baseline."""
     values = torch.zeros_like(image)
+
+    def worth(rows):
+        return model(rows)[:, 0].mean()
+
     for order in itertools.permutations(range(len(image))):
         mixed = baselines.clone()
         for i in order:
-            before = model(mixed).mean()
+            before = worth(mixed)
             mixed[:, i] = image[i]
-            values[i] += (model(mixed).mean() - before).detach()
+            values[i] += (worth(mixed) - before).detach()
     return values / math.factorial(len(image))
 
 
 class SingleInputUnits(nn.Module):
-    """sum_i a_i relu(w_i x_i + b_i): no two inputs meet in a unit."""
+    """sum_i a_i g(w_i x_i + b_i): no two inputs meet in a unit."""
 
-    def __init__(self, n):
+    def __init__(self, n, activation=nn.ReLU):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.randn(n)), nn.Parameter(torch.randn(n))
-        self.relu, self.last = nn.ReLU(), nn.Linear(n, 1)
+        self.activation, self.last = activation(), nn.Linear(n, 2)
 
     def forward(self, images):
-        return self.last(self.relu(images.flatten(1) * self.weight + self.bias))
+        return self.last(self.activation(images.flatten(1) * self.weight + self.bias))
 
 
 def as_images(rows):
@@ -59,7 +77,7 @@ def test_equals_exact_shapley_values_where_no_inputs_meet(seed):
 def test_follows_the_rescale_rule_where_inputs_meet():
     # max(0, x1 + x2) at (2, -1) against (0, 0): the secant's slope is 1, so DeepLIFT
     # gives (2, -1); over both orders of arrival Shapley gives (1.5, -0.5).
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 1))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2))
     with torch.no_grad():
         for linear in (model[1], model[3]):
             linear.weight[:], linear.bias[:] = 1.0, 0.0
@@ -216,11 +234,16 @@ def test_average_pooling_is_followed():
     assert explain_noise(small_cnn(nn.AvgPool2d(2))).any()
 
 
-def test_a_relu_that_is_used_twice_is_refused():
+def shared_relu():
     relu = nn.ReLU()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 9), relu, nn.Linear(9, 9), relu, nn.Linear(9, 3))
-    with pytest.raises(RuntimeError, match="module is being used more than once"):
-        explain_noise(model)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 9), relu, nn.Linear(9, 9), relu, nn.Linear(9, 3))
+
+
+def test_a_relu_that_is_used_twice_is_refused():
+    with pytest.raises(
+        CompletenessError, match=r"'2' \(ReLU\) is used more than once .* a module of its own"
+    ):
+        explain_noise(shared_relu())
 
 
 def test_one_baseline_is_too_few(decoys, shortcut_model):
@@ -231,3 +254,273 @@ def test_one_baseline_is_too_few(decoys, shortcut_model):
 def test_runner_up_is_the_best_other_class():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
     assert runner_up(probabilities, torch.tensor([0, 2])).tolist() == [1, 0]
+
+
+# Integrated gradients
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_integrated_gradients_of_a_linear_model_have_the_closed_form(n, b, channels, seed):
+    # Weight times (input - mean baseline), whatever the cut and the number of steps.
+    torch.manual_seed(seed)
+    linear = nn.Linear(channels * 9, 4)
+    model = nn.Sequential(nn.Flatten(), linear)
+    images, baselines = torch.rand(n, channels, 3, 3), torch.rand(b, channels, 3, 3)
+    targets = torch.randint(4, (n,))
+    expected = (linear.weight[targets].view(images.shape) * (images - baselines.mean(0))).sum(1)
+    for options in ({}, {"n_steps": 1}, {"max_rows": 1}, {"batch_size": 2, "max_rows": 7, "n_steps": 3}):
+        maps = integrated_gradients(model, images, targets, baselines, **options)
+        torch.testing.assert_close(maps, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.SiLU, nn.Softplus, nn.ReLU])
+def test_integrated_gradients_are_shapley_values_where_no_inputs_meet(activation):
+    torch.manual_seed(1)
+    model, image, baselines = SingleInputUnits(5, activation), torch.randn(5), torch.randn(4, 5)
+    exact = shapley_by_enumeration(model, image, baselines)
+    maps = integrated_gradients(
+        model, as_images(image[None]), torch.tensor([0]), as_images(baselines), n_steps=512
+    )
+    torch.testing.assert_close(maps[0, 0], exact, rtol=5e-3, atol=5e-3)
+
+
+def test_integrated_gradients_equal_captums_line_by_line():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 20), nn.GELU(), nn.Linear(20, 3))
+    images, baselines, targets = (
+        torch.randn(4, 1, 3, 3),
+        torch.randn(3, 1, 3, 3),
+        torch.tensor([0, 1, 2, 0]),
+    )
+    peer = torch.stack(
+        [
+            IntegratedGradients(model).attribute(
+                images, baseline.expand_as(images), target=targets, n_steps=32
+            )
+            for baseline in baselines
+        ]
+    )
+    maps = integrated_gradients(model, images, targets, baselines, n_steps=32, max_rows=50)
+    torch.testing.assert_close(maps, peer.mean(0).sum(1).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_integrated_gradients_take_more_steps_where_few_miss_completeness():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 30), nn.ReLU(), nn.Linear(30, 3))
+    images, baselines = 5 * torch.randn(6, 1, 3, 3), torch.randn(2, 1, 3, 3)
+    targets = torch.zeros(6, dtype=torch.int64)
+    with pytest.raises(CompletenessError, match=r"with 1 steps a line, .* allow more steps \(max_steps\)"):
+        integrated_gradients(model, images, targets, baselines, n_steps=1, max_steps=1)
+    maps = integrated_gradients(model, images, targets, baselines, n_steps=1)
+    with torch.no_grad():
+        change = (model(images) - model(baselines).mean(0))[:, 0]
+    assert (
+        (maps.sum((1, 2)) - change).abs() <= 1e-2 * change.abs() + 1e-3 * maps.abs().sum((1, 2)) + 1e-2
+    ).all()
+
+
+class Counting(nn.Sequential):
+    """Notes how many rows it gets at once."""
+
+    def forward(self, images):
+        self.rows.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("max_rows", [2, 7, 30])
+def test_integrated_gradients_send_no_more_rows_than_allowed(max_rows):
+    model = Counting(nn.Flatten(), nn.Linear(9, 20), nn.GELU(), nn.Linear(20, 3))
+    model.rows = []
+    images, targets, baselines = noise(9)
+    integrated_gradients(model, images, targets, baselines, max_rows=max_rows, n_steps=16)
+    assert 0 < max(model.rows) <= max_rows
+
+
+class Step(nn.Module):
+    """Jumps, so that no gradient tells of the change."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(9, 3)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return self.last(flat) + 10 * (flat.mean(1, keepdim=True) > 0) * torch.ones(3)
+
+
+class NoGradient(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(9, 3)
+
+    def forward(self, images):
+        return self.last(images.flatten(1).round().detach())
+
+
+def test_integrated_gradients_refuse_jumps_and_what_has_no_gradient():
+    images, baselines = torch.ones(2, 1, 3, 3), -torch.ones(2, 1, 3, 3)
+    targets = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(CompletenessError, match="its output jumps"):
+        integrated_gradients(Step(), images, targets, baselines, max_steps=16)
+    model = NoGradient().requires_grad_(False)
+    with pytest.raises(NetworkError, match="needs a gradient from the logits to the image"):
+        integrated_gradients(model, images, targets, baselines)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_rows": 0}, "max_rows must be at least 1, got 0"),
+        ({"n_steps": 0}, "n_steps must lie between 1 and max_steps = 512, got 0"),
+        ({"n_steps": 9, "max_steps": 8}, "max_steps = 8, got 9"),
+    ],
+)
+def test_settings_of_integrated_gradients_are_checked(options, message):
+    images, targets = torch.rand(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=message):
+        integrated_gradients(FunctionalReLU(), images, targets, images, **options)
+
+
+# The choice between the two
+
+
+def noise(n=6):
+    torch.manual_seed(3)
+    return torch.randn(n, 1, 3, 3), torch.arange(n) % 3, torch.randn(5, 1, 3, 3)
+
+
+def test_auto_is_deeplift_shap_where_it_can_follow():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 3))
+    arguments = (model, *noise())
+    assert choose_explainer(*arguments) == ("deeplift-shap", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(auto(*arguments), deeplift_shap(*arguments))
+
+
+@pytest.mark.parametrize("build", [*NOT_FOLLOWED.values(), shared_relu], ids=[*NOT_FOLLOWED, "shared"])
+def test_auto_says_why_it_integrates_gradients(build):
+    torch.manual_seed(0)
+    arguments = (build(), *noise())
+    name, reason = choose_explainer(*arguments)
+    assert name == "integrated-gradients"
+    assert "\n" not in reason
+    with pytest.warns(UserWarning, match="integrated gradients instead of DeepLIFT-SHAP: .+") as caught:
+        maps = auto(*arguments)
+    assert reason in str(caught[0].message)
+    assert torch.equal(maps, EXPLAINERS[name](*arguments))
+
+
+def test_auto_changes_over_when_a_later_image_cannot_be_followed():
+    # ReLU6 is linear for the first images and bends for the last.
+    model = nn.Sequential(nn.Flatten(), nn.ReLU6(), nn.Linear(9, 3))
+    images, targets, baselines = (
+        torch.rand(6, 1, 3, 3),
+        torch.zeros(6, dtype=torch.int64),
+        torch.rand(3, 1, 3, 3),
+    )
+    images[5] += 20
+    assert choose_explainer(model, images, targets, baselines)[0] == "deeplift-shap"
+    with pytest.warns(UserWarning, match=r"of image 5.*'1' \(ReLU6\)"):
+        auto(model, images, targets, baselines)
+
+
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_one_logit_is_two_classes(explainer):
+    # A network of one logit z, and the same written with the two logits -z/2 and z/2.
+    torch.manual_seed(0)
+    one = nn.Sequential(nn.Flatten(), nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 1))
+    last = nn.Linear(20, 2)
+    with torch.no_grad():
+        last.weight[:] = torch.stack([-one[-1].weight[0], one[-1].weight[0]]) / 2
+        last.bias[:] = torch.stack([-one[-1].bias[0], one[-1].bias[0]]) / 2
+    images, targets, baselines = noise()
+    targets = targets % 2
+    arguments = (images, targets, baselines)
+    maps = EXPLAINERS[explainer](one, *arguments)
+    torch.testing.assert_close(maps, EXPLAINERS[explainer](nn.Sequential(*one[:-1], last), *arguments))
+    assert maps.flatten(1).any(1).all()
+    contrast = EXPLAINERS[explainer](one, *arguments, rivals=1 - targets)
+    torch.testing.assert_close(contrast, 2 * maps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_other_precisions_are_explained_like_float32(explainer, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 3)).to(dtype)
+    maps = EXPLAINERS[explainer](model, *noise())
+    assert maps.dtype == torch.float32
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+    torch.testing.assert_close(maps, EXPLAINERS[explainer](model.float(), *noise()), rtol=2e-3, atol=2e-3)
+
+
+def test_a_class_that_the_network_lacks_is_named():
+    images, _, baselines = noise()
+    with pytest.raises(ValueError, match=r"tells 3 classes apart, .* below 3, got 0 to 5"):
+        deeplift_shap(FunctionalReLU(), images, torch.arange(6), baselines)
+
+
+# What stands in the way, by name
+
+
+class Block(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.linear = function, nn.Linear(9, 9)
+
+    def forward(self, x):
+        return self.function(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (nn.functional.relu, "calls relu as a function; use an nn.ReLU of its own there"),
+        (torch.relu_, "calls relu as a function"),
+        (torch.Tensor.sigmoid, "calls sigmoid as a function; use an nn.Sigmoid"),
+        (lambda x: x.clamp(min=0), "no rule for the clamp that"),
+        (nn.functional.gelu, "no rule for the gelu that"),
+        (lambda x: nn.functional.softmax(x, 1), "no rule for the softmax that"),
+    ],
+)
+def test_functions_are_named_with_the_module_that_calls_them(function, words):
+    model = nn.Sequential(nn.Flatten(), Block(function), nn.Linear(9, 3))
+    (line,) = obstacles(model, torch.randn(1, 1, 3, 3))
+    assert words in line
+    assert "'1' (Block)" in line
+    with pytest.raises(CompletenessError, match=r"'1' \(Block\)"):
+        explain_noise(model)
+
+
+def test_obstacles_of_modules_are_named_in_order_and_no_hook_stays():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2, stride=1, padding=1),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(18, 3),
+    )
+    lines = obstacles(model, torch.randn(1, 1, 3, 3))
+    assert [line.split(")")[0] for line in lines] == [
+        "'2' (MaxPool2d",
+        "'2' (MaxPool2d",
+        "DeepLIFT has no rule for '3' (GELU",
+    ]
+    assert "put x + 0 between them" in lines[0]
+    assert "windows that overlap" in lines[1]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert obstacles(nn.Sequential(nn.Flatten(), nn.Linear(9, 9), nn.ReLU()), torch.randn(1, 1, 3, 3)) == []
+
+
+def test_places_in_an_own_network_are_named_as_the_user_names_them():
+    network = nn.Sequential()
+    network.add_module("flat", nn.Flatten())
+    network.add_module("body", Block(nn.functional.relu))
+    network.add_module("head", nn.Linear(9, 3))
+    for model in (network, OwnNetwork(network)):
+        with pytest.raises(CompletenessError, match=r": 'body' \(Block\) calls relu"):
+            explain_noise(model)

@@ -263,7 +263,8 @@ def test_deeplift_multiplier_of_relu6_is_its_change_over_the_change_of_its_input
             self.activation, self.flatten = activation, nn.Flatten()
 
         def forward(self, images):
-            return self.flatten(self.activation(images * 10)).sum(1, keepdim=True)
+            total = self.flatten(self.activation(images * 10)).sum(1, keepdim=True)
+            return torch.cat([total, torch.zeros_like(total)], 1)
 
     torch.manual_seed(0)
     images, baselines = torch.rand(6, 1, 3, 3) * 2 - 0.5, torch.rand(2, 1, 3, 3) * 2 - 0.5

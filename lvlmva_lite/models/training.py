@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lvlmva_lite.models.own import as_classifier, check_trainable, refuse_probabilities
 from lvlmva_lite.threads import threads
 
 
@@ -47,7 +48,13 @@ def fit(
     Returns
     -------
     list of float : mean training loss of each epoch
+
+    Raises
+    ------
+    NetworkError : each weight is frozen, or one is of half precision
     """
+    model = as_classifier(model)
+    check_trainable(model)
     generator = torch.Generator().manual_seed(random_state)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     if indices is None:
@@ -98,11 +105,16 @@ def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = Non
 
     Returns
     -------
-    Tensor, (n, n_classes), float32
+    Tensor, (n, n_classes), float32; of one logit z (1 - sigmoid(z), sigmoid(z))
+
+    Raises
+    ------
+    NetworkError : the model gives no logits, see ``models.OwnNetwork``
     """
-    model.eval()
+    model = as_classifier(model).eval()
     if batch_size is None:
         batch_size = max(1, 4096 * 28 * 28 // images[0].numel())
+    refuse_probabilities(model, images[:1])
     return torch.cat([model(batch).softmax(1) for batch in images.split(batch_size)])
 
 
