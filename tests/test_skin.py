@@ -376,12 +376,12 @@ def test_parameters_are_checked_before_any_file(wrong, message):
 def test_real_images(split):
     with (REAL / "manifest.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["split"] == {"validation": "val"}.get(split, split)]
-    twin = load_skin(REAL, split, paste_rate=(0, 0))
+    twin = load_skin(REAL, split, paste_rate=(0, 0), shared_images="warn")
     assert twin.names == tuple(row["image"] for row in rows)
     assert twin.labels.tolist() == [int(row["label"] == "malignant") for row in rows]
     assert (twin.groups % 2).tolist() == [int(row["coloured_patch"]) for row in rows]
     assert twin.groups.bincount(minlength=4)[3] == 0
-    data = load_skin(REAL, split)
+    data = load_skin(REAL, split, shared_images="warn")
     assert not ((data.images != twin.images).any(1) & ~data.spurious_masks).any()
     for label, rate in enumerate(PASTE_RATES[split]):
         free = int(((twin.labels == label) & (twin.groups % 2 == 0)).sum())
