@@ -6,7 +6,7 @@ splits.  Masks of the spurious feature, where there are any, lie in
 
 Table: ``DIR/images.csv``, or any CSV file by its path, with the columns
 ``path`` (below the table's folder, forward slashes) and ``class``, and
-optionally ``split`` (train, val, test), ``group`` (what is spurious: "sticker",
+optionally ``split`` (train, val, test; empty counts as train), ``group`` (what is spurious: "sticker",
 "no sticker") and ``mask``.
 """
 
@@ -18,6 +18,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from lvlmva_lite.datasets.image_files import (
     check_masks_fit,
     check_stems,
     data_folder,
+    image_files,
     images_below,
     named_file,
     normalised,
@@ -237,12 +239,10 @@ class ImageFolder:
         drawn: dict[str, str] = {}
         for label in self.class_names:
             names = sorted(item.name for item in items if item.split == "train" and item.label == label)
-            names = [names[i] for i in rng.permutation(len(names))]
+            order = iter(rng.permutation(len(names)))
             for split in missing:
-                n = round(SPLIT_SHARES[split] / total * sum(_of(items, "train", label)))
-                for name in names[:n]:
-                    drawn[name] = split
-                names = names[n:]
+                for i in islice(order, round(SPLIT_SHARES[split] / total * len(names))):
+                    drawn[names[i]] = split
         shares = ", ".join(f"{SPLIT_SHARES[split] / total:.0%} {split}" for split in ("train", *missing))
         self.notes.append(
             f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"
@@ -253,7 +253,7 @@ class ImageFolder:
         for split in SPLITS:
             counts = Counter(item.label for item in self._items if item.split == split)
             lacking = [name for name in self.class_names if not counts[name]]
-            if split == "train" and lacking or not counts:
+            if (split == "train" and lacking) or not counts:
                 raise ImageDataError(
                     f"{split} of {self.root} has no image of the class {lacking[0]!r}; give it some, "
                     "or leave the class out"
@@ -314,10 +314,6 @@ class ImageFolder:
         return target
 
 
-def _of(items: list[_Item], split: str, label: str) -> list[bool]:
-    return [item.split == split and item.label == label for item in items]
-
-
 def _classes(items: list[_Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
     found = sorted({item.label for item in items})
     if len(found) < 2:
@@ -343,15 +339,19 @@ def _from_folders(root: Path) -> tuple[list[_Item], list[tuple[Path, str]]]:
     names = [SPLIT_NAMES[child.name] for child in of_splits]
     for child, split in zip(of_splits, names, strict=True):
         if names.count(split) > 1:
-            raise ImageDataError(f"{root} has two folders of the split {split}, {child.name} is one; keep one")
+            raise ImageDataError(
+                f"{root} has two folders of the split {split}, {child.name} is one; keep one"
+            )
     if of_splits and "train" not in names:
         raise ImageDataError(f"{root} has the folder {of_splits[0].name}, but no folder train; name one")
     if not of_splits and len(folders) == 1 and any((folders[0] / name).is_dir() for name in SPLIT_NAMES):
         raise ImageDataError(f"the folders of the splits are in {folders[0]}; give that as the data folder")
-    loose = [path for parent in (root, *of_splits) for path in _images_in(parent, skipped)]
+    loose = [path for parent in (root, *of_splits) for path in image_files(parent, skipped)]
     if loose:
         raise ImageDataError(f"{loose[0]} is in no folder of a class; put it into one")
-    skipped += [(child, "a folder of no split") for child in folders if of_splits and child not in of_splits]
+    skipped += [
+        (child, "a folder of no split") for child in folders if of_splits and child not in of_splits
+    ]
     items = []
     for parent, split in zip(of_splits, names, strict=True) if of_splits else [(root, None)]:
         for child in sorted(parent.iterdir()):
@@ -360,19 +360,15 @@ def _from_folders(root: Path) -> tuple[list[_Item], list[tuple[Path, str]]]:
             before = len(skipped)
             paths = images_below(child, skipped)
             if not paths:
-                reason = f"; {skipped[before][0].name}: {skipped[before][1]}" if len(skipped) > before else ""
+                reason = (
+                    f"; {skipped[before][0].name}: {skipped[before][1]}" if len(skipped) > before else ""
+                )
                 raise ImageDataError(
                     f"the folder of a class {child} holds no image{reason}; give it some, or remove it"
                 )
             check_stems(paths)
             items += [_Item(path.relative_to(root).as_posix(), child.name, split) for path in paths]
     return _with_masks(root, items, skipped), skipped
-
-
-def _images_in(folder: Path, skipped: list[tuple[Path, str]]) -> list[Path]:
-    from lvlmva_lite.datasets.image_files import image_files
-
-    return image_files(folder, skipped)
 
 
 def _with_masks(root: Path, items: list[_Item], skipped: list[tuple[Path, str]]) -> list[_Item]:
