@@ -56,7 +56,7 @@ def test_floats_are_scaled_too_and_must_be_finite(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "x.tif", "L"), [[0, 153], [178, 255]])
     values[0, 0] = np.nan
     Image.fromarray(values).save(tmp_path / "x.tif")
-    with pytest.raises(ImageDataError, match="x.tif holds NaN or infinity"):
+    with pytest.raises(ImageDataError, match=r"x.tif holds NaN or infinity"):
         read_image(tmp_path / "x.tif", "L")
 
 
@@ -68,7 +68,7 @@ def test_an_image_of_one_grey_is_black_not_an_error(tmp_path):
 def test_several_pictures_in_one_file(tmp_path):
     pages = [Image.fromarray(COLOURS)] * 3
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(ImageDataError, match="x.tif holds 3 pictures; save the one that you mean"):
+    with pytest.raises(ImageDataError, match=r"x.tif holds 3 pictures; save the one that you mean"):
         read_image(tmp_path / "x.tif", "RGB")
 
 
