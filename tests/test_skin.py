@@ -572,7 +572,10 @@ def test_the_archives_images_may_lie_in_a_folder_below(isic_cli):
         path.rename(isic_cli / "images" / path.name)
     found = load_skin(isic_cli, "train", size=16, unannotated="clean")
     assert torch.equal(found.images, expected.images)
-    shutil.copy(isic_cli / "images" / "ISIC_0000000.JPG", isic_cli / "ISIC_0000000.png")
+    write(isic_cli / "masks" / "ISIC_0000000.png", np.eye(24, dtype=np.uint8))  # is no image
+    assert len(load_skin(isic_cli, "train", size=16, unannotated="clean")) == len(found)
+    (isic_cli / "more").mkdir()
+    shutil.copy(isic_cli / "images" / "ISIC_0000000.JPG", isic_cli / "more" / "ISIC_0000000.png")
     with pytest.raises(ImageDataError, match="are of one name, so one image twice; keep one"):
         load_skin(isic_cli, "train", size=16, unannotated="clean")
 

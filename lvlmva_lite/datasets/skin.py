@@ -384,7 +384,9 @@ def _isic_cli_rows(root: Path) -> list[_Row]:
             f"it has {sorted(records[0][1])}"
         )
     _check_rows(records, "isic_id", table)
-    files = _by_stem([path for path in images_below(root) if root / "patch_masks" not in path.parents])
+    files = _by_stem(
+        image_files(root) or [path for path in images_below(root) if "mask" not in path.parent.name.lower()]
+    )
     split_of = _hashed_splits([record for _, record in records], "isic_id")
     rows = []
     for (line, record), split in zip(records, split_of, strict=True):
