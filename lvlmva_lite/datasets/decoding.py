@@ -100,7 +100,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """The file as a Pillow image; whatever goes wrong within is one clear error."""
     check_readable(path)
     try:
-        with _dicom(path) if path.suffix.lower() in DICOM_SUFFIXES else Image.open(path) as image:
+        # Not by its path: Pillow maps such a file, and then scrambles a TIFF that lies on its side.
+        with (
+            path.open("rb") as file,
+            _dicom(path) if path.suffix.lower() in DICOM_SUFFIXES else Image.open(file) as image,
+        ):
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # MPO: a camera's JPEG with a preview behind
                 raise ImageDataError(f"{path} holds {frames} pictures; save the one that you mean")
