@@ -176,7 +176,7 @@ def changed(index, value, dtype=torch.float32):
         ({"images": torch.zeros(6, 3, 8, 9, dtype=torch.int64)}, "must be float32, got torch.int64"),
         ({"images": np.zeros((6, 3, 8, 9), np.float32)}, "must be a torch.Tensor, got ndarray"),
         ({"images": torch.zeros(6, 8, 9)}, r"\(N, C, H, W\), got shape \(6, 8, 9\)"),
-        ({"images": torch.zeros(6, 8, 9, 3)}, r"1 or 3 channels, .*; images.permute\(0, 3, 1, 2\)"),
+        ({"images": torch.zeros(6, 8, 9, 3)}, r"1 or 3 channels, .*; pass images.permute\(0, 3, 1, 2\)"),
         ({"images": torch.zeros(6, 4, 8, 9)}, "1 or 3 channels, .* keep 1 or 3 of them"),
         ({"labels": torch.tensor([0, 1, 0, 2, 0, 0])}, r"labels must lie in 0 .. 1, .* image 3 has 2"),
         ({"labels": torch.tensor([0, 1, -1, 0, 0, 0])}, "image 2 has -1"),

@@ -517,7 +517,7 @@ def test_a_tiny_patch_is_pasted_and_not_empty(manifest):
         mask[20, 0] = 9
         write(manifest / "patch_masks" / f"ISIC_{i:07d}.png", mask)
     for split in ("train", "test"):
-        data = load_skin(manifest, split, size=16, paste_rate=(1, 1))
+        data = load_skin(manifest, split, size=32, paste_rate=(1, 1))
         assert torch.equal(data.spurious_masks.flatten(1).any(1), data.groups % 2 == 1)
 
 

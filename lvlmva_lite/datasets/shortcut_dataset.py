@@ -125,7 +125,7 @@ def _check_images(images: Tensor | ImageStore) -> None:
     if len(shape) != 4:
         raise ValueError(f"images must be (N, C, H, W), got shape {tuple(shape)}")
     if shape[1] not in (1, 3):
-        mend = "images.permute(0, 3, 1, 2)" if shape[3] in (1, 3) else "keep 1 or 3 of them"
+        mend = "pass images.permute(0, 3, 1, 2)" if shape[3] in (1, 3) else "keep 1 or 3 of them"
         raise ValueError(f"images must have 1 or 3 channels, got shape {tuple(shape)}; {mend}")
     if isinstance(images, ImageStore):
         return
