@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from lvlmva_lite.datasets.annotations import append_annotation, read_annotations
-from lvlmva_lite.datasets.image_files import (
-    ImageDataError,
-    data_folder,
-    image_files,
-    named_file,
-    read_image,
-)
+from lvlmva_lite.datasets.decoding import ImageDataError, image_size, read_image
+from lvlmva_lite.datasets.image_files import data_folder, image_files, named_file
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -111,8 +106,7 @@ def annotation_widget(
             f"<b>{html.escape(question)}</b><br>{answered + 1} of {len(names)}: {html.escape(waiting[0])}"
         )
         boxed.value = False
-        with Image.open(root / waiting[0]) as image:
-            width, height = image.size
+        width, height = image_size(root / waiting[0])
         for slider, length in ((across, width), (down, height)):
             slider.max = length
             slider.value = (length // 4, length - length // 4)

@@ -376,7 +376,11 @@ def load_split(config: Config, split: str, *, clean: bool = False) -> ShortcutDa
         return draw(split, size=size, marker_rate=rate, overlap=config.overlap, random_state=seed)
     if config.dataset == "knee":
         return load_knee(config.data_root, split, size=size, marker_rate=rate, random_state=seed)
-    return None if clean else load_skin(config.data_root, split, size=size, random_state=seed)
+    return (
+        None
+        if clean
+        else load_skin(config.data_root, split, size=size, shared_images="warn", random_state=seed)
+    )
 
 
 @as_configured

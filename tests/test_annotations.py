@@ -12,8 +12,9 @@ from lvlmva_lite.datasets.annotations import (
     box_mask,
     read_annotations,
     read_mask,
+    shrunk,
 )
-from lvlmva_lite.datasets.image_files import ImageDataError
+from lvlmva_lite.datasets.decoding import ImageDataError
 
 
 @pytest.fixture
@@ -62,6 +63,14 @@ def test_columns_beyond_the_two_are_optional_and_blank_means_undecided(root):
         ("image,spurious\na.png,1\na.png,0\n", "line 3: 'a.png' has a row already"),
         ("image,spurious,mask\na.png,1,m.png\n", "line 2 names the mask 'm.png'"),
         ("image,spurious,x0,y0,x1,y1\na.png,1,1,2,3\n", "needs four numbers"),
+        (
+            "image,spurious,x0,y0,x1,y1\na.png,1,.1,.2,.5,.9\n",
+            "line 2: the box .* within one pixel; .* multiply x",
+        ),
+        ("image,spurious,x0,y0,x1,y1\na.png,1,0,0,1,1\n", "within one pixel"),
+        ("image,spurious\n./a.png,0\na.png,0\n", "line 3: 'a.png' has a row already"),
+        ("image,spurious\n\n\na.png,2\n", "line 4: spurious must be 0, 1 or empty, got '2'"),
+        ("image,spurious\nsub\\\\c.png,1\n", "write it with forward slashes"),
         ("image,spurious,x0,y0,x1,y1\na.png,1,5,2,3,9\n", "needs 0 <= x0 < x1"),
         ("image,spurious,x0,y0,x1,y1\na.png,0,1,2,3,9\n", "a box or a mask, but spurious is not 1"),
     ],
@@ -178,3 +187,72 @@ def test_names_stay_in_the_data_folder(root, name):
         (root / "marks.csv").write_text(text)
         with pytest.raises(ImageDataError, match=r"line 2: .* is no name of a file below"):
             read_annotations(root / "marks.csv", inner)
+
+
+@pytest.mark.parametrize("name", ["./sub/c.png", "sub//c.png", "sub/./c.png", "././sub/c.png"])
+def test_a_name_is_the_loaders_name_however_it_is_written(root, name):
+    assert list(read(root, f"image,spurious\n{name},1\n")) == ["sub/c.png"]
+
+
+@pytest.mark.parametrize(
+    ("value", "means"), [("1.0", True), ("True", True), ("true", True), ("0.0", False), ("FALSE", False)]
+)
+def test_zero_and_one_as_other_programs_write_them(root, value, means):
+    assert read(root, f"image,spurious\na.png,{value}\n")["a.png"].spurious is means
+
+
+def mask_at(path, marked):
+    Image.fromarray(np.uint8(marked) * 255).save(path)
+    return path
+
+
+def test_a_mask_that_marks_nothing_or_everything_is_refused(tmp_path):
+    for value, word in ((0, "nothing"), (1, "everything")):
+        path = mask_at(tmp_path / "m.png", np.full((9, 9), value))
+        with pytest.raises(ImageDataError, match=f"m.png marks {word}"):
+            read_mask(path, 16)
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (30, 30), (30, 80), (300, 420)])
+def test_a_mask_of_another_aspect_is_refused(root, shape):
+    marked = np.zeros(shape, bool)
+    marked[:9] = True
+    path = mask_at(root / "m.png", marked)
+    with pytest.raises(ImageDataError, match=r"m.png is \d+ pixels wide .*a.png 40 and 30; draw the mask"):
+        read_mask(path, 16, root / "a.png")
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (60, 80), (15, 20), (7, 10), (301, 400)])
+def test_a_mask_of_another_size_serves(root, shape):
+    marked = np.zeros(shape, bool)
+    marked[:4] = True
+    assert read_mask(mask_at(root / "m.png", marked), 16, root / "a.png").any()
+
+
+@given(st.integers(20, 300), st.integers(20, 300), st.integers(0, 10**6), st.integers(16, 40))
+def test_a_small_mark_never_vanishes_and_stays_in_its_place(height, width, at, size):
+    marked = np.zeros((height, width), bool)
+    marked[at % height, at % width] = True
+    mask = shrunk(marked, size)
+    rows, columns = mask.nonzero()
+    assert len(rows) >= 1
+    assert np.abs(rows / size - (at % height) / height).max() < 1 / size + 1 / height
+    assert np.abs(columns / size - (at % width) / width).max() < 1 / size + 1 / width
+
+
+def test_transparent_pixels_of_a_mask_do_not_count(tmp_path):
+    values = np.full((8, 8, 4), 255, np.uint8)
+    values[:, 4:, 3] = 0
+    Image.fromarray(values).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png", 16)
+    assert mask[:, :8].all()
+    assert not mask[:, 8:].any()
+
+
+def test_a_box_is_of_the_image_as_it_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert box_mask((0, 0, 30, 20), tmp_path / "a.jpg", 16)[:8].all()
+    with pytest.raises(ImageDataError, match="is 30 pixels wide and 40 high"):
+        box_mask((0, 0, 40, 20), tmp_path / "a.jpg", 16)

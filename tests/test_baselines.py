@@ -27,6 +27,15 @@ from lvlmva_lite.models import Classifier, fit, mlp, predict
 CORE, SHORTCUT = 0, 1
 
 
+SPREAD = 24
+"""The pixels' range before they are brought into [0, 1]."""
+
+
+class Spread(nn.Module):
+    def forward(self, images):
+        return SPREAD * (images - 0.5)
+
+
 def toy(sizes, seed=0, noise=1.0):
     """Nine pixels: one tells the class, one the shortcut (less noisy), seven nothing; group 2y + a."""
     generator = torch.Generator().manual_seed(seed)
@@ -37,7 +46,7 @@ def toy(sizes, seed=0, noise=1.0):
     pixels[:, CORE] = 2 * (2 * labels - 1) + noise * pixels[:, CORE]
     pixels[:, SHORTCUT] = 2 * (2 * shortcut - 1) + 0.3 * pixels[:, SHORTCUT]
     return ShortcutDataset(
-        images=pixels.view(-1, 1, 3, 3),
+        images=(pixels.view(-1, 1, 3, 3) / SPREAD + 0.5).clamp(0, 1),
         labels=labels,
         groups=groups,
         spurious_masks=torch.zeros(len(groups), 3, 3, dtype=torch.bool),
@@ -49,11 +58,11 @@ def toy(sizes, seed=0, noise=1.0):
 
 def linear(random_state=0, n_classes=2):
     torch.manual_seed(random_state)
-    return Classifier(nn.Flatten(), nn.Linear(9, n_classes))
+    return Classifier(Spread(), nn.Flatten(), nn.Linear(9, n_classes))
 
 
 def new_mlp(seed):
-    return mlp((1, 3, 3), 2, hidden=(8,), random_state=seed)
+    return Classifier(Spread(), *mlp((1, 3, 3), 2, hidden=(8,), random_state=seed))
 
 
 def worst(model, dataset):

@@ -1,9 +1,11 @@
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 import torch
 
-from lvlmva_lite.datasets import load_decoy_mnist
+from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.datasets.mnist import load_mnist
 
 
@@ -128,3 +130,94 @@ def test_subset_keeps_rows_together(decoys):
     picked = decoys.subset(torch.tensor([5, 3, 5]))
     assert torch.equal(picked.images[1], decoys.images[3])
     assert torch.equal(picked.labels, decoys.labels[[5, 3, 5]])
+
+
+# What is refused, and the mend
+
+
+def data_of(**changes):
+    fields = {
+        "images": torch.rand(6, 3, 8, 9, generator=torch.Generator().manual_seed(0)),
+        "labels": torch.arange(6) % 2,
+        "groups": torch.arange(6) % 4,
+        "spurious_masks": torch.zeros(6, 8, 9, dtype=torch.bool),
+        "class_names": ("a", "b"),
+        "group_names": tuple("wxyz"),
+    }
+    return ShortcutDataset(**{**fields, **changes})
+
+
+def changed(index, value, dtype=torch.float32):
+    images = data_of().images.clone()
+    images[index] = value
+    return images.to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"images": changed(0, 1.001)},
+            r"images must lie in \[0, 1\], got .* to 1.001; undo their normalisation",
+        ),
+        ({"images": changed(0, -0.5)}, "got -0.5 to .* put it into the network, as its first layer"),
+        ({"images": torch.full((6, 3, 8, 9), 200.0)}, "got 200 to 200; divide by 255"),
+        ({"images": changed(4, math.nan)}, "image 4 holds NaN or infinity"),
+        ({"images": changed(2, -math.inf)}, "image 2 holds NaN or infinity"),
+        (
+            {"images": changed(0, 0, torch.float64)},
+            r"must be float32, got torch.float64; pass images.float\(\)",
+        ),
+        ({"images": changed(0, 0, torch.float16)}, "must be float32, got torch.float16"),
+        (
+            {"images": torch.zeros(6, 3, 8, 9, dtype=torch.uint8)},
+            r"uint8; pass images.float\(\) / 255, or Imag",
+        ),
+        ({"images": torch.zeros(6, 3, 8, 9, dtype=torch.int64)}, "must be float32, got torch.int64"),
+        ({"images": np.zeros((6, 3, 8, 9), np.float32)}, "must be a torch.Tensor, got ndarray"),
+        ({"images": torch.zeros(6, 8, 9)}, r"\(N, C, H, W\), got shape \(6, 8, 9\)"),
+        ({"images": torch.zeros(6, 8, 9, 3)}, r"1 or 3 channels, .*; pass images.permute\(0, 3, 1, 2\)"),
+        ({"images": torch.zeros(6, 4, 8, 9)}, "1 or 3 channels, .* keep 1 or 3 of them"),
+        ({"labels": torch.tensor([0, 1, 0, 2, 0, 0])}, r"labels must lie in 0 .. 1, .* image 3 has 2"),
+        ({"labels": torch.tensor([0, 1, -1, 0, 0, 0])}, "image 2 has -1"),
+        (
+            {"labels": torch.zeros(6, dtype=torch.int32)},
+            r"labels must be int64, got torch.int32; pass labels.long",
+        ),
+        ({"labels": torch.zeros(6)}, "labels must be int64, got torch.float32"),
+        ({"labels": torch.zeros(6, 1, dtype=torch.int64)}, r"labels has shape \(6, 1\) for 6 images"),
+        ({"labels": [0] * 6}, "labels must be a torch.Tensor, got list"),
+        ({"groups": torch.full((6,), 4)}, "groups must lie in 0 .. 3, the 4 group_names; image 0 has 4"),
+        ({"group_names": ()}, "groups must lie in 0 .. -1"),
+        ({"groups": torch.zeros(5, dtype=torch.int64)}, "groups has 5 rows for 6 images"),
+        ({"spurious_masks": torch.zeros(6, 9, 8, dtype=torch.bool)}, r"= \(6, 8, 9\), got \(6, 9, 8\)"),
+        (
+            {"spurious_masks": torch.zeros(6, 1, 8, 9, dtype=torch.bool)},
+            r"pass spurious_masks.squeeze\(1\)",
+        ),
+        (
+            {"spurious_masks": torch.zeros(6, 8, 9)},
+            "must be bool, got torch.float32; pass spurious_masks > 0",
+        ),
+        ({"core_masks": torch.zeros(5, 8, 9, dtype=torch.bool)}, "core_masks has 5 rows for 6 images"),
+        ({"class_names": ()}, "class_names is empty"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        data_of(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_groups_and_masks_may_be_unknown():
+    bare = ShortcutDataset(data_of().images, data_of().labels, class_names=("a", "b"))
+    part = bare.subset(torch.tensor([4, 1]))
+    assert (part.groups, part.spurious_masks, part.core_masks) == (None, None, None)
+    assert torch.equal(part.images, bare.images[[4, 1]])
+    with pytest.raises(ValueError, match="SUBG needs groups, and the data set 'images' has none"):
+        bare.require("groups", by="SUBG")
+    data_of().require("groups", "spurious_masks", by="SUBG")
+
+
+def test_an_empty_part_is_no_error():
+    assert len(data_of().subset(torch.zeros(6, dtype=torch.bool))) == 0

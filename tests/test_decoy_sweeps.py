@@ -15,9 +15,9 @@ def two_by_two(n, random_state, shortcut):
     """Class 0 or 1 in the right column; in the masked pixel too, if it is the ``shortcut``."""
     draw = torch.Generator().manual_seed(random_state)
     labels = torch.randint(0, 2, (n,), generator=draw)
-    images = 0.3 * torch.randn(n, 1, 2, 2, generator=draw)
-    images[:, 0, :, 1] += labels[:, None]
-    images[:, 0, 0, 0] += 2.0 * (labels if shortcut else torch.randint(0, 2, (n,), generator=draw))
+    images = 0.3 * torch.rand(n, 1, 2, 2, generator=draw)
+    images[:, 0, :, 1] += 0.3 * labels[:, None]
+    images[:, 0, 0, 0] += 0.7 * (labels if shortcut else torch.randint(0, 2, (n,), generator=draw))
     masks = torch.zeros(n, 2, 2, dtype=torch.bool)
     masks[:, 0, 0] = True
     groups = torch.zeros(n, dtype=torch.int64)

@@ -143,7 +143,7 @@ def test_marked_patches_lie_on_the_drawn_ones():
 
 @real
 def test_masks_of_a_loaded_split():
-    data = load_skin(REAL, "test", size=32, paste_rate=(0, 0))
+    data = load_skin(REAL, "test", size=32, paste_rate=(0, 0), shared_images="warn")
     masks = foreign_object_masks(data.names, 32)
     assert masks.shape == data.spurious_masks.shape
     frames = foreign_object_masks(data.names, 32, kinds=["frame"])

@@ -8,13 +8,18 @@ import torch
 from PIL import Image
 
 from lvlmva_lite.datasets import ShortcutDataset, load_knee
-from lvlmva_lite.datasets.image_files import ImageDataError
+from lvlmva_lite.datasets.decoding import ImageDataError
+from lvlmva_lite.datasets.image_files import SkippedFilesWarning
 from lvlmva_lite.datasets.knee import FOLDERS, MARKER_RATES
 from lvlmva_lite.datasets.pasting import JOINT, MARGIN
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "knee"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real radiographs are not at {REAL}")
 SPLITS = ("train", "validation", "test")
+
+
+def first_knee(root):
+    return sorted((root / "train" / "0").iterdir())[0]
 
 
 def write(path, seed, side=48):
@@ -188,9 +193,29 @@ def test_a_patient_in_two_splits_is_named(root):
             lambda root: [path.unlink() for path in (root / "train" / "3").iterdir()],
             "no image of the class 'moderate osteoarthritis' in train",
         ),
+        (lambda root: (root / "train" / "12").mkdir(), "12 is no folder of a grade"),
         (
-            lambda root: Image.fromarray(np.zeros((9, 9), np.uint16)).save(root / "train/0/9123456L.png"),
-            "9123456L.png has more than 8 bits",
+            lambda root: write(root / "train" / "0" / "more" / "9123456L.png", 1),
+            "9123456L.png lies one folder too deep, as do 0 more; move them up",
+        ),
+        (lambda root: write(root / "train" / "9123456L.png", 1), "9123456L.png is in no folder of a grade"),
+        (
+            lambda root: shutil.copy(first_knee(root), first_knee(root).with_suffix(".bmp")),
+            r"are one knee twice; keep one",
+        ),
+        (
+            lambda root: shutil.copy(first_knee(root), root / "train" / "3" / first_knee(root).name),
+            r"are one knee twice; keep one",
+        ),
+        (
+            lambda root: shutil.copy(first_knee(root), root / "test" / "0" / "9123456L.png"),
+            r"1 image\(s\) are in more than one split, such as .* \(train\) and .*9123456L.png \(test\)",
+        ),
+        (
+            lambda root: (
+                shutil.move(root, root.parent / "x") and shutil.move(root.parent / "x", root / "knee")
+            ),
+            r"there is one in .*knee/knee, so give that",
         ),
     ],
 )
@@ -216,6 +241,25 @@ def test_one_clear_error_each(root, change, message):
 def test_parameters_are_checked_before_any_file(wrong, message):
     with pytest.raises(ValueError, match=message):
         load_knee("nowhere", **{"split": "train", **wrong})
+
+
+@pytest.mark.parametrize("end", [".tif", ".bmp", ".webp"])
+def test_other_formats_are_read(root, end):
+    expected = load_knee(root, "train", size=24, marker_rate=(0, 0))
+    for path in (root / "train").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(end), **({"lossless": True} if end == ".webp" else {}))
+        path.unlink()
+    found = load_knee(root, "train", size=24, marker_rate=(0, 0))
+    assert [Path(name).stem for name in found.names] == [Path(name).stem for name in expected.names]
+    assert torch.equal(found.images, expected.images)
+
+
+def test_other_files_are_counted_and_named(root):
+    (root / "train" / "0" / "9123456L.gif").write_bytes(b"")
+    (root / "train" / "3" / "readme").write_text("")
+    with pytest.warns(SkippedFilesWarning, match=r"2 file\(s\) .*train/0/9123456L.gif \(.gif is no image"):
+        load_knee(root, "train", size=24)
 
 
 @real

@@ -13,7 +13,8 @@ from PIL import Image
 
 from lvlmva_lite.datasets import ShortcutDataset, load_skin
 from lvlmva_lite.datasets.annotations import read_mask
-from lvlmva_lite.datasets.image_files import ImageDataError, read_image
+from lvlmva_lite.datasets.decoding import ImageDataError, read_image
+from lvlmva_lite.datasets.image_files import SharedImagesWarning, SkippedFilesWarning
 from lvlmva_lite.datasets.pasting import cut_out
 from lvlmva_lite.datasets.skin import PASTE_RATES, SPLIT_SHARES, estimate_patch_mask
 
@@ -329,6 +330,36 @@ def edit(path, old, new):
             lambda r: edit(r / "manifest.csv", "malignant", "benign"),
             "there is no image of the class 'malignant' in train",
         ),
+        (
+            lambda r: edit(
+                r / "manifest.csv", "images/ISIC_0000007.jpg", str(r / "images/ISIC_0000007.jpg")
+            ),
+            "line 9: image '/.*ISIC_0000007.jpg' is no name of a file below",
+        ),
+        (
+            lambda r: edit(r / "manifest.csv", "images/ISIC_0000007.jpg", "./images/ISIC_0000003.jpg"),
+            "line 9: 'images/ISIC_0000003.jpg' has a row already, line 5; keep one",
+        ),
+        (
+            lambda r: shutil.copy(r / "images/ISIC_0000007.jpg", r / "images/ISIC_0000030.jpg"),
+            r"1 image\(s\) are in more than one split, such as .*07.jpg \(train\) and .*30.jpg \(test\)",
+        ),
+        (
+            lambda r: write(r / "patch_masks" / "ISIC_0000001.png", np.zeros((SIDE, SIDE), np.uint8)),
+            "ISIC_0000001.png marks nothing",
+        ),
+        (
+            lambda r: write(r / "patch_masks" / "ISIC_0000001.png", np.eye(30, 60, dtype=np.uint8)),
+            "ISIC_0000001.png is 60 pixels wide and 30 high, and its image",
+        ),
+        (
+            lambda r: write(r / "patch_masks" / "ISIC_0000001.bmp", np.eye(64, dtype=np.uint8)),
+            "ISIC_0000001.bmp and ISIC_0000001.png .* one image twice",
+        ),
+        (
+            lambda r: [m.rename(m.with_name(f"{m.stem}_mask.png")) for m in (r / "patch_masks").iterdir()],
+            "_mask.png fits no image, and neither does any other mask beside it",
+        ),
     ],
 )
 def test_one_clear_error_each(manifest, change, message):
@@ -362,6 +393,7 @@ def test_nothing_to_paste(manifest):
     [
         ({"split": "val"}, "split must be one of"),
         ({"layout": "coco"}, "layout must be one of"),
+        ({"shared_images": "keep"}, "shared_images must be"),
         ({"paste_rate": (2, 0)}, "paste_rate must be two numbers"),
         ({"paste_rate": (1,)}, "paste_rate must be two numbers"),
     ],
@@ -376,12 +408,12 @@ def test_parameters_are_checked_before_any_file(wrong, message):
 def test_real_images(split):
     with (REAL / "manifest.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["split"] == {"validation": "val"}.get(split, split)]
-    twin = load_skin(REAL, split, paste_rate=(0, 0))
+    twin = load_skin(REAL, split, paste_rate=(0, 0), shared_images="warn")
     assert twin.names == tuple(row["image"] for row in rows)
     assert twin.labels.tolist() == [int(row["label"] == "malignant") for row in rows]
     assert (twin.groups % 2).tolist() == [int(row["coloured_patch"]) for row in rows]
     assert twin.groups.bincount(minlength=4)[3] == 0
-    data = load_skin(REAL, split)
+    data = load_skin(REAL, split, shared_images="warn")
     assert not ((data.images != twin.images).any(1) & ~data.spurious_masks).any()
     for label, rate in enumerate(PASTE_RATES[split]):
         free = int(((twin.labels == label) & (twin.groups % 2 == 0)).sum())
@@ -447,3 +479,110 @@ def test_the_challenge_names_files_below_its_folder(challenge):
     (challenge / "outside.jpg").write_bytes(b"")
     with pytest.raises(ImageDataError, match="is no name of a file below"):
         load_skin(challenge, "train", size=32)
+
+
+# Own files
+
+
+def test_numbers_and_words_as_other_programs_write_them(manifest):
+    expected = load_skin(manifest, "test", size=32)
+    text = (manifest / "manifest.csv").read_text().replace(",0,\n", ",0.0,\n").replace(",1,\n", ",True,\n")
+    text = text.replace(",test,", ",Test,").replace(",benign,", ",Benign,").replace("images/", "./images/")
+    (manifest / "manifest.csv").write_text(text)
+    found = load_skin(manifest, "test", size=32)
+    assert found.names == expected.names
+    assert torch.equal(found.groups, expected.groups)
+
+
+def test_a_shared_image_may_be_dropped_or_kept(manifest):
+    shutil.copy(manifest / "images/ISIC_0000007.jpg", manifest / "images/ISIC_0000030.jpg")
+    names = load_skin(manifest, "train", size=32, shared_images="drop").names
+    assert len(names) == 13
+    assert "images/ISIC_0000007.jpg" not in names
+    with pytest.warns(SharedImagesWarning, match="equal byte for byte"):
+        assert len(load_skin(manifest, "train", size=32, shared_images="warn")) == 14
+
+
+def test_a_mask_that_fits_no_image_is_named(manifest):
+    shutil.copy(manifest / "patch_masks/ISIC_0000000.png", manifest / "patch_masks/ISIC_9999999.png")
+    with pytest.warns(
+        SkippedFilesWarning, match=r"patch_masks/ISIC_9999999.png \(a mask that fits no image"
+    ):
+        load_skin(manifest, "train", size=32)
+
+
+def test_a_tiny_patch_is_pasted_and_not_empty(manifest):
+    for i in (0, 1):
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[20, 0] = 9
+        write(manifest / "patch_masks" / f"ISIC_{i:07d}.png", mask)
+    for split in ("train", "test"):
+        data = load_skin(manifest, split, size=32, paste_rate=(1, 1))
+        assert torch.equal(data.spurious_masks.flatten(1).any(1), data.groups % 2 == 1)
+
+
+def test_splits_of_a_file_go_before_the_sources(manifest, tmp_path):
+    names = [n for s in SPLITS for n in load_skin(manifest, s, size=16).names]
+    parts = ["train", "val", "test"]
+    (tmp_path / "s.csv").write_text(
+        "image,split\n" + "\n".join(f"{name},{parts[i % 3]}" for i, name in enumerate(names))
+    )
+    found = load_skin(manifest, "validation", size=16, splits=tmp_path / "s.csv", paste_rate=(0, 0))
+    assert set(found.names) == set(names[1::3])
+
+
+@pytest.mark.parametrize("end", [".JPG", ".jpeg", ".png"])
+@pytest.mark.parametrize("doubled", [False, True])
+def test_the_challenge_is_found_as_it_was_unpacked(challenge, end, doubled):
+    expected = load_skin(challenge, "train", size=16, unannotated="clean")
+    folder = challenge / "ISIC_2019_Training_Input"
+    for path in images(challenge):
+        path.rename(path.with_suffix(end))
+    if doubled:
+        folder.rename(challenge / "inner")
+        folder.mkdir()
+        (challenge / "inner").rename(folder / folder.name)
+    found = load_skin(challenge, "train", size=16, unannotated="clean")
+    assert torch.equal(found.images, expected.images)
+
+
+def test_a_missing_image_names_the_path_looked_for(challenge):
+    images(challenge)[0].unlink()
+    with pytest.raises(
+        ImageDataError, match=r"'ISIC_.*jpg', but there is no such file in .*Training_Input"
+    ):
+        load_skin(challenge, "train", size=16, unannotated="clean")
+    with pytest.raises(
+        ImageDataError, match=r"it holds none; .*2019 does, so give that as the data folder"
+    ):
+        load_skin(moved(challenge), "train")
+
+
+def moved(challenge):
+    up = challenge.parent / "up"
+    up.mkdir()
+    shutil.move(challenge, up / "2019")
+    return up
+
+
+def test_the_archives_images_may_lie_in_a_folder_below(isic_cli):
+    expected = load_skin(isic_cli, "train", size=16, unannotated="clean")
+    (isic_cli / "images").mkdir()
+    for path in [p for p in isic_cli.iterdir() if p.suffix.lower() == ".jpg"]:
+        path.rename(isic_cli / "images" / path.name)
+    found = load_skin(isic_cli, "train", size=16, unannotated="clean")
+    assert torch.equal(found.images, expected.images)
+    write(isic_cli / "masks" / "ISIC_0000000.png", np.eye(24, dtype=np.uint8))  # is no image
+    assert len(load_skin(isic_cli, "train", size=16, unannotated="clean")) == len(found)
+    (isic_cli / "more").mkdir()
+    shutil.copy(isic_cli / "images" / "ISIC_0000000.JPG", isic_cli / "more" / "ISIC_0000000.png")
+    with pytest.raises(ImageDataError, match="are of one name, so one image twice; keep one"):
+        load_skin(isic_cli, "train", size=16, unannotated="clean")
+
+
+@real
+def test_the_small_real_set_holds_one_image_in_two_splits():
+    with pytest.raises(
+        ImageDataError, match=r"1 image\(s\).*0012127.jpg \(train\) and .*0012970.jpg \(test\)"
+    ):
+        load_skin(REAL, "test", size=16)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvlmva_lite.datasets.image_files import ImageDataError
+from lvlmva_lite.datasets.decoding import ImageDataError
 
 
 def download_isic(

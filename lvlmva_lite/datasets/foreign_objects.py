@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from skimage.draw import polygon2mask
 
-from lvlmva_lite.datasets.image_files import ImageDataError
+from lvlmva_lite.datasets.decoding import ImageDataError
 
 KINDS = ("patch", "ink", "ruler", "frame", "bubble", "other")
 """Coloured patches; surgical ink; rulers and scale marks; the lens's dark frame and dark bars at the

@@ -19,15 +19,18 @@ import numpy as np
 import torch
 
 from lvlmva_lite.datasets.annotations import box_mask, read_annotations, read_mask
+from lvlmva_lite.datasets.decoding import ImageDataError
 from lvlmva_lite.datasets.image_files import (
     SPLITS,
-    ImageDataError,
     ImageFileDataset,
+    apart,
     check_classes,
     check_request,
     data_folder,
     image_files,
+    images_below,
     read_images,
+    report_skipped,
 )
 from lvlmva_lite.datasets.pasting import letter_layer
 from lvlmva_lite.threads import threads
@@ -71,8 +74,8 @@ def load_knee(
 
     Parameters
     ----------
-    root : folder with ``{train,val,test}/{0..4}/<patient><side>.png``
-        Folders of other names, such as ``auto_test`` (other crops of the same
+    root : folder with ``{train,val,test}/{0..4}/<patient><side>.png``, or in another format
+        that :mod:`lvlmva_lite.datasets.decoding` reads.  Folders of other names, such as ``auto_test`` (other crops of the same
         knees), are never read.
     split : "train", "validation" (the folder ``val``) or "test"
     size : side of the images handed back, in pixels; area-averaged
@@ -120,8 +123,12 @@ def load_knee(
     if shared_patients not in ("error", "drop"):
         raise ValueError(f"shared_patients must be 'error' or 'drop', got {shared_patients!r}")
     root = data_folder(root)
-    splits = {name: _listed(root / FOLDERS[name], grades, required=name == split) for name in SPLITS}
-    files = _apart(splits, shared_patients)[split]
+    skipped: list[tuple[Path, str]] = []
+    splits = {name: _listed(root, name, grades, skipped, required=name == split) for name in SPLITS}
+    report_skipped(skipped, root)
+    splits = _apart(splits, shared_patients)
+    apart({name: [path for path, _, _, _ in files] for name, files in splits.items()})
+    files = splits[split]
 
     known = None if annotations is None else read_annotations(annotations, root)
     names = [path.relative_to(root).as_posix() for path, _, _, _ in files]
@@ -142,17 +149,17 @@ def load_knee(
     class_names = tuple(GRADE_NAMES[grade] for grade in grades)
     check_classes(labels, class_names, f"{split} of {root}")
 
-    images = read_images([path for path, _, _, _ in files], "L", size, progress)
-    masks = np.zeros(images.shape, bool)
+    masks = np.zeros((len(files), size, size), bool)
     kinds = ["none"] * len(files)
     for i in np.flatnonzero(own):
         row = known[names[i]]
         if row.mask is not None:
-            masks[i], kinds[i] = read_mask(row.mask, size), "drawn"
+            masks[i], kinds[i] = read_mask(row.mask, size, files[i][0]), "drawn"
         elif row.box is not None:
             masks[i], kinds[i] = box_mask(row.box, files[i][0], size), "box"
         else:
             kinds[i] = "missing"
+    images = read_images([path for path, _, _, _ in files], "L", size, progress)
 
     if marker_rate is None:
         marker_rate = MARKER_RATES[split] if known is None else (0.0, 0.0)
@@ -178,26 +185,43 @@ def load_knee(
     )
 
 
-def _listed(folder: Path, grades: tuple[int, ...], required: bool) -> list[tuple[Path, int, str, str]]:
+def _listed(
+    root: Path, split: str, grades: tuple[int, ...], skipped: list[tuple[Path, str]], required: bool
+) -> list[tuple[Path, int, str, str]]:
     """(file, label, patient, side) of every image of the grades."""
+    folder = root / FOLDERS[split]
     if not folder.is_dir():
         if required:
+            inner = [child for child in sorted(root.iterdir()) if (child / FOLDERS[split]).is_dir()]
             raise ImageDataError(
-                f"there is no folder {folder}; the knee data is laid out as {{train,val,test}}/{{0..4}}/*.png"
+                f"there is no folder {folder}; "
+                + (
+                    f"there is one in {inner[0]}, so give that as the data folder"
+                    if inner
+                    else "the knee data is laid out as {train,val,test}/{0..4}/*.png"
+                )
             )
         return []
     for child in folder.iterdir():
-        if child.is_dir() and not child.name.startswith(".") and child.name not in "01234":
+        if child.is_dir() and not child.name.startswith(".") and child.name not in tuple("01234"):
             raise ImageDataError(
                 f"{child} is no folder of a grade; in {folder} there may be 0, 1, 2, 3 and 4"
             )
+    if loose := image_files(folder):
+        raise ImageDataError(f"{loose[0]} is in no folder of a grade; put it into one of 0, 1, 2, 3 and 4")
     files = []
     for label, grade in enumerate(grades):
-        if not (folder / str(grade)).is_dir():
+        of_grade = folder / str(grade)
+        if not of_grade.is_dir():
             if required:
                 raise ImageDataError(f"there is no folder of grade {grade} in {folder}")
             continue
-        for path in image_files(folder / str(grade)):
+        paths = image_files(of_grade, skipped)
+        if deeper := set(images_below(of_grade)) - set(paths):
+            raise ImageDataError(
+                f"{min(deeper)} lies one folder too deep, as do {len(deeper) - 1} more; move them up to {of_grade}"
+            )
+        for path in paths:
             match = _NAME.fullmatch(path.stem)
             if match is None:
                 raise ImageDataError(
@@ -205,6 +229,11 @@ def _listed(folder: Path, grades: tuple[int, ...], required: bool) -> list[tuple
                     "without the patient the splits cannot be checked"
                 )
             files.append((path, label, match[1], match[2].upper()))
+    knees: dict[tuple[str, str], Path] = {}
+    for path, _, *knee in files:
+        other = knees.setdefault(tuple(knee), path)
+        if other != path:
+            raise ImageDataError(f"{other} and {path} are one knee twice; keep one")
     return files
 
 

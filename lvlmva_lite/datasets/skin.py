@@ -10,7 +10,9 @@ M. Combalia et al., "BCN20000"; P. Tschandl et al., "The HAM10000 dataset".
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +23,29 @@ from scipy.sparse.csgraph import connected_components
 from skimage.color import rgb2lab
 
 from lvlmva_lite.datasets.annotations import Annotation, box_mask, read_annotations, read_mask
+from lvlmva_lite.datasets.decoding import ImageDataError, read_image
 from lvlmva_lite.datasets.image_files import (
-    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
     SPLITS,
-    ImageDataError,
     ImageFileDataset,
+    apart,
     check_classes,
+    check_masks_fit,
     check_request,
+    check_stems,
     data_folder,
+    flag,
+    image_files,
+    images_below,
     named_file,
-    read_image,
+    normalised,
     read_images,
+    read_splits,
     read_table,
+    report_skipped,
 )
 from lvlmva_lite.datasets.pasting import Layer, cut_out, patch_layer
+from lvlmva_lite.files import inside
 from lvlmva_lite.threads import threads
 
 CLASS_NAMES = ("benign", "malignant")
@@ -86,9 +97,11 @@ def load_skin(
     *,
     size: int = 96,
     layout: str = "auto",
+    splits: str | Path | None = None,
     paste_rate: tuple[float, float] | None = None,
     annotations: str | Path | None = None,
     unannotated: str = "error",
+    shared_images: str = "error",
     random_state: int = 0,
     progress: bool = False,
 ) -> ImageFileDataset:
@@ -103,17 +116,20 @@ def load_skin(
     size : side of the images handed back, in pixels; area-averaged, the
         aspect is not kept
     layout : "auto" or one of
-        "isic-cli": images beside the ``metadata.csv`` that ``isic image
+        "isic-cli": images beside or below the ``metadata.csv`` that ``isic image
         download`` writes; the class is ``diagnosis_1``, or the older
         ``benign_malignant`` where that is empty; all but benign and malignant
         are left out.
-        "isic-2019": ``ISIC_2019_Training_Input/*.jpg`` and
+        "isic-2019": ``ISIC_2019_Training_Input/*.jpg`` (or doubled, as
+        Kaggle's archive unpacks it, and with any image suffix) and
         ``ISIC_2019_Training_GroundTruth.csv``, classes by
         ``ISIC_2019_CLASSES``; lesions are kept in one split if
         ``ISIC_2019_Training_Metadata.csv`` is there.
         "manifest": ``manifest.csv`` with image, label, split (train, val,
         test) and coloured_patch.
         "auto" looks which of the three CSV files there is.
+    splits : CSV file with the columns image and split (train, val, test), or None
+        It goes before the source's own splits and must name every image.
     paste_rate : (benign, malignant) or None
         Share, rounded to whole images, of the images without a patch that get
         one, cut out of a *training* image that has a drawn mask.  None takes
@@ -125,6 +141,10 @@ def load_skin(
     unannotated : "error", "drop" or "clean"
         What to do with images of which nobody says whether they show a patch:
         refuse, leave them out, or take them as free of patches.
+    shared_images : "error", "drop" or "warn"
+        What to do when one image, byte for byte, is in two splits under two
+        names: refuse, keep it in the later of train, validation and test
+        alone, or keep both and say so.
     random_state : int
         Draws the images that get a patch, and the patches.  An image's patch
         is the same at every rate, and a higher rate keeps the images of a
@@ -149,6 +169,8 @@ def load_skin(
     check_request(split, size, unannotated, paste_rate, "paste_rate", random_state)
     if layout not in ("auto", *LAYOUTS):
         raise ValueError(f"layout must be one of {['auto', *LAYOUTS]}, got {layout!r}")
+    if shared_images not in ("error", "drop", "warn"):
+        raise ValueError(f"shared_images must be 'error', 'drop' or 'warn', got {shared_images!r}")
     root = data_folder(root)
     read = {"isic-cli": _isic_cli_rows, "isic-2019": _isic_2019_rows, "manifest": _manifest_rows}
     every = read[_found_layout(root) if layout == "auto" else layout](root)
@@ -156,6 +178,17 @@ def load_skin(
 
     def name(row: _Row) -> str:
         return row.path.relative_to(root).as_posix()
+
+    if splits is not None:
+        split_of = read_splits(Path(splits), map(name, every))
+        every = [replace(row, split=split_of[name(row)]) for row in every]
+    check_stems(sorted({row.path for row in every}))
+    parts = apart(
+        {part: [row.path for row in every if row.split == part] for part in SPLITS}, shared_images
+    )
+    kept = {path for paths in parts.values() for path in paths}
+    every = [row for row in every if row.path in kept]
+    every = _with_masks(root, every)
 
     def shows_patch(row: _Row) -> bool | None:
         return known[name(row)].spurious if name(row) in known else row.patch
@@ -245,7 +278,7 @@ def _natural_mask(row: _Row, known: Annotation | None, image: np.ndarray) -> tup
     size = len(image)
     path = _mask_file(row, known)
     if path is not None:
-        return read_mask(path, size), "drawn"
+        return read_mask(path, size, row.path), "drawn"
     if known is not None and known.box is not None:
         return box_mask(known.box, row.path, size), "box"
     mask = estimate_patch_mask(image)
@@ -260,7 +293,7 @@ def _donor(path: Path, mask_path: Path, size: int) -> Layer:
     image = read_image(path, "RGB")
     if image.shape[0] != image.shape[1] or image.shape[0] > 4 * size:
         image = read_image(path, "RGB", 4 * size)
-    return cut_out(image, read_mask(mask_path, len(image)), size)
+    return cut_out(image, read_mask(mask_path, len(image), path), size)
 
 
 def _found_layout(root: Path) -> str:
@@ -270,7 +303,15 @@ def _found_layout(root: Path) -> str:
         "isic-cli": "metadata.csv",
     }
     found = [layout for layout, file in files.items() if (root / file).is_file()]
-    if len(found) != 1:
+    if not found:
+        inner = [
+            child for child in sorted(root.iterdir()) for file in files.values() if (child / file).is_file()
+        ]
+        raise ImageDataError(
+            f"{root} must hold one of {', '.join(files.values())} to tell its layout, it holds none"
+            + (f"; {inner[0]} does, so give that as the data folder" if inner else "")
+        )
+    if len(found) > 1:
         raise ImageDataError(
             f"{root} must hold one of {', '.join(files.values())} to tell its layout, "
             f"it holds {[files[layout] for layout in found]}; pass layout=... to say which"
@@ -278,74 +319,136 @@ def _found_layout(root: Path) -> str:
     return found[0]
 
 
-def _row(root: Path, path: Path | None, what: str, label: int, split: str, patch: bool | None) -> _Row:
-    if path is None or not path.is_file():
-        raise ImageDataError(f"{what} names an image that is not in {root}; download it again")
-    mask = root / "patch_masks" / f"{path.stem}.png"
-    return _Row(path, label, split, patch, mask if mask.is_file() else None)
+def _with_masks(root: Path, rows: list[_Row]) -> list[_Row]:
+    """The rows with the masks of ``patch_masks``; those that fit no image are reported."""
+    folder = root / "patch_masks"
+    if not folder.is_dir():
+        return rows
+    skipped: list[tuple[Path, str]] = []
+    paths = image_files(folder, skipped)
+    check_stems(paths)
+    masks = {path.stem: path for path in paths}
+    stems = Counter(row.path.stem for row in rows)
+    for row in rows:
+        if row.path.stem in masks and stems[row.path.stem] > 1:
+            raise ImageDataError(
+                f"{masks[row.path.stem]} fits {stems[row.path.stem]} images of one name, such as {row.path}; "
+                "rename them, or name the masks in an annotation file"
+            )
+    # An image that is left out, of no class that is read, may have a mask all the same.
+    pictured = {*stems, *(path.stem for path in images_below(root) if folder not in path.parents)}
+    report_skipped([*skipped, *check_masks_fit(masks, pictured)], root)
+    return [replace(row, mask=masks.get(row.path.stem)) for row in rows]
+
+
+def _check_rows(rows: Sequence[tuple[int, dict[str, str]]], column: str, table: Path) -> None:
+    """Refuse two rows of one image."""
+    first: dict[str, int] = {}
+    for line, row in rows:
+        name = normalised(row[column])
+        if name in first:
+            raise ImageDataError(
+                f"{table}, line {line}: {name!r} has a row already, line {first[name]}; keep one"
+            )
+        first[name] = line
 
 
 def _manifest_rows(root: Path) -> list[_Row]:
     table = root / "manifest.csv"
-    splits = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-    patches = {"0": False, "1": True, "": None}
+    records = read_table(table, ("image", "label", "split", "coloured_patch"))
     rows = []
-    for line, row in enumerate(read_table(table, ("image", "label", "split", "coloured_patch")), start=2):
+    for line, row in records:
         where = f"{table}, line {line}"
-        for column, allowed in (("label", CLASS_NAMES), ("split", splits), ("coloured_patch", patches)):
-            if row[column] not in allowed:
+        for column, allowed in (("label", CLASS_NAMES), ("split", SPLIT_NAMES)):
+            if row[column].lower() not in allowed:
                 raise ImageDataError(
                     f"{where}: {column} must be one of {list(allowed)}, got {row[column]!r}"
                 )
-        label, patch = CLASS_NAMES.index(row["label"]), patches[row["coloured_patch"]]
-        path = named_file(root, row["image"], where)
-        rows.append(_row(root, path, where, label, splits[row["split"]], patch))
+        try:
+            patch = flag(row["coloured_patch"])
+        except ValueError as error:
+            raise ImageDataError(f"{where}: coloured_patch {error}") from None
+        named_file(root, row["image"], where)
+        path, label = root / normalised(row["image"]), CLASS_NAMES.index(row["label"].lower())
+        rows.append(_Row(path, label, SPLIT_NAMES[row["split"].lower()], patch, None))
+    _check_rows(records, "image", table)
     return rows
 
 
 def _isic_cli_rows(root: Path) -> list[_Row]:
     table = root / "metadata.csv"
     records = read_table(table, ("isic_id",))
-    if records and not {"diagnosis_1", "benign_malignant"} & set(records[0]):
+    if records and not {"diagnosis_1", "benign_malignant"} & set(records[0][1]):
         raise ImageDataError(
             f"{table} has neither the column diagnosis_1 nor the older benign_malignant; "
-            f"it has {sorted(records[0])}"
+            f"it has {sorted(records[0][1])}"
         )
-    files = {path.stem: path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
-    split_of = _hashed_splits(records, "isic_id")
+    _check_rows(records, "isic_id", table)
+    files = _by_stem(
+        image_files(root) or [path for path in images_below(root) if "mask" not in path.parent.name.lower()]
+    )
+    split_of = _hashed_splits([record for _, record in records], "isic_id")
     rows = []
-    for line, (record, split) in enumerate(zip(records, split_of, strict=True), start=2):
+    for (line, record), split in zip(records, split_of, strict=True):
         diagnosis = (record.get("diagnosis_1") or record.get("benign_malignant") or "").lower()
         if diagnosis in CLASS_NAMES:
-            path, where = files.get(record["isic_id"]), f"{table}, line {line} ({record['isic_id']})"
-            rows.append(_row(root, path, where, CLASS_NAMES.index(diagnosis), split, None))
+            path = _named(record["isic_id"], files, root, f"{table}, line {line} ({record['isic_id']})")
+            rows.append(_Row(path, CLASS_NAMES.index(diagnosis), split, None, None))
     return rows
 
 
 def _isic_2019_rows(root: Path) -> list[_Row]:
     table = root / "ISIC_2019_Training_GroundTruth.csv"
     records = read_table(table, ("image", *ISIC_2019_CLASSES))
+    _check_rows(records, "image", table)
     extra = root / "ISIC_2019_Training_Metadata.csv"
     if extra.is_file():
-        lesions = {row["image"]: row["lesion_id"] for row in read_table(extra, ("image", "lesion_id"))}
-        records = [{**record, "lesion_id": lesions.get(record["image"], "")} for record in records]
-    split_of = _hashed_splits(records, "image")
+        lesions = {row["image"]: row["lesion_id"] for _, row in read_table(extra, ("image", "lesion_id"))}
+        records = [(n, {**record, "lesion_id": lesions.get(record["image"], "")}) for n, record in records]
+    folder = root / "ISIC_2019_Training_Input"
+    folder = folder / folder.name if (folder / folder.name).is_dir() else folder
+    files = _by_stem(image_files(folder) if folder.is_dir() else [])
+    split_of = _hashed_splits([record for _, record in records], "image")
     rows = []
-    for line, (record, split) in enumerate(zip(records, split_of, strict=True), start=2):
+    for (line, record), split in zip(records, split_of, strict=True):
         where = f"{table}, line {line} ({record['image']})"
         try:
-            of = [name for name in ISIC_2019_CLASSES if float(record[name]) == 1]
+            of = [name for name in ISIC_2019_CLASSES if flag(record[name])]
         except ValueError as error:
             raise ImageDataError(
-                f"{where}: {error}; the columns {list(ISIC_2019_CLASSES)} hold 0 or 1"
+                f"{where}: a class {error}; the columns {list(ISIC_2019_CLASSES)} hold 0 or 1"
             ) from error
         if len(of) != 1:
             raise ImageDataError(f"{where} must be of one class, it is of {of}")
         diagnosis = ISIC_2019_CLASSES[of[0]]
         if diagnosis is not None:
-            path = named_file(root / "ISIC_2019_Training_Input", f"{record['image']}.jpg", where)
-            rows.append(_row(root, path, where, CLASS_NAMES.index(diagnosis), split, None))
+            path = _named(record["image"], files, folder, where)
+            rows.append(_Row(path, CLASS_NAMES.index(diagnosis), split, None, None))
     return rows
+
+
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    """Images by their name without the end, however that is written."""
+    files: dict[str, Path] = {}
+    for path in paths:
+        other = files.setdefault(path.stem, path)
+        if other != path:
+            raise ImageDataError(f"{other} and {path} are of one name, so one image twice; keep one")
+    return files
+
+
+def _named(name: str, files: dict[str, Path], folder: Path, where: str) -> Path:
+    """The image of a table that names it without folder and end."""
+    try:
+        inside(folder, name)
+    except ValueError as error:
+        raise ImageDataError(f"{where}: image {error}") from None
+    if name not in files:
+        raise ImageDataError(
+            f"{where} names the image {name + '.jpg'!r}, but there is no such file in {folder}, with .jpg or "
+            "any other end; download it again, or remove its row"
+        )
+    return files[name]
 
 
 def _hashed_splits(records: list[dict[str, str]], image_column: str) -> list[str]:

@@ -1,0 +1,407 @@
+"""A reader's own images: a folder for each class, or a table.
+
+Folders: ``DIR/{train,val,test}/<class>/...``, or ``DIR/<class>/...`` without
+splits.  Masks of the spurious feature, where there are any, lie in
+``DIR/masks`` under the same names, with any image's end.
+
+Table: ``DIR/images.csv``, or any CSV file by its path, with the columns
+``path`` (below the table's folder, forward slashes) and ``class``, and
+optionally ``split`` (train, val, test; empty counts as train), ``group`` (what is spurious: "sticker",
+"no sticker") and ``mask``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lvlmva_lite.datasets.annotations import read_mask
+from lvlmva_lite.datasets.decoding import ImageDataError, check_readable, is_grey, read_image, read_marked
+from lvlmva_lite.datasets.image_files import (
+    SPLIT_NAMES,
+    SPLITS,
+    ImageFileDataset,
+    apart,
+    check_masks_fit,
+    check_stems,
+    data_folder,
+    image_files,
+    images_below,
+    named_file,
+    normalised,
+    read_images,
+    read_splits,
+    read_table,
+    report_skipped,
+)
+from lvlmva_lite.datasets.image_store import ImageStore
+from lvlmva_lite.threads import threads
+
+SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Shares of each class where a split is missing: it is drawn out of train, in this proportion to it."""
+
+IN_MEMORY = 4 * 2**30
+"""Bytes of float32 images up to which a split is read into memory."""
+
+TABLE = "images.csv"
+MASKS = "masks"
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image: its name below the root, class, split (None: to be drawn), group and mask file."""
+
+    name: str
+    label: str
+    split: str | None
+    group: str | None = None
+    mask: Path | None = None
+
+
+class ImageFolder:
+    """A user's own labelled images, listed and checked; :meth:`load` reads a split.
+
+    Parameters
+    ----------
+    root : the data folder, or a CSV file; see the module's own text
+    image_size : side of the images handed back, in pixels; each pixel is the
+        mean of the area that it covers.  The aspect is not kept: an image is
+        squashed to a square, since cropping could cut off what matters.
+    channels : 1 or 3, or None for 1 where every file is grey, else 3
+    classes : the classes in the order of the labels, as your own network has
+        them; None takes them sorted as text, as torchvision's ``ImageFolder`` does
+    splits : CSV file with the columns image and split, which names every
+        image, or None.  It goes before folders and table.
+    shared_images : "error", "drop" or "warn", where one image, byte for byte,
+        is in two splits: refuse, keep it in the later split alone, or keep both
+    random_state : int
+        Draws the splits that are missing.  Every class is divided by
+        ``SPLIT_SHARES``, rounded to whole images; frames of one film or images
+        of one patient are not known to belong together, so give ``splits``.
+
+    Attributes
+    ----------
+    root : Path, the folder that names start from
+    class_names : tuple of str
+    names : dict of "train", "validation" and "test" to names, in the order of the data set
+    notes : list of str
+        What a run should say first: splits that were drawn, files passed over,
+        classes that a split lacks.
+
+    Raises
+    ------
+    ValueError : a parameter that cannot be
+    ImageDataError : the folder or the table is not as described; the message
+        names the file and line, and the mend
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        image_size: int = 224,
+        channels: int | None = None,
+        classes: Sequence[str] | None = None,
+        splits: str | Path | None = None,
+        shared_images: str = "error",
+        random_state: int = 0,
+    ) -> None:
+        if not isinstance(image_size, int) or image_size < 16:
+            raise ValueError(f"image_size must be an int of at least 16 pixels, got {image_size!r}")
+        if channels not in (None, 1, 3):
+            raise ValueError(f"channels must be 1, 3 or None, got {channels!r}")
+        if shared_images not in ("error", "drop", "warn"):
+            raise ValueError(f"shared_images must be 'error', 'drop' or 'warn', got {shared_images!r}")
+        if not isinstance(random_state, int | np.integer):
+            raise ValueError(f"random_state must be an int, got {random_state!r}")
+        root = Path(root)
+        table = root if root.is_file() else root / TABLE
+        self.root = root.parent if root.is_file() else data_folder(root)
+        self.image_size, self.notes = image_size, []
+        if table.is_file():
+            items = _from_table(table, self.root)
+        else:
+            items, skipped = _from_folders(self.root)
+            if note := report_skipped(skipped, self.root):
+                self.notes.append(note)
+        if not items:
+            raise ImageDataError(f"there is no image in {table if table.is_file() else self.root}")
+        self.class_names = _classes(items, classes, self.root)
+        if splits is not None:
+            split_of = read_splits(Path(splits), [item.name for item in items])
+            items = [replace(item, split=split_of[item.name]) for item in items]
+        items = self._with_all_splits(items, random_state)
+        files = {
+            split: [self.root / item.name for item in items if item.split == split] for split in SPLITS
+        }
+        kept = {path for paths in apart(files, shared_images).values() for path in paths}
+        self._items = [item for item in items if self.root / item.name in kept]
+        self.names = {
+            split: tuple(item.name for item in self._items if item.split == split) for split in SPLITS
+        }
+        self._check_classes()
+        grey = channels is None and all(is_grey(self.root / item.name) for item in self._items)
+        self.channels = channels or (1 if grey else 3)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(self.names[split])} {split}" for split in SPLITS)
+        lines = [f"ImageFolder {self.root}: {counts}; classes {', '.join(self.class_names)}", *self.notes]
+        return "\n  ".join(lines)
+
+    @threads(1)
+    def load(
+        self, split: str, *, store: str | Path | None = None, progress: bool = False
+    ) -> ImageFileDataset:
+        """Read one split.
+
+        Parameters
+        ----------
+        split : "train", "validation" or "test"
+        store : folder in which the images are kept as bytes, of which each
+            batch is read when it is its turn (an :class:`ImageStore`), or None
+            for a tensor in memory.  A second call takes up what is there.
+
+        Returns
+        -------
+        ImageFileDataset
+            images (N, channels, image_size, image_size), in the order of
+            ``names``.  Masks where the split has any: an image without a mask
+            file counts as free of the spurious feature.  Groups are class x
+            the table's ``group``, or else class x {unmarked, marked} where
+            there are masks, or None.
+
+        Raises
+        ------
+        ValueError : no such split
+        ImageDataError : an image or mask that cannot be read, a mask of
+            another aspect; too many images for memory, and no ``store``; no
+            room on the disk
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {list(SPLITS)}, got {split!r}")
+        items = [item for item in self._items if item.split == split]
+        n, size = len(items), self.image_size
+        if store is None and 4 * n * self.channels * size**2 > IN_MEMORY:
+            raise ImageDataError(
+                f"{n} images of {self.channels} x {size} x {size} take "
+                f"{4 * n * self.channels * size**2 / 2**30:.1f} GB of memory; pass store=FOLDER to keep them on "
+                "disk, or a smaller image_size"
+            )
+        labels = torch.tensor([self.class_names.index(item.label) for item in items], dtype=torch.int64)
+        masks = self._masks(items)
+        groups, group_names = self._groups(items, labels, masks)
+        paths = [self.root / item.name for item in items]
+        if store is None:
+            images: Tensor | ImageStore = torch.from_numpy(read_images(paths, self._mode, size, progress))
+            images = images.unsqueeze(1) if self.channels == 1 else images.permute(0, 3, 1, 2).contiguous()
+        else:
+            images = ImageStore(self._stored(split, paths, Path(store), progress))
+        kinds = () if masks is None else tuple("drawn" if one.any() else "none" for one in masks)
+        return ImageFileDataset(
+            images=images,
+            labels=labels,
+            groups=groups,
+            spurious_masks=masks,
+            class_names=self.class_names,
+            group_names=group_names,
+            name=self.root.resolve().name or "images",
+            names=tuple(item.name for item in items),
+            mask_kinds=kinds,
+        )
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.channels == 1 else "RGB"
+
+    def _with_all_splits(self, items: list[_Item], random_state: int) -> list[_Item]:
+        """Splits that nobody named, drawn out of train."""
+        given = {item.split for item in items}
+        items = [replace(item, split=item.split or "train") for item in items]
+        missing = [split for split in SPLITS[1:] if split not in given]
+        if "train" not in {item.split for item in items}:
+            raise ImageDataError(f"{self.root} has no images of the split train; name some")
+        if not missing:
+            return items
+        total = sum(SPLIT_SHARES[split] for split in ("train", *missing))
+        rng = np.random.default_rng(random_state)
+        drawn: dict[str, str] = {}
+        for label in self.class_names:
+            names = sorted(item.name for item in items if item.split == "train" and item.label == label)
+            order = iter(rng.permutation(len(names)))
+            for split in missing:
+                for i in islice(order, round(SPLIT_SHARES[split] / total * len(names))):
+                    drawn[names[i]] = split
+        shares = ", ".join(f"{SPLIT_SHARES[split] / total:.0%} {split}" for split in ("train", *missing))
+        self.notes.append(
+            f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"
+        )
+        return [replace(item, split=drawn.get(item.name, item.split)) for item in items]
+
+    def _check_classes(self) -> None:
+        for split in SPLITS:
+            counts = Counter(item.label for item in self._items if item.split == split)
+            lacking = [name for name in self.class_names if not counts[name]]
+            if (split == "train" and lacking) or not counts:
+                raise ImageDataError(
+                    f"{split} of {self.root} has no image of the class {lacking[0]!r}; give it some, "
+                    "or leave the class out"
+                )
+            if lacking:
+                self.notes.append(f"{split} has no image of the class(es) {', '.join(lacking)}")
+
+    def _masks(self, items: list[_Item]) -> Tensor | None:
+        if not any(item.mask for item in items):
+            return None
+        masks = torch.zeros(len(items), self.image_size, self.image_size, dtype=torch.bool)
+        for i, item in enumerate(items):
+            # All black, as drawing programs write for an image with nothing on it.
+            if item.mask is not None and read_marked(item.mask).any():
+                masks[i] = torch.from_numpy(read_mask(item.mask, self.image_size, self.root / item.name))
+        return masks
+
+    def _groups(
+        self, items: list[_Item], labels: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor | None, tuple[str, ...]]:
+        kinds = sorted({item.group for item in self._items if item.group is not None})
+        if kinds:
+            of = torch.tensor([kinds.index(item.group) for item in items], dtype=torch.int64)
+        elif masks is not None:
+            kinds, of = ["unmarked", "marked"], masks.flatten(1).any(1).long()
+        else:
+            return None, ()
+        return labels * len(kinds) + of, tuple(f"{c}, {k}" for c in self.class_names for k in kinds)
+
+    def _stored(self, split: str, paths: list[Path], folder: Path, progress: bool) -> Path:
+        """The .npy file of a split's images, made if it is not there."""
+        key = hashlib.sha256(repr((self.channels, self.image_size)).encode())
+        for path in paths:
+            state = path.stat()
+            key.update(f"{path.relative_to(self.root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        target = folder / f"{split}-{self.image_size}-{key.hexdigest()[:16]}.npy"
+        if target.is_file():
+            return target
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (len(paths), self.channels, self.image_size, self.image_size)
+        room = shutil.disk_usage(folder).free
+        if room < np.prod(shape):
+            raise ImageDataError(
+                f"the images of {split} take {np.prod(shape) / 2**30:.1f} GB, and {folder} has room for "
+                f"{room / 2**30:.1f}; give another folder or a smaller image_size"
+            )
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            values = open_memmap(part, "w+", np.uint8, shape)
+            for i, path in enumerate(tqdm(paths, desc=f"images of {split}", disable=not progress)):
+                image = read_image(path, self._mode, self.image_size)
+                values[i] = image if self.channels == 1 else image.transpose(2, 0, 1)
+            values.flush()
+            del values
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+
+def _classes(items: list[_Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
+    found = sorted({item.label for item in items})
+    if len(found) < 2:
+        raise ImageDataError(
+            f"{root} has one class only, {found[0]!r}; there must be two or more, a folder or a value of the "
+            "column class each"
+        )
+    if given is None:
+        return tuple(found)
+    if isinstance(given, str) or len(set(given)) != len(given) or set(given) != set(found):
+        raise ValueError(f"classes must be those of {root} in any order, {found}; got {given!r}")
+    return tuple(given)
+
+
+def _from_folders(root: Path) -> tuple[list[_Item], list[tuple[Path, str]]]:
+    skipped: list[tuple[Path, str]] = []
+    folders = [
+        child
+        for child in sorted(root.iterdir())
+        if child.is_dir() and not child.name.startswith(".") and child.name != MASKS
+    ]
+    of_splits = [child for child in folders if child.name in SPLIT_NAMES]
+    names = [SPLIT_NAMES[child.name] for child in of_splits]
+    for child, split in zip(of_splits, names, strict=True):
+        if names.count(split) > 1:
+            raise ImageDataError(
+                f"{root} has two folders of the split {split}, {child.name} is one; keep one"
+            )
+    if of_splits and "train" not in names:
+        raise ImageDataError(f"{root} has the folder {of_splits[0].name}, but no folder train; name one")
+    if not of_splits and len(folders) == 1 and any((folders[0] / name).is_dir() for name in SPLIT_NAMES):
+        raise ImageDataError(f"the folders of the splits are in {folders[0]}; give that as the data folder")
+    loose = [path for parent in (root, *of_splits) for path in image_files(parent, skipped)]
+    if loose:
+        raise ImageDataError(f"{loose[0]} is in no folder of a class; put it into one")
+    skipped += [
+        (child, "a folder of no split") for child in folders if of_splits and child not in of_splits
+    ]
+    items = []
+    for parent, split in zip(of_splits, names, strict=True) if of_splits else [(root, None)]:
+        for child in sorted(parent.iterdir()):
+            if not child.is_dir() or child.name.startswith(".") or (parent == root and child.name == MASKS):
+                continue
+            before = len(skipped)
+            paths = images_below(child, skipped)
+            if not paths:
+                reason = (
+                    f"; {skipped[before][0].name}: {skipped[before][1]}" if len(skipped) > before else ""
+                )
+                raise ImageDataError(
+                    f"the folder of a class {child} holds no image{reason}; give it some, or remove it"
+                )
+            check_stems(paths)
+            items += [_Item(path.relative_to(root).as_posix(), child.name, split) for path in paths]
+    return _with_masks(root, items, skipped), skipped
+
+
+def _with_masks(root: Path, items: list[_Item], skipped: list[tuple[Path, str]]) -> list[_Item]:
+    if not (root / MASKS).is_dir():
+        return items
+    paths = images_below(root / MASKS, skipped)
+    check_stems(paths)
+    masks = {path.relative_to(root / MASKS).with_suffix("").as_posix(): path for path in paths}
+    stem_of = {item.name: Path(item.name).with_suffix("").as_posix() for item in items}
+    skipped += check_masks_fit(masks, stem_of.values())
+    return [replace(item, mask=masks.get(stem_of[item.name])) for item in items]
+
+
+def _from_table(table: Path, root: Path) -> list[_Item]:
+    rows = read_table(table, ("path", "class"))
+    lines: dict[str, int] = {}
+    items = []
+    for line, row in rows:
+        where = f"{table}, line {line}"
+        check_readable(named_file(root, row["path"], where))
+        name, split = normalised(row["path"]), row.get("split", "").lower()
+        if name in lines:
+            raise ImageDataError(f"{where}: {name!r} has a row already, line {lines[name]}; keep one")
+        lines[name] = line
+        if not row["class"]:
+            raise ImageDataError(f"{where}: class is empty; give the class of {name!r}, or remove the row")
+        if split and split not in SPLIT_NAMES:
+            raise ImageDataError(
+                f"{where}: split must be one of {list(SPLIT_NAMES)} or empty, got {row['split']!r}"
+            )
+        if "group" in row and not row["group"]:
+            raise ImageDataError(f"{where}: group is empty; give it in every row, or leave the column out")
+        mask = named_file(root, row["mask"], where, "mask") if row.get("mask") else None
+        items.append(_Item(name, row["class"], SPLIT_NAMES.get(split), row.get("group"), mask))
+    check_stems([root / name for name in sorted(lines)])
+    return items

@@ -1,0 +1,93 @@
+"""Images that need not fit into memory: kept as bytes, on disk or not, handed out as float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class ImageStore:
+    """Images as bytes, of which each access makes a float32 tensor in [0, 1].
+
+    It stands where a tensor of images would: ``len``, ``shape``, ``dtype``, ``split``, and one
+    index of images.  A file is mapped anew for each access, so that what was read does not stay
+    with this process; the system keeps what it has room for.
+
+    Parameters
+    ----------
+    values : (N, C, H, W) uint8, as an array or tensor, or the path of a ``.npy`` file that holds it
+
+    Raises
+    ------
+    ValueError : another shape or dtype, or a file that is no ``.npy``
+    FileNotFoundError : there is no such file
+    """
+
+    def __init__(self, values: np.ndarray | Tensor | str | Path) -> None:
+        if isinstance(values, Tensor):
+            values = values.numpy()
+        self._values = Path(values) if isinstance(values, str | Path) else values
+        self._rows: np.ndarray | None = None
+        mapped = self._mapped()
+        if mapped.dtype != np.uint8 or mapped.ndim != 4:
+            raise ValueError(
+                f"an ImageStore holds uint8 of shape (N, C, H, W), got {mapped.dtype} of shape {mapped.shape}"
+            )
+        self.shape = torch.Size(mapped.shape)
+
+    dtype = torch.float32
+    ndim = 4
+    device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor | np.ndarray) -> Tensor:
+        """One image (C, H, W), or those of a slice, of indices or of a mask (m, C, H, W)."""
+        rows = self._chosen(index)
+        picked = np.array(self._mapped()[rows])
+        return torch.from_numpy(picked).to(torch.float32).div_(255)
+
+    def split(self, batch_size: int) -> Iterator[Tensor]:
+        """Batches in order, each read when it is its turn."""
+        return (self[start : start + batch_size] for start in range(0, len(self), batch_size))
+
+    def take(self, indices: Tensor | np.ndarray) -> ImageStore:
+        """The images at ``indices`` (int64, any order, repeats allowed, or a mask), still unread."""
+        part = object.__new__(ImageStore)
+        part._values = self._values
+        part._rows = np.atleast_1d(self._chosen(np.asarray(indices)))
+        if part._rows.dtype == bool:
+            part._rows = np.flatnonzero(part._rows)
+        part.shape = torch.Size((len(part._rows), *self.shape[1:]))
+        return part
+
+    def __repr__(self) -> str:
+        return f"ImageStore{tuple(self.shape)}"
+
+    def _mapped(self) -> np.ndarray:
+        if not isinstance(self._values, Path):
+            return self._values
+        try:
+            return np.load(self._values, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{self._values} is no .npy file of images, or cut short ({error})") from None
+
+    def _chosen(self, index: int | slice | Tensor | np.ndarray) -> int | slice | np.ndarray:
+        """The index as one of the whole array."""
+        if isinstance(index, Tensor):
+            index = index.cpu().numpy()
+        if isinstance(index, list):
+            index = np.asarray(index, np.int64)
+        if not isinstance(index, int | np.integer | slice | np.ndarray):
+            raise TypeError(
+                f"an ImageStore takes one index of images, got {index!r}; read the images first, "
+                "store[i], and index what comes"
+            )
+        if isinstance(index, np.ndarray) and index.dtype == bool and index.shape != self.shape[:1]:
+            raise IndexError(f"a mask of {index.shape} for {len(self)} images; give one value each")
+        return index if self._rows is None else self._rows[index]
