@@ -18,6 +18,7 @@ from sklearn.mixture import GaussianMixture
 
 from lvlmva_lite import pipeline
 from lvlmva_lite.segmentation import positive_effect, ppeps_wgm
+from lvlmva_lite.tasks import DecoyMNIST
 
 
 def main() -> None:
@@ -27,7 +28,8 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=6)
     options = parser.parse_args()
 
-    maps = pipeline.prepare(pipeline.Config(n_align=options.maps)).found.attributions
+    task = DecoyMNIST()
+    maps = pipeline.prepare(task, task.config(n_align=options.maps)).alignment_set.attributions
     n, height, width = maps.shape
 
     start = time.perf_counter()

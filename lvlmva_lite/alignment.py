@@ -8,6 +8,7 @@ the summed log-probabilities inside a mask.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from lvlmva_lite.models.own import NetworkError, OwnNetwork, as_classifier, check_trainable, one_line
+from lvlmva_lite.registry import PENALTIES
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
 
@@ -99,6 +101,7 @@ def _twice_differentiable(model: nn.Module, images: Tensor) -> Tensor:
         return model(images)
 
 
+@PENALTIES.register("rrr")
 @threads()
 def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
     """sum_n sum_i (A_ni d/dx_ni sum_k log yhat_nk)^2, differentiable in the weights.
@@ -137,6 +140,7 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     return total if reduction == "sum" else total / masks.numel()
 
 
+@PENALTIES.register("jacobian")
 @threads()
 def jacobian_penalty(
     model: nn.Module,
@@ -196,6 +200,7 @@ def align(
     masks: Tensor,
     *,
     penalty_weight: float,
+    penalty: Callable[..., Tensor] = rrr_penalty,
     penalty_scale: str = "none",
     epochs: int = 5,
     batch_size: int = 256,
@@ -219,6 +224,7 @@ def align(
     images, labels : (N, C, H, W) float32 and (N,) int64, the training data
     align_images, align_labels, masks : (n, C, H, W), (n,), (n, H, W) bool
     penalty_weight : lambda >= 0
+    penalty : function with the signature of :func:`rrr_penalty`
     penalty_scale : "none", or "initial": the penalty is divided by its mean
         over the alignment set before the first step.  Then lambda is in nats,
         what it is worth to ``model`` to lose the masked gradient altogether,
@@ -272,7 +278,7 @@ def align(
     empty = not masks.any()
     if penalty_scale == "initial" and not empty:
         initial = sum(
-            rrr_penalty(model, *batch).item()
+            penalty(model, *batch).item()
             for batch in zip(align_images.split(batch_size), masks.split(batch_size), strict=True)
         )
         if not initial:
@@ -289,12 +295,12 @@ def align(
             batch_images = torch.cat([images[batch], align_images[chosen]])
             batch_labels = torch.cat([labels[batch], align_labels[chosen]])
             cross_entropy = nn.functional.cross_entropy(model(batch_images), batch_labels)
-            penalty = cross_entropy.new_zeros(())
+            penalised = cross_entropy.new_zeros(())
             if not empty:
-                penalty = rrr_penalty(model, align_images[chosen], masks[chosen], reduction="mean")
+                penalised = penalty(model, align_images[chosen], masks[chosen], reduction="mean")
             optimizer.zero_grad()
             try:
-                (cross_entropy + penalty_weight * penalty).backward()
+                (cross_entropy + penalty_weight * penalised).backward()
             except RuntimeError as error:
                 if "is not implemented" not in str(error):
                     raise
@@ -305,7 +311,7 @@ def align(
             optimizer.step()
             if decay:
                 schedule.step()
-            totals += torch.stack([cross_entropy.detach(), penalty.detach()]).cpu()
-        cross_entropy, penalty = (totals / len(batches)).tolist()
-        history.append({"cross_entropy": cross_entropy, "penalty": penalty})
+            totals += torch.stack([cross_entropy.detach(), penalised.detach()]).cpu()
+        cross_entropy, penalised = (totals / len(batches)).tolist()
+        history.append({"cross_entropy": cross_entropy, "penalty": penalised})
     return history

@@ -23,6 +23,7 @@ from lvlmva_lite.models.own import (
     is_half,
     one_line,
 )
+from lvlmva_lite.registry import EXPLAINERS
 from lvlmva_lite.threads import threads
 
 FLOOR = 1e-3
@@ -46,6 +47,7 @@ class CompletenessError(RuntimeError):
     """The explainer does not follow the network: its values do not add up to the difference of the outputs."""
 
 
+@EXPLAINERS.register("deeplift-shap")
 @threads()
 def deeplift_shap(
     model: nn.Module,
@@ -134,6 +136,7 @@ def deeplift_shap(
     return torch.cat(maps)
 
 
+@EXPLAINERS.register("integrated-gradients")
 @threads()
 def integrated_gradients(
     model: nn.Module,
@@ -286,6 +289,7 @@ def choose_explainer(
     return "deeplift-shap", ""
 
 
+@EXPLAINERS.register("auto")
 def auto(
     model: nn.Module,
     images: Tensor,
@@ -320,14 +324,6 @@ def auto(
             reason = str(error)
     warnings.warn(f"explained by integrated gradients instead of DeepLIFT-SHAP: {reason}", stacklevel=2)
     return integrated_gradients(model, images, targets, baselines, **options)
-
-
-EXPLAINERS: dict[str, Callable[..., Tensor]] = {
-    "auto": auto,
-    "deeplift-shap": deeplift_shap,
-    "integrated-gradients": integrated_gradients,
-}
-"""Name -> function with the parameters of :func:`deeplift_shap`."""
 
 
 class _Question:

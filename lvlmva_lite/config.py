@@ -1,360 +1,241 @@
-"""Every setting of a run: the defaults of each data set, and the checks that come before any work."""
+"""The settings of the method, each declared once: default, bounds, choices and help.
+
+What is checked, and the options of the command line, follow from the
+declarations.  Which data there are, and what they need in place of these
+defaults, is their task's business (:mod:`lvlmva_lite.tasks`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from lvlmva_lite.registry import EXPLAINERS, PENALTIES, SEGMENTERS, Registry
 
-from lvlmva_lite.critic import class_description, providers, recordings
-from lvlmva_lite.critic.providers import CriticSettings
-from lvlmva_lite.critic.reading import read_description
-from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, Recording
-from lvlmva_lite.datasets.decoy_mnist import N_VALIDATION
-from lvlmva_lite.datasets.phantoms.scene import SIZES
-from lvlmva_lite.sampling import STRATEGIES
-
-N_TRAIN = 60_000 - N_VALIDATION
-N_TEST = 10_000
-DATASETS = ("decoy-mnist", "knee", "skin")
-METHODS = ("lvlm-va", "rrr-gt", "subg", "dfr", "jtt", "placebo", "finetune")
-FITTED_ON = {method: ("train", "validation") if method == "dfr" else ("train",) for method in METHODS}
-"""The splits whose samples set a method's weights; nothing is measured on these."""
-MODELS = ("mlp", "small_resnet", "resnet50", "efficientnet_lite0")
-DEVICES = ("auto", "cpu", "cuda")
-MASKS = ("spurious", "spurious+background")
-SEGMENTERS = ("ppeps-wgm", "felzenszwalb", "slic", "sam")
-
-_MNIST = {
-    "model": "mlp",
-    "image_size": 28,
-    "n_align": 1000,
-    "penalty_weight": 2.0,
-    "penalty_scale": "none",
-    "fill": 0.0,
-    "tolerance": 5e-5,
-    "smoothing": 0.0,
-    "train_epochs": 5,
-    "learning_rate": 1e-3,
-    "decay": False,
-    "batch_size": 256,
-    "align_epochs": 5,
-    "align_learning_rate": 3e-3,
-    "align_fraction": 0.5,
-    "mask_near": 0.0,
-    "keep_unjudged": False,
-    "n_baselines": 50,
-    "n_explained": 2000,
-}
-_PHANTOMS = {
-    "model": "small_resnet",
-    "image_size": 64,
-    "n_align": 300,
-    "penalty_weight": 1.0,
-    "penalty_scale": "initial",
-    "fill": 3.0,
-    "tolerance": 5e-4,
-    "smoothing": 0.023,
-    "train_epochs": 8,
-    "learning_rate": 3e-3,
-    "decay": True,
-    "batch_size": 64,
-    "align_epochs": 3,
-    "align_learning_rate": 6e-4,
-    "align_fraction": 0.25,
-    # Two classes, and the spurious feature on one of them: without the images in which
-    # nothing is judged, the alignment set would hold that class alone.
-    "keep_unjudged": True,
-    # What is judged by its bright pixels is masked by them: on validation seeds no worse
-    # with right verdicts, and better with false alarms.
-    "mask_near": 0.5,
-    "n_baselines": 12,
-    "n_explained": 60,
-}
-_PHOTOGRAPHS = _PHANTOMS | {
-    "model": "efficientnet_lite0",
-    "n_align": 200,
-    "train_epochs": 6,
-    "learning_rate": 1e-3,
-    "batch_size": 32,
-    "align_learning_rate": 1e-4,
-    "n_baselines": 4,
-    "n_explained": 20,
-}
-
-
-def defaults(dataset: str, data_root: str = "") -> dict[str, Any]:
-    """The settings of a data set: DecoyMNIST, phantoms, or real images (with a ``data_root``).
-
-    Chosen on validation splits, of seeds that are not reported for the phantoms.
-    """
-    if dataset == "decoy-mnist":
-        return _MNIST
-    if not data_root:
-        return _PHANTOMS
-    # Few sampled photographs of skin show a patch, and they have to be heard.
-    return _PHOTOGRAPHS | ({"penalty_weight": 3.0} if dataset == "skin" else {})
+if TYPE_CHECKING:
+    from lvlmva_lite.critic.providers import CriticSettings
 
 
 class ConfigError(ValueError):
     """A setting that cannot work; the message says which and what to do."""
 
 
+def _critics() -> tuple[str, ...]:
+    from lvlmva_lite.critic import providers
+
+    return providers.names()
+
+
+def _critic_settings() -> CriticSettings:
+    from lvlmva_lite.critic.providers import CriticSettings
+
+    return CriticSettings()
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | Registry | Callable[[], tuple[str, ...]] = (),
+    option: str = "",
+    off: str = "",
+    metavar: str | None = None,
+) -> Any:
+    """Declare a setting.
+
+    Parameters
+    ----------
+    default : its type is the setting's
+    help : one line
+    low, high : least and largest value; ``above``, ``below``: bounds that are out of bounds themselves
+    choices : the values there are, where they are few
+    option : on the command line, where it is not the field's name; ``off``: what negates it
+    metavar : of its value on the command line
+    """
+    about = {
+        "help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices,
+        "option": option, "off": off, "metavar": metavar,
+    }  # fmt: skip
+    return field(default=default, metadata=about)
+
+
 @dataclass(frozen=True)
 class Config:
-    """Every setting of a run.  Checked when made, before any work.
+    """The settings of the method; those of one run.  Checked when made, before any work.
 
-    Settings that are None are filled in from :func:`defaults`.
-
-    Attributes
-    ----------
-    dataset : one of ``DATASETS``
-    data_root : folder of real knees or skin lesions; empty: phantoms, drawn from the seed
-    method : one of ``METHODS``; those other than "lvlm-va" are for knee and skin
-    model : one of ``MODELS``
-    weights : of resnet50 and efficientnet_lite0: "imagenet", "none" or a file
-    image_size : side in pixels; 28 for DecoyMNIST
-    device : one of ``DEVICES``, where the network computes; "auto": on a GPU where
-        there is one, but for the MLP, which is faster without
-    critic : one of ``critic.providers.names()``
-    critic_settings : model, samples, ...: what decides the critic's answers
-    description : the expert's words; None: those that ship for the data set
-    seed : int >= 0, draws decoys, phantoms, weights, batches and baselines
-    n_align : N, size of the alignment set
-    n_segments : J, segments of an image, 1 .. 50
-    segmenter : one of ``SEGMENTERS``
-    segmenter_checkpoint : file with SAM's weights, for "sam"
-    fill : segments take all pixels within this squared Mahalanobis distance of
-        their Gaussian, also those without positive effect; 0: only pixels of
-        positive effect.  3 is the ellipse that holds 78 % of a Gaussian, 6 that
-        of 95 %; beside features the distance is the one that holds as much in so
-        many dimensions.
-    smoothing : standard deviation, as a share of the image's side, of the
-        Gaussian that smooths maps before they are segmented.  A convolutional
-        network's map alternates in sign from pixel to pixel; its positive part
-        alone is mostly this noise, which neighbours cancel.
-    tolerance : at which a mixture is done, see :func:`segmentation.ppeps_wgm`
-    feature_weight : > 0: a mixture over coordinates and colours, see
-        :func:`segmentation.ppeps_wgm`; 0: coordinates alone
-    penalty_weight : lambda >= 0, for the mean over samples and pixels of the
-        squared input gradient, inputs in [0, 1]
-    penalty_scale : "none" or "initial" (lambda in nats), see :func:`alignment.align`
-    sampling : "low" (the method), "random" or "high" entropy
-    balanced : take equally many alignment samples from each class
-    explain : "contrast": the logit of the class minus that of its runner-up,
-        why this class rather than the next?; "logit": that of the class alone
-    mask : "spurious", or "spurious+background": which kinds of segments are masked
-    mask_near : in [0, 1], see ``near`` of :func:`alignment.correction_masks`
-    keep_unjudged : keep alignment samples in which nothing was judged spurious;
-        their empty masks say "all is well here", which is not known
-    train_epochs, learning_rate, batch_size : of the training on the shortcut
-    decay : lower the learning rate to 0 by the end of training, and of alignment
-    align_epochs, align_learning_rate, align_fraction : of the fine-tuning;
-        the share of a batch that comes from the alignment set
-    n_baselines : training images that DeepLIFT-SHAP compares with, >= 2
-    n_explained : test images on which mu_Align is measured
-    overlap : phantoms whose spurious feature lies on the core feature
-    threads : of PyTorch, BLAS and OpenMP, 1 .. 256.  Another number rounds otherwise, and results move
-        with it: a setting like the others, whatever the machine has.  More than 1 is
-        for large networks on a CPU; the book's own are as fast with 1
-    evaluate_on : "test", or "validation" when settings are being chosen
+    The defaults are DecoyMNIST's; ``Task.config`` gives those of another task.
     """
 
-    dataset: str = "decoy-mnist"
-    data_root: str = ""
-    method: str = "lvlm-va"
-    model: str | None = None
-    weights: str = "imagenet"
-    image_size: int | None = None
-    device: str = "auto"
-    critic: str = "lexicon"
-    critic_settings: CriticSettings = field(default_factory=CriticSettings)
-    description: str | None = None
-    seed: int = 0
-    n_align: int | None = None
-    n_segments: int = 6
-    segmenter: str = "ppeps-wgm"
-    segmenter_checkpoint: str = ""
-    fill: float | None = None
-    tolerance: float | None = None
-    smoothing: float | None = None
-    feature_weight: float = 0.0
-    penalty_weight: float | None = None
-    penalty_scale: str | None = None
-    sampling: str = "low"
-    balanced: bool = True
-    explain: str = "contrast"
-    mask: str = "spurious"
-    mask_near: float | None = None
-    keep_unjudged: bool | None = None
-    train_epochs: int | None = None
-    learning_rate: float | None = None
-    decay: bool | None = None
-    batch_size: int | None = None
-    align_epochs: int | None = None
-    align_learning_rate: float | None = None
-    align_fraction: float | None = None
-    n_baselines: int | None = None
-    n_explained: int | None = None
-    overlap: bool = False
-    threads: int = 1
-    evaluate_on: str = "test"
+    critic: str = setting("lexicon", "Who judges the segments.", choices=_critics)
+    critic_settings: CriticSettings = field(default_factory=_critic_settings)
+    description: str | None = setting(
+        None, "The expert's words, or a text file that holds them; default: those of the task.",
+        metavar="TEXT|FILE",
+    )  # fmt: skip
+    model: str = setting("mlp", "The network, one of the task's.", metavar="NAME")
+    weights: str = setting(
+        "imagenet", "Of resnet50 and efficientnet_lite0: imagenet, none, or a file.", metavar="NAME|FILE"
+    )
+    device: str = setting(
+        "auto", "Where the network computes; auto: on a GPU, where there is one and it is worth it.",
+        choices=("auto", "cpu", "cuda"),
+    )  # fmt: skip
+    seed: int = setting(0, "Draws decoys, phantoms, weights, batches and baselines.", low=0, high=2**32 - 1)
+    n_align: int = setting(1000, "N, size of the alignment set.", low=1, high=10_000_000, metavar="N")
+    n_segments: int = setting(6, "J, segments of an image.", low=1, high=50, metavar="J")
+    explainer: str = setting("deeplift-shap", "What makes the maps.", choices=EXPLAINERS)
+    explain: str = setting(
+        "contrast", "contrast: the class against its runner-up; logit: the class alone.",
+        choices=("contrast", "logit"),
+    )  # fmt: skip
+    smoothing: float = setting(
+        # A convolutional network's map alternates in sign from pixel to pixel; its positive part
+        # alone is mostly this noise, which neighbours cancel.
+        0.0, "Standard deviation of the Gaussian that smooths maps, as a share of the image's side.",
+        low=0, metavar="X",
+    )  # fmt: skip
+    segmenter: str = setting("ppeps-wgm", "What cuts maps into segments.", choices=SEGMENTERS)
+    segmenter_checkpoint: str = setting("", "SAM's weights.", metavar="FILE")
+    fill: float = setting(
+        0.0, "Segments take all pixels within this squared Mahalanobis distance of their Gaussian, also "
+        "those without positive effect; 3: the ellipse that holds 78 % of it, 6: 95 %; 0: those alone.",
+        low=0, metavar="X",
+    )  # fmt: skip
+    tolerance: float = setting(5e-5, "At which a mixture is done.", above=0, metavar="X")
+    feature_weight: float = setting(
+        0.0, "Above 0: a mixture over coordinates and colours.", low=0, metavar="X"
+    )
+    sampling: str = setting(
+        "low", "Alignment samples by entropy; low is the method.", choices=("low", "random", "high")
+    )
+    balanced: bool = setting(True, "Equally many alignment samples of each class.")
+    mask: str = setting(
+        "spurious", "Kinds of segments that are masked.", choices=("spurious", "spurious+background")
+    )
+    mask_near: float = setting(
+        0.0, "Of these, only pixels near those of at least this share of the segment's peak evidence; "
+        "0: whole segments.", low=0, high=1, metavar="X",
+    )  # fmt: skip
+    keep_unjudged: bool = setting(
+        False, "Samples in which nothing was judged spurious take part; their empty masks say that all "
+        "is well here, which is not known.", off="--drop-unjudged",
+    )  # fmt: skip
+    penalty: str = setting("rrr", "What is penalised under the masks.", choices=PENALTIES)
+    penalty_weight: float = setting(
+        2.0, "Weight of the penalty: of its mean over samples and pixels, inputs in 0-1, or in nats.",
+        low=0, option="lambda", metavar="X",
+    )  # fmt: skip
+    penalty_scale: str = setting(
+        "none", "initial: the penalty is divided by its value before alignment, and lambda is in nats.",
+        choices=("none", "initial"),
+    )  # fmt: skip
+    train_epochs: int = setting(5, "Epochs before alignment.", low=1, high=1000, metavar="N")
+    learning_rate: float = setting(1e-3, "Of the training before alignment.", above=0, metavar="X")
+    decay: bool = setting(False, "Lower the learning rates to 0 by the end.")
+    batch_size: int = setting(256, "Images in a step.", low=2, high=100_000, metavar="N")
+    align_epochs: int = setting(5, "Epochs of alignment.", low=1, high=1000, metavar="N")
+    align_learning_rate: float = setting(3e-3, "Of the alignment.", above=0, metavar="X")
+    align_fraction: float = setting(
+        0.5, "Share of a batch that comes from the alignment set.", above=0, below=1, metavar="X"
+    )
+    n_baselines: int = setting(
+        50, "Training images that maps compare with.", low=2, high=100_000, metavar="N"
+    )
+    n_explained: int = setting(
+        2000, "Test images on which mu_Align is measured.", low=1, high=100_000, metavar="N"
+    )
+    threads: int = setting(
+        # Another number rounds otherwise, and results move with it: a setting like the others,
+        # whatever the machine has.
+        1, "Threads that compute; results depend on it. For large networks.", low=1, high=256, metavar="N"
+    )  # fmt: skip
+    evaluate_on: str = setting(
+        "test", "validation when settings are being chosen.", choices=("test", "validation")
+    )
 
     def __post_init__(self) -> None:
-        if self.critic == "recorded" and self.dataset in DATASETS:
-            self._check_recorded()
-        elif self.critic_settings.prompt:
-            raise ConfigError(
-                f"a version of the critic's prompt, {self.critic_settings.prompt!r}, is chosen for the recorded "
-                "critic alone; leave it out"
-            )
-        if self.dataset in DATASETS:
-            for name, value in defaults(self.dataset, self.data_root).items():
-                if getattr(self, name) is None:
-                    object.__setattr__(self, name, value)
-        for value, name, known in (
-            (self.dataset, "dataset", DATASETS),
-            (self.method, "method", METHODS),
-            (self.model, "model", MODELS),
-            (self.device, "device", DEVICES),
-            (self.critic, "critic", providers.names()),
-            (self.segmenter, "segmenter", SEGMENTERS),
-            (self.sampling, "sampling", STRATEGIES),
-            (self.explain, "explain", ("contrast", "logit")),
-            (self.penalty_scale, "penalty_scale", ("none", "initial")),
-            (self.mask, "mask", MASKS),
-            (self.evaluate_on, "evaluate_on", ("test", "validation")),
-        ):
-            if value not in known:
-                raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
-        if self.evaluate_on in FITTED_ON[self.method]:
-            raise ConfigError(
-                f"{self.method} is fitted on the {self.evaluate_on} split, which would be measured on "
-                "images it was fitted on; leave evaluate_on at 'test', or choose another method"
-            )
-        decoys = self.dataset == "decoy-mnist"
-        n_train, n_test = (N_TRAIN, N_TEST) if decoys else (100_000, 100_000)
-        smallest, largest = (28, 28) if decoys else (32, 1024) if self.data_root else SIZES
-        of_phantoms = "" if decoys or self.data_root else ", the sizes in which phantoms are drawn"
-        there_are = ", the training images there are" if decoys else ""
-        for value, name, low, high, unit in (
-            (self.seed, "seed", 0, 2**32 - 1, ""),
-            (self.image_size, "image_size", smallest, largest, of_phantoms),
-            (self.n_align, "n_align (N)", 1, n_train, there_are),
-            (self.n_segments, "n_segments (J)", 1, 50, ""),
-            (self.threads, "threads", 1, 256, ""),
-            (self.train_epochs, "train_epochs", 1, 1000, ""),
-            (self.batch_size, "batch_size", 2, 100_000, ""),
-            (self.align_epochs, "align_epochs", 1, 1000, ""),
-            (self.n_baselines, "n_baselines", 2, n_train, there_are),
-            (self.n_explained, "n_explained", 1, n_test, ", the test images there are" if decoys else ""),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigError(f"{name} must be a whole number; got {value!r}")
-            if not low <= value <= high:
-                raise ConfigError(f"{name} must lie between {low} and {high}{unit}; got {value}")
-        for value, name in (
-            (self.penalty_weight, "lambda"), (self.fill, "fill"), (self.smoothing, "smoothing"),
-            (self.feature_weight, "feature_weight"),
-        ):  # fmt: skip
-            if not 0 <= value < float("inf"):
-                raise ConfigError(f"{name} must be a number of at least 0; got {value}")
-        for value, name in (
-            (self.learning_rate, "learning_rate"), (self.align_learning_rate, "align_learning_rate"),
-            (self.tolerance, "tolerance"),
-        ):  # fmt: skip
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"{name} must be above 0; got {value}")
-        if not 0 <= self.mask_near <= 1:
-            raise ConfigError(f"mask_near must lie between 0 and 1; got {self.mask_near}")
-        if not 0 < self.align_fraction < 1:
-            raise ConfigError(
-                f"align_fraction must lie strictly between 0 and 1; got {self.align_fraction}"
-            )
+        for declared in fields(self):
+            if declared.metadata:
+                check(declared.metadata["option"] or declared.name, declared, getattr(self, declared.name))
         n_align_of_batch = round(self.align_fraction * self.batch_size)
         if not 1 <= n_align_of_batch < self.batch_size:
             raise ConfigError(
                 f"align_fraction {self.align_fraction} of batch_size {self.batch_size} leaves no "
                 f"{'plain' if n_align_of_batch else 'alignment'} sample in a batch; change one of the two"
             )
-        if decoys and (self.data_root or self.method != "lvlm-va" or self.model != "mlp" or self.overlap):
+        if self.critic_settings.prompt and self.critic != "recorded":
             raise ConfigError(
-                "decoy-mnist has no data_root, overlap or other model, and its training data leave most "
-                "groups empty, so that there is nothing for the other methods; these are for knee and skin"
+                f"a version of the critic's prompt, {self.critic_settings.prompt!r}, is chosen for the recorded "
+                "critic alone; leave it out"
             )
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device 'cuda': PyTorch sees no GPU here; use 'cpu' or 'auto'")
-        if self.overlap and self.data_root:
-            raise ConfigError("overlap is for phantoms; leave out data_root")
-        if self.data_root and not Path(self.data_root).is_dir():
-            raise ConfigError(
-                f"there is no folder {self.data_root}; give the data set's folder as data_root"
-            )
+        if self.device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ConfigError("device 'cuda': PyTorch sees no GPU here; use 'cpu' or 'auto'")
         if self.segmenter == "sam" and not Path(self.segmenter_checkpoint).is_file():
             raise ConfigError(
                 f"SAM needs a file with its weights as segmenter_checkpoint; got {self.segmenter_checkpoint!r}"
             )
-        if self.description is not None and not self.description.strip():
+        if self.description is not None:
+            self._check_description()
+
+    def _check_description(self) -> None:
+        object.__setattr__(self, "description", self.description.strip())
+        if not self.description:
             raise ConfigError(
                 "the description is empty; write what matters or what does not, or leave it out for the one that ships"
             )
-        if self.critic == "lexicon" and not read_description(self.expert_description).clauses:
-            raise ConfigError(
-                f"the lexicon critic understands nothing of the description {self.expert_description!r}; "
-                "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage"
-            )
+        if self.critic == "lexicon":
+            from lvlmva_lite.critic.reading import read_description
 
-    def _check_recorded(self) -> None:
-        """Take the recorded cases as the alignment set; refuse settings under which they were not made."""
-        settings, recording = self.critic_settings, self.recording
-        n_cases = len(recording.answered(settings.prompt or DEFAULT_PROMPT, settings.model))
-        if self.n_align is None:
-            object.__setattr__(self, "n_align", n_cases)
-        side = recording.segment_labels.shape[-1]
-        asked = " ".join(recording.description.split())
-        usual = defaults(self.dataset, self.data_root)
-        for name, value, recorded in (
-            ("n_segments", self.n_segments, recording.n_segments),
-            ("image_size", self.image_size or side, side),
-            ("description", " ".join(self.expert_description.split()), asked),
-            ("segmenter", self.segmenter, "ppeps-wgm"),
-            ("feature_weight", self.feature_weight, 0.0),
-            ("sampling", self.sampling, "low"),
-            ("balanced", self.balanced, True),
-            ("explain", self.explain, "contrast"),
-            ("overlap", self.overlap, False),
-            # One answer to each case, and its verdicts in its own words.
-            ("samples", settings.samples, 1),
-            ("temperature", settings.temperature, None),
-            ("judge_model", settings.judge_model, ""),
-            *((name, getattr(self, name), usual[name]) for name in ("fill", "tolerance", "smoothing")),
-        ):
-            # What is None is filled in with the usual value.
-            if value is not None and value != recorded:
+            if not read_description(self.description).clauses:
                 raise ConfigError(
-                    f"the recorded cases {recording.name} were made with {name} {recorded!r}, not {value!r}; "
-                    "leave it out, or choose another critic"
+                    f"the lexicon critic understands nothing of the description {self.description!r}; "
+                    "name things such as a square, a stroke, a letter, a joint, a lesion or a bandage"
                 )
-        if not 1 <= self.n_align <= n_cases:
-            raise ConfigError(
-                f"n_align must lie between 1 and {n_cases}, the recorded cases of {recording.name}; "
-                f"got {self.n_align}"
-            )
 
-    @property
-    def recording(self) -> Recording | None:
-        """Cases and answers of a real model, where the critic is "recorded"; else None."""
-        return recordings.find(self.source, self.seed) if self.critic == "recorded" else None
 
-    @property
-    def source(self) -> str:
-        """Where the images come from: "decoy-mnist", "knee-phantom", "skin-phantom", "knee" or "skin"."""
-        drawn = self.dataset != "decoy-mnist" and not self.data_root
-        return f"{self.dataset}-phantom" if drawn else self.dataset
+def check(name: str, declared: Any, value: Any) -> None:
+    """Hold a value against its declaration.
 
-    @property
-    def expert_description(self) -> str:
-        """The description in force."""
-        return class_description(self.dataset) if self.description is None else self.description.strip()
+    Parameters
+    ----------
+    name : as people know it
+    declared : a field made by :func:`setting`
+
+    Raises
+    ------
+    ConfigError : it is of another type, out of bounds, or none of the choices
+    """
+    about, kind = declared.metadata, type(declared.default)
+    choices = about["choices"]
+    if choices:
+        known = choices if isinstance(choices, tuple) else getattr(choices, "names", choices)()
+        if value not in known:
+            raise ConfigError(f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
+    elif kind is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ConfigError(f"{name} must be a whole number; got {value!r}")
+    elif kind is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ConfigError(f"{name} must be a number; got {value!r}")
+    elif kind is bool and not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False; got {value!r}")
+    if kind not in (int, float):
+        return
+    low, high, above, below = (about[bound] for bound in ("low", "high", "above", "below"))
+    shown = {"n_align": "n_align (N)", "n_segments": "n_segments (J)"}.get(name, name)
+    if low is not None and high is not None and not low <= value <= high:
+        raise ConfigError(f"{shown} must lie between {low} and {high}; got {value}")
+    if above is not None and below is not None and not above < value < below:
+        raise ConfigError(f"{shown} must lie strictly between {above} and {below}; got {value}")
+    if low is not None and not low <= value < math.inf:
+        raise ConfigError(f"{shown} must be a number of at least {low}; got {value}")
+    if above is not None and not above < value < math.inf:
+        raise ConfigError(f"{shown} must be above {above}; got {value}")

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from safetensors.torch import save
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique
 from lvlmva_lite.files import append_line, to_json, write_whole
-from lvlmva_lite.methods import MethodResult
-from lvlmva_lite.pipeline import Result
+from lvlmva_lite.results import Result, settings_of
+from lvlmva_lite.tasks import Task
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class RunFolder:
     Parameters
     ----------
     path : folder, made if need be
-    config : settings of the run
+    task, config, method : settings of the run
 
     Raises
     ------
@@ -45,12 +46,12 @@ class RunFolder:
         or it cannot be made
     """
 
-    def __init__(self, path: Path, config: Config) -> None:
+    def __init__(self, path: Path, task: Task, config: Config, method: str = "lvlm-va") -> None:
         self.path = Path(path)
-        settings = asdict(config) | {"description": config.expert_description}
-        self._settings = to_json(settings, indent=1) + "\n"
+        self._settings = to_json(settings_of(task, config, method), indent=1) + "\n"
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; give --out a folder")
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._require_own()  # a stranger's folder gets not even a lock
@@ -78,7 +79,11 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Let other processes have the folder; one that was made for this run and holds nothing goes."""
+        if self._made and [file.name for file in self.path.iterdir()] == [".lock"]:
+            with suppress(OSError):
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
         self._lock.release(force=True)
 
     def _require_own(self) -> None:
@@ -127,7 +132,7 @@ class RunFolder:
         self._claim()
         append_line(self.path / "critiques.jsonl", to_json(asdict(critique)))
 
-    def finish(self, result: Result | MethodResult) -> None:
+    def finish(self, result: Result) -> None:
         """Write the run: ``results.json`` last, and all on disk when this returns.
 
         Before it ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors``
@@ -149,9 +154,8 @@ class RunFolder:
             lines = "".join(to_json(asdict(record)) + "\n" for record in records)
             if lines or name == "verdicts":
                 write_whole(self.path / f"{name}.jsonl", lines)
-        model = result.models["lvlm_va" if isinstance(result, Result) else "after"]
         # Convolutions lie channels-last in memory, which the file format does not know.
-        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        weights = {name: value.contiguous() for name, value in result.models["after"].state_dict().items()}
         write_whole(self.path / "aligned.safetensors", save(weights))
         write_whole(self.path / "results.json", to_json(result.summary(), indent=1) + "\n")
 

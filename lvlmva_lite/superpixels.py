@@ -85,7 +85,7 @@ def superpixels(
         np.asarray(cut(picture, channel_axis=-1, **settings), dtype=np.int64)
         for picture in tqdm(pictures, desc="superpixels", unit="image", disable=not progress)
     ]
-    return _most_effect(torch.from_numpy(np.stack(regions)), mass, n_segments)
+    return segments_of_regions(torch.from_numpy(np.stack(regions)), mass, n_segments)
 
 
 @threads()
@@ -146,7 +146,7 @@ def sam(
         masks = [found["segmentation"] for found in generator.generate(np.ascontiguousarray(rgb))]
         for number, mask in enumerate(sorted(masks, key=np.sum, reverse=True)):
             region[torch.from_numpy(mask)] = number
-    return _most_effect(regions, mass, n_segments)
+    return segments_of_regions(regions, mass, n_segments)
 
 
 def _checked(images: Tensor, attributions: Tensor, n_segments: int) -> tuple[np.ndarray, Tensor]:
@@ -165,8 +165,15 @@ def _checked(images: Tensor, attributions: Tensor, n_segments: int) -> tuple[np.
     return images.detach().cpu().permute(0, 2, 3, 1).double().numpy(), mass
 
 
-def _most_effect(regions: Tensor, mass: Tensor, n_segments: int) -> Segments:
-    """The J regions of each image with the most mass; ``regions`` (n, H, W) int64, -1 for none."""
+def segments_of_regions(regions: Tensor, mass: Tensor, n_segments: int) -> Segments:
+    """The J regions of each image with the most mass, as segments.
+
+    Parameters
+    ----------
+    regions : (n, H, W) int64, number of each pixel's region, -1 for none
+    mass : (n, H, W) float64, from :func:`segmentation.positive_effect`
+    n_segments : J >= 1
+    """
     n, height, width = mass.shape
     regions, mass = regions.flatten(1), mass.flatten(1)
     # Column 0 takes what lies in no region.

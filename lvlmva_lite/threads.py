@@ -22,12 +22,13 @@ _Result = TypeVar("_Result")
 
 
 def as_configured(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Decorate what takes a ``Config``, or something with one, first: pinned to its ``threads``."""
+    """Decorate what takes a ``Config``, or something with one: pinned to its ``threads``."""
 
     @wraps(function)
-    def pinned(first: Any, *arguments: Any, **named: Any) -> _Result:
-        with threads(getattr(first, "config", first).threads):
-            return function(first, *arguments, **named)
+    def pinned(*arguments: Any, **named: Any) -> _Result:
+        configs = (getattr(one, "config", one) for one in (*arguments, *named.values()))
+        with threads(next((config.threads for config in configs if hasattr(config, "threads")), None)):
+            return function(*arguments, **named)
 
     return pinned
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from lvlmva_lite import config, pipeline
 from lvlmva_lite.datasets import load_decoy_mnist
+from lvlmva_lite.tasks import DecoyMNIST, decoy_mnist
 
 
 def load_few(*arguments: Any, **keywords: Any):
-    """The first 2 500 images of a split, which ``pipeline.load_decoy_mnist`` is replaced by."""
+    """The first 2 500 images of a split, which ``decoy_mnist.load_decoy_mnist`` is replaced by."""
     return load_decoy_mnist(*arguments, **keywords).subset(torch.arange(2500))
 
 
-def take_few(setattr: Callable = setattr, setitem: Callable = dict.__setitem__) -> None:
+def take_few(setattr: Callable = setattr) -> None:
     """Have every run in this process take few decoys, and explain 50 of them; give monkeypatch's to undo it."""
-    setattr(pipeline, "load_decoy_mnist", load_few)
-    setitem(config._MNIST, "n_explained", 50)
+    setattr(decoy_mnist, "load_decoy_mnist", load_few)
+    setattr(DecoyMNIST, "defaults", {"n_explained": 50})
 
 
 if __name__ == "__main__":

@@ -11,17 +11,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from lvlmva_lite.baselines import (
-    SUPERVISION,
-    balanced_subset,
-    dfr,
-    jtt,
-    placebo_masks,
-    select,
-    shuffle_verdicts,
-    subg,
-)
 from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.methods import balanced_subset, dfr, jtt, placebo_masks, shuffle_verdicts, subg
+from lvlmva_lite.methods.dfr import select
 from lvlmva_lite.models import Classifier, fit, mlp, predict
 
 CORE, SHORTCUT = 0, 1
@@ -328,8 +320,3 @@ def test_select_refuses_what_it_cannot_rank():
         select([], lambda: 0.0)
     with pytest.raises(ValueError, match=r"\{'a': 1\}"):
         select([{"a": 1}], lambda a: float("nan"))
-
-
-def test_only_two_methods_read_groups():
-    readers = {name for name, needs in SUPERVISION.items() if needs.train_groups or needs.validation_groups}
-    assert readers == {"SUBG", "DFR"}

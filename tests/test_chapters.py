@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from answering_server import AnsweringServer
 
-from lvlmva_lite import pipeline
+from lvlmva_lite import methods
 from lvlmva_lite.experiments.chapters import run_chapter
+from lvlmva_lite.tasks import DecoyMNIST
 
 ROOT = Path(__file__).parent.parent
 SENTINEL = "sentinel-key-never-to-be-seen"
@@ -18,8 +19,8 @@ def test_chapter_00_and_the_command_line_are_one_method(tmp_path):
     notebook = ROOT / "notebooks/00_lvlm_va_in_ten_minutes.ipynb"
     parameters = {"seed": 4, "n_align": 120, "n_segments": 4, "explain": "logit"}
     values = run_chapter(notebook, parameters | {"epochs": 1}, tmp_path, progress=False)
-    config = pipeline.Config(**parameters, train_epochs=1, align_epochs=1)
-    summary = pipeline.run(config).summary()
+    task = DecoyMNIST()
+    summary = methods.run(task, task.config(**parameters, train_epochs=1, align_epochs=1)).summary()
     for name in (
         "accuracy_before",
         "accuracy_after",

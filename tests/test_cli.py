@@ -31,7 +31,7 @@ def lvlmva(*arguments, **keywords):
 @pytest.fixture
 def in_process(monkeypatch, capsys):
     """As ``lvlmva``, without a process of its own, on few decoys."""
-    take_few(monkeypatch.setattr, monkeypatch.setitem)
+    take_few(monkeypatch.setattr)
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
@@ -57,7 +57,7 @@ def test_help_and_version():
     ("arguments", "message"),
     [
         (["run", "decoy-mnist"], "Missing option '--out'"),
-        (["run", "moons", "--out", "OUT"], "unknown dataset 'moons'; choose one of: decoy-mnist"),
+        (["run", "moons", "--out", "OUT"], "unknown task 'moons'; choose one of: decoy-mnist"),
         (["run", "decoy-mnist", "--out", "OUT", "--critic", "oracle"], "choose one of: lexicon"),
         (["run", "decoy-mnist", "--out", "OUT", "--lambda", "-1"], "lambda must be a number of at least 0"),
         (["run", "decoy-mnist", "--out", "OUT", "--lambda", "much"], "Invalid value for '--lambda'"),
@@ -301,8 +301,12 @@ def test_a_method_on_phantoms_writes_its_results(tmp_path, in_process):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "knee", "--method", "erm"], "unknown method 'erm'; choose one of: lvlm-va"),
-        (["run", "decoy-mnist", "--method", "subg"], "these are for knee and skin"),
+        (["run", "knee", "--method", "erm"], "unknown method 'erm'; choose one of: "),
+        (
+            ["run", "decoy-mnist", "--method", "dfr", "--evaluate-on", "validation"],
+            "dfr is fitted on the validation",
+        ),
+        (["run", "decoy-mnist", "--data-root", "."], "No such option: --data-root"),
         (["run", "skin", "--data-root", "no/such/folder"], "there is no folder no/such/folder"),
         (
             ["run", "knee", "--n-align", "2001", "--image-size", "32", "--quiet"],

@@ -48,9 +48,10 @@ def lvlmva(*arguments, **environment):
 def test_bad_settings_are_refused_before_any_work(tmp_path, arguments, complaint):
     from typer.testing import CliRunner
 
-    from lvlmva_lite.cli import app
+    from lvlmva_lite.cli import build
 
-    done = CliRunner().invoke(app, ["run", "decoy-mnist", "--out", str(tmp_path / "out"), *arguments])
+    arguments = ["run", "decoy-mnist", "--out", str(tmp_path / "out"), *arguments]
+    done = CliRunner().invoke(build(arguments), arguments)
     assert done.exit_code == 2
     assert complaint in done.output
     assert done.output.count("\n") == 1
@@ -61,9 +62,10 @@ def invoked(*arguments):
     """The command in this process; (status, output)."""
     from typer.testing import CliRunner
 
-    from lvlmva_lite.cli import app
+    from lvlmva_lite.cli import build
 
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    arguments = [str(argument) for argument in arguments]
+    done = CliRunner().invoke(build(arguments), arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.output
 
@@ -133,60 +135,6 @@ def test_list_show_and_forget_from_the_command_line(tmp_path):
     assert "1 answers, 0 of them" in invoked("critic", "list", *at)[1]
     assert invoked("critic", "forget", "--unusable", "--store", tmp_path / "none")[0] == 2
     assert not (tmp_path / "none").exists()
-
-
-def test_the_example_critic_of_contributing_works_from_a_package_of_its_own(tmp_path):
-    """Its code and its entry point, as they stand there; the command knows it by name."""
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    group, point = re.search(
-        r'```toml\n\[project.entry-points."(.*?)"\]\n(.*?)\n```', text, re.DOTALL
-    ).groups()
-    (tmp_path / "corner_critic.py").write_text(code)
-    about = tmp_path / "corner_critic-1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: corner-critic\nVersion: 1\n")
-    (about / "entry_points.txt").write_text(
-        f"[{group}]\n{point.replace(chr(34), '')}\nbroken = no_such_module:X\n"
-    )
-    script = """
-import torch
-from lvlmva_lite.config import Config, ConfigError
-from lvlmva_lite.critic import Case, providers
-assert providers.names()[:5] == ("lexicon", "openai", "recorded", "replay", "simulated")
-assert {"corners", "broken"} <= set(providers.names())
-Config(critic="corners")
-try:
-    Config(critic="edges")
-except ConfigError as error:
-    assert "corners" in str(error)
-try:
-    providers.check("broken", providers.CriticSettings(), providers.Connection(), "decoy-mnist")
-except providers.SettingsError as error:
-    assert "no_such_module" in str(error)
-providers.check("corners", providers.CriticSettings(), providers.Connection(), "decoy-mnist")
-critic, judge = providers.make("corners")
-labels = torch.full((9, 9), 1); labels[:3, :3] = 0
-case = Case("c", torch.zeros(1, 9, 9), labels, 2, "3", "words", torch.ones(9, 9))
-print(critic.criticise(case).text)
-print(judge.judge(critic.criticise(case), 2))
-providers.register("mine", lambda settings: (critic, judge))
-assert providers.make("mine") == (critic, judge)
-try:
-    providers.register("lexicon", None)
-except ValueError:
-    print("taken")
-"""
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Segment A is spurious. Segment B is spurious.\n")
-    assert done.stdout.endswith("taken\n")
 
 
 @pytest.mark.slow

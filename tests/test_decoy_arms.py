@@ -5,26 +5,29 @@ import torch
 
 from lvlmva_lite import metrics
 from lvlmva_lite.attribution import deeplift_shap
-from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.experiments import decoy_arms
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import Prepared, make_alignment_set
 from lvlmva_lite.segmentation import ppeps_wgm
+from lvlmva_lite.tasks import DecoyMNIST
 
 
 @pytest.fixture(scope="module")
 def prepared(decoys, shortcut_model):
     """What ``prepare`` gives, of the first 2 000 training and 500 test images."""
-    config = Config(n_align=40, n_explained=40, n_baselines=5, train_epochs=1, align_epochs=4)
+    task = DecoyMNIST()
+    config = task.config(n_align=40, n_explained=40, n_baselines=5, train_epochs=1, align_epochs=4)
     indices, baselines = torch.arange(40), decoys.images[-5:]
     chosen = decoys.subset(indices)
     maps = deeplift_shap(shortcut_model, chosen.images, chosen.labels, baselines)
     found = make_alignment_set(
-        decoys, indices, maps, ppeps_wgm(maps, config.n_segments, random_state=0), config.expert_description
+        decoys, indices, maps, ppeps_wgm(maps, config.n_segments, random_state=0), config.description
     )
     test, clean = (load_decoy_mnist("test", shade=s).subset(torch.arange(500)) for s in ("random", "none"))
-    return Prepared(config, decoys, test, clean, shortcut_model, baselines, found, training_seconds=0.0)
+    return Prepared(
+        task, config, decoys, test, clean, shortcut_model, baselines, found, training_seconds=0.0
+    )
 
 
 def test_the_class_of_a_square_is_read_from_its_shade_alone():
@@ -132,9 +135,9 @@ def test_a_simulated_critic_is_as_good_as_asked(prepared):
     never, half, always = rows
     assert (never["verdict_accuracy"], never["verdict_balanced_accuracy"]) == (0, 0)
     assert (always["verdict_accuracy"], always["verdict_balanced_accuracy"]) == (1, 1)
-    n_verdicts = prepared.found.truth.numel()
+    n_verdicts = prepared.alignment_set.truth.numel()
     assert abs(half["verdict_accuracy"] - 0.5) < 4 * 0.5 / math.sqrt(n_verdicts)
-    truth = prepared.found.truth
+    truth = prepared.alignment_set.truth
     assert always["n_taking_part"] == int((truth == 1).any(1).sum())
     assert always["accuracy"] == pytest.approx(
         prepared.score(prepared.aligned_by_verdicts(metrics.right_verdicts(truth)))["accuracy"]

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from lvlmva_lite import metrics
 from lvlmva_lite.attribution import deeplift_shap
-from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.experiments import decoy_arms
 from lvlmva_lite.models import fit, mlp
 from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare
 from lvlmva_lite.segmentation import ppeps_wgm
+from lvlmva_lite.tasks import DecoyMNIST
 
 rates = st.floats(0, 1)
 
@@ -40,16 +40,17 @@ def marked(n, random_state, shortcut):
 def prepared():
     train, test = marked(2000, 0, shortcut=True), marked(1000, 1, shortcut=False)
     clean = dataclasses.replace(test, images=test.images * ~test.spurious_masks[:, None])
-    config = Config(n_align=40, n_segments=2, n_baselines=5, n_explained=100, align_epochs=10)
+    task = DecoyMNIST()
+    config = task.config(n_align=40, n_segments=2, n_baselines=5, n_explained=100, align_epochs=10)
     model = mlp((1, 8, 8), 2, hidden=(16,), random_state=0)
     fit(model, train.images, train.labels, epochs=5, learning_rate=0.01)
     indices, baselines = torch.arange(40), train.images[100:105]
     chosen = train.subset(indices)
     attributions = deeplift_shap(model, chosen.images, chosen.labels, baselines)
     segments = ppeps_wgm(attributions, 2)
-    found = make_alignment_set(train, indices, attributions, segments, config.expert_description)
+    found = make_alignment_set(train, indices, attributions, segments, config.description)
     assert (found.truth == 1).any(), "the network took no shortcut; there is nothing to test"
-    return Prepared(config, train, test, clean, model, baselines, found, 0.0)
+    return Prepared(task, config, train, test, clean, model, baselines, found, 0.0)
 
 
 def by_arm(rows):
@@ -102,7 +103,11 @@ def test_as_many_false_alarms_means_as_many(prepared):
     level = rows["as many false alarms as misses at 0.5"]
     # Equal numbers of errors up to the draw of 80 segments.
     assert level["verdict_accuracy"] == pytest.approx(missed["verdict_accuracy"], abs=0.12)
-    assert missed["n_taking_part"] < (prepared.found.truth == 1).any(1).sum() <= alarmed["n_taking_part"]
+    assert (
+        missed["n_taking_part"]
+        < (prepared.alignment_set.truth == 1).any(1).sum()
+        <= alarmed["n_taking_part"]
+    )
     for row in (missed, alarmed):
         assert row["verdict_balanced_accuracy"] == pytest.approx(0.75, abs=0.12)
 
@@ -124,12 +129,14 @@ def test_true_masks_help_and_none_do_not(prepared):
 def test_a_perfect_simulated_critic_is_the_truth(prepared):
     (row,) = decoy_arms.dose_rows(prepared, (1.0,))
     assert row["verdict_accuracy"] == row["verdict_balanced_accuracy"] == 1
-    by_truth = prepared.score(prepared.aligned_by_verdicts(metrics.right_verdicts(prepared.found.truth)))
+    by_truth = prepared.score(
+        prepared.aligned_by_verdicts(metrics.right_verdicts(prepared.alignment_set.truth))
+    )
     assert {key: row[key] for key in by_truth} == by_truth
 
 
 def test_nobody_leaves_in_the_second_round(prepared):
-    some = (prepared.found.truth == 1) & (torch.arange(40) < 20)[:, None]
+    some = (prepared.alignment_set.truth == 1) & (torch.arange(40) < 20)[:, None]
     row = decoy_arms.second_round(prepared, some.long())
     assert row["arm"] == "two rounds"
     assert row["n_taking_part"] >= some.any(1).sum()
@@ -137,9 +144,10 @@ def test_nobody_leaves_in_the_second_round(prepared):
 
 @pytest.mark.slow
 def test_changed_settings_reach_the_alignment(monkeypatch):
-    take_few(monkeypatch.setattr, monkeypatch.setitem)
-    config = Config(n_align=40, train_epochs=10, align_epochs=1, n_baselines=5)
-    rows = by_arm(decoy_arms.variant_rows(prepare(config), {"N = 20": {"n_align": 20}}))
+    take_few(monkeypatch.setattr)
+    task = DecoyMNIST()
+    config = task.config(n_align=40, train_epochs=10, align_epochs=1, n_baselines=5)
+    rows = by_arm(decoy_arms.variant_rows(prepare(task, config), {"N = 20": {"n_align": 20}}))
     default, kept = rows[decoy_arms.AS_IT_IS], rows["keep what was not judged"]
     assert 0 < rows["N = 20"]["n_taking_part"] <= 20
     assert default["n_taking_part"] < kept["n_taking_part"] == 40

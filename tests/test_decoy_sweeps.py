@@ -128,10 +128,14 @@ def test_a_coarser_bench_keeps_square_and_shortcut():
 
 @pytest.mark.slow
 def test_lambda_rows_cover_arms_and_weights():
-    from lvlmva_lite.pipeline import Config, prepare
+    from lvlmva_lite.pipeline import prepare
+    from lvlmva_lite.tasks import DecoyMNIST
 
-    config = Config(n_align=60, train_epochs=1, align_epochs=1, n_explained=50, evaluate_on="validation")
-    rows = decoy_sweeps.lambda_rows(prepare(config), (0.0, 2.0))
+    task = DecoyMNIST()
+    config = task.config(
+        n_align=60, train_epochs=1, align_epochs=1, n_explained=50, evaluate_on="validation"
+    )
+    rows = decoy_sweeps.lambda_rows(prepare(task, config), (0.0, 2.0))
     assert [row["arm"] for row in rows] == ["before"] + ["lvlm_va"] * 2 + ["ground_truth_masks"] * 2
     assert math.isnan(rows[0]["penalty_weight"])
     by_truth = {row["penalty_weight"]: row for row in rows if row["arm"] == "ground_truth_masks"}

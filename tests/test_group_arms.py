@@ -7,36 +7,37 @@ import pytest
 import torch
 
 from lvlmva_lite import methods, pipeline
-from lvlmva_lite.config import METHODS, Config
 from lvlmva_lite.datasets import knee_phantom, skin_phantom
 from lvlmva_lite.experiments import group_arms
 from lvlmva_lite.models import predict, predict_proba
+from lvlmva_lite.tasks import Knee, Skin, get
 
 TINY = {
-    "image_size": 32, "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,
+    "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,
     "align_epochs": 1, "batch_size": 32, "n_segments": 3,
 }  # fmt: skip
+KNEE = Knee(image_size=32)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_images():
     """Splits of a few small phantoms in place of thousands."""
 
-    def load(config, split, *, clean=False):
-        draw = {"knee": knee_phantom, "skin": skin_phantom}[config.dataset]
+    def load(task, split, *, seed, clean=False):
+        draw = {"knee": knee_phantom, "skin": skin_phantom}[task.name]
         n = 200 if split == "train" else 80
         rate = (0.0, 0.0) if clean else None
-        return draw(split, size=32, n=n, marker_rate=rate, random_state=config.seed)
+        return draw(split, size=32, n=n, marker_rate=rate, random_state=seed)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pipeline, methods, group_arms):
-            patch.setattr(module, "load_split", load)
+        for task in (Knee, Skin):
+            patch.setattr(task, "load", load)
         yield
 
 
 @pytest.fixture(scope="module")
 def prepared():
-    return pipeline.prepare(Config(dataset="knee", **TINY))
+    return pipeline.prepare(KNEE, KNEE.config(**TINY))
 
 
 def test_sampling_shares_are_those_of_a_sorted_list(prepared):
@@ -72,7 +73,7 @@ def test_sampling_shares_are_those_of_a_sorted_list(prepared):
 @pytest.mark.slow
 def test_a_row_for_every_arm_and_each_is_what_a_run_of_its_own_gives(prepared):
     rows = group_arms.arm_rows(prepared)
-    assert [row["arm"] for row in rows] == ["before", *METHODS, "other words"]
+    assert [row["arm"] for row in rows] == ["before", *group_arms.ARMS, "other words"]
     by_arm = {row["arm"]: row for row in rows}
     measures = {"accuracy", "accuracy_clean", "mu_align", "wga", "aga"}
     groups = {f"group_{i}" for i in range(4)}
@@ -85,11 +86,13 @@ def test_a_row_for_every_arm_and_each_is_what_a_run_of_its_own_gives(prepared):
         assert ("verdict_accuracy" in row) == (arm in ("lvlm-va", "other words"))
         assert ("spurious_low" in row) == (arm == "before")
         assert ("trials" in row) == (arm != "before")
-        if arm in METHODS:
+        if arm in group_arms.ARMS:
             trials = json.loads(row["trials"])
-            assert [{k: v for k, v in t.items() if k != "score"} for t in trials] == [*methods.TRIALS[arm]]
+            assert [{k: v for k, v in t.items() if k != "score"} for t in trials] == [
+                *methods.get(arm).trials
+            ]
     for method in ("rrr-gt", "subg"):
-        alone = methods.run(Config(dataset="knee", method=method, **TINY)).summary()
+        alone = methods.run(KNEE, KNEE.config(**TINY), method=method).summary()
         assert by_arm[method]["wga"] == pytest.approx(alone["wga_after"])
         assert by_arm[method]["aga"] == pytest.approx(alone["aga_after"])
 
@@ -124,13 +127,13 @@ def test_other_words_describe_the_same_data_set_otherwise():
     for dataset, name in group_arms.OTHER_WORDS.items():
         other = group_arms.class_description(name)
         assert other != group_arms.class_description(dataset)
-        assert Config(dataset=dataset, description=other).expert_description == other
+        assert get(dataset)().config(description=other).description == other
 
 
 def test_every_arm_of_the_ablations_is_a_config_and_each_has_one_default():
     for arms in group_arms.ABLATIONS.values():
-        configs = [Config(dataset="knee", **settings) for settings in arms.values()]
-        assert configs.count(Config(dataset="knee")) == 1
+        configs = [KNEE.config(**settings) for settings in arms.values()]
+        assert configs.count(KNEE.config()) == 1
         assert len({repr(config) for config in configs}) == len(configs)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lvlmva_lite.baselines import l1_regression
+from lvlmva_lite.methods.dfr import l1_regression
 
 
 @pytest.mark.parametrize("C", [0.05, 0.3])

@@ -4,27 +4,28 @@ import math
 import pytest
 import torch
 
-from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import knee_phantom
 from lvlmva_lite.experiments import overlap_arms
 from lvlmva_lite.models import small_resnet
 from lvlmva_lite.pipeline import Prepared, make_alignment_set, segment
 from lvlmva_lite.segmentation import Segments, filled, ppeps_wgm
+from lvlmva_lite.tasks import Knee
 
 
 @pytest.fixture(scope="module")
 def prepared():
     """Eight letters across the joint, an untrained network, and maps that are the letters and the joint."""
-    config = Config(dataset="knee", overlap=True, n_segments=2, fill=0.0, n_align=8, align_epochs=1)
+    task = Knee(overlap=True)
+    config = task.config(n_segments=2, fill=0.0, n_align=8, align_epochs=1)
     train = knee_phantom("train", n=8, marker_rate=(1, 1), overlap=True)
     maps = (train.spurious_masks | train.core_masks).double()
     indices = torch.arange(8)
     found = make_alignment_set(
-        train, indices, maps, segment(config, train.images, maps), config.expert_description
+        train, indices, maps, segment(config, train.images, maps), config.description
     )
     test = knee_phantom("test", n=16, overlap=True)
     model = small_resnet((1, 64, 64), 2, random_state=0)
-    return Prepared(config, train, test, None, model, train.images[:2], found, training_seconds=0.0)
+    return Prepared(task, config, train, test, None, model, train.images[:2], found, training_seconds=0.0)
 
 
 def with_labels(prepared, labels):
@@ -35,10 +36,10 @@ def with_labels(prepared, labels):
         torch.zeros(n), torch.zeros(n),
     )  # fmt: skip
     found = make_alignment_set(
-        prepared.train, prepared.found.indices, prepared.found.attributions, segments,
-        prepared.config.expert_description,
+        prepared.train, prepared.alignment_set.indices, prepared.alignment_set.attributions, segments,
+        prepared.config.description,
     )  # fmt: skip
-    return dataclasses.replace(prepared, found=found)
+    return dataclasses.replace(prepared, alignment_set=found)
 
 
 def test_masks_that_are_the_letters_are_perfect(prepared):
@@ -71,15 +72,15 @@ def test_without_masks_nothing_is_covered_and_no_share_of_a_mask_is_known(prepar
 
 def test_feature_weight_zero_is_the_mixture_over_positions(prepared):
     spatial, hybrid = (overlap_arms.resegmented(prepared, weight) for weight in (0.0, 1.0))
-    assert torch.equal(spatial.found.segments.labels, prepared.found.segments.labels)
-    assert spatial.found.segments.means.shape[2] == 2
-    assert hybrid.found.segments.means.shape[2] == 3
+    assert torch.equal(spatial.alignment_set.segments.labels, prepared.alignment_set.segments.labels)
+    assert spatial.alignment_set.segments.means.shape[2] == 2
+    assert hybrid.alignment_set.segments.means.shape[2] == 3
     assert hybrid.model is prepared.model
     assert (spatial.config.fill, hybrid.config.fill) == (prepared.config.fill, overlap_arms.HYBRID_FILL)
 
 
 def test_filling_holds_as_much_of_a_gaussian_with_features_as_without(prepared):
-    images, maps = prepared.train.images, prepared.found.attributions
+    images, maps = prepared.train.images, prepared.alignment_set.attributions
     filling = dataclasses.replace(prepared.config, fill=6.0)
     # Quantiles of chi-squared at 1 - exp(-3): 6 in two dimensions by definition, 7.81 in three (tables).
     for weight, distance in ((0.0, 6.0), (1.0, 7.81)):

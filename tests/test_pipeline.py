@@ -3,30 +3,41 @@ import dataclasses
 import pytest
 import torch
 
-from lvlmva_lite import pipeline
+from lvlmva_lite import methods, pipeline
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Verdict
 from lvlmva_lite.critic.types import KINDS
+from lvlmva_lite.registry import PENALTIES
+from lvlmva_lite.results import ROWS
+from lvlmva_lite.tasks import DecoyMNIST, Knee
 
-SMALL = Config(n_align=40, n_segments=3, train_epochs=1, align_epochs=1, n_baselines=5, n_explained=20)
+TASK = DecoyMNIST()
+SMALL = TASK.config(n_align=40, n_segments=3, train_epochs=1, align_epochs=1, n_baselines=5, n_explained=20)
 
 
 @pytest.fixture(scope="module")
 def small_run():
-    return pipeline.run(SMALL)
+    return methods.run(TASK, SMALL)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"dataset": "moons"}, "unknown dataset 'moons'; choose one of: decoy-mnist"),
         ({"device": "tpu"}, "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
         ({"critic": "oracle"}, "unknown critic 'oracle'; choose one of: lexicon"),
         ({"sampling": "mid"}, "choose one of: low, random, high"),
         ({"explain": "why"}, "choose one of: contrast, logit"),
         ({"evaluate_on": "train"}, "choose one of: test, validation"),
         ({"n_segments": 0}, r"n_segments \(J\) must lie between 1 and 50; got 0"),
-        ({"n_align": 50_001}, "between 1 and 50000, the training images there are; got 50001"),
+        ({"n_align": 0}, r"n_align \(N\) must lie between 1 and"),
+        (
+            {"segmenter": "watershed"},
+            "unknown segmenter 'watershed'; choose one of: ppeps-wgm, felzenszwalb",
+        ),
+        ({"penalty": "l1"}, "unknown penalty 'l1'; choose one of: rrr, jacobian"),
+        ({"explainer": "saliency"}, "unknown explainer 'saliency'; choose one of: deeplift-shap"),
+        ({"fill": "much"}, "fill must be a number; got 'much'"),
+        ({"decay": 1}, "decay must be True or False; got 1"),
         ({"seed": -1}, "seed must lie between 0"),
         ({"seed": "abc"}, "seed must be a whole number; got 'abc'"),
         ({"n_align": 2.5}, "must be a whole number; got 2.5"),
@@ -46,10 +57,8 @@ def test_settings_are_refused_with_the_value_and_the_mend(setting, message):
 
 
 def test_no_description_means_the_one_that_ships():
-    assert "square" in Config().expert_description
-    assert (
-        Config(description=" The stroke is irrelevant. ").expert_description == "The stroke is irrelevant."
-    )
+    assert "square" in TASK.config().description
+    assert Config(description=" The stroke is irrelevant. ").description == "The stroke is irrelevant."
 
 
 def test_every_intermediate_is_kept_and_fits(small_run):
@@ -66,7 +75,7 @@ def test_every_intermediate_is_kept_and_fits(small_run):
 
 
 def test_same_config_same_numbers(small_run):
-    again = pipeline.run(SMALL)
+    again = methods.run(TASK, SMALL)
     strip = lambda result: {  # noqa: E731
         row: dataclasses.replace(score, seconds=0) for row, score in result.scores.items()
     }
@@ -74,22 +83,22 @@ def test_same_config_same_numbers(small_run):
 
 
 def test_alignment_leaves_the_model_before_untouched(small_run):
-    before, after = (small_run.models[row][1].weight for row in ("before", "lvlm_va"))
+    before, after = (small_run.models[row][1].weight for row in ("before", "after"))
     assert not torch.equal(before, after)
 
 
 def test_known_critiques_are_not_asked_for_again(small_run):
     asked = []
     known = {(critique.case_id, critique.sample): critique for critique in small_run.critiques[:30]}
-    again = pipeline.run(SMALL, known_critiques=known, on_critique=asked.append)
+    again = methods.run(TASK, SMALL, known_critiques=known, on_critique=asked.append)
     assert asked == small_run.critiques[30:]
     assert again.critiques == small_run.critiques
 
 
 def test_a_sentence_that_condemns_nothing_still_runs():
-    result = pipeline.run(dataclasses.replace(SMALL, description="The pen stroke tells the digit."))
+    result = methods.run(TASK, dataclasses.replace(SMALL, description="The pen stroke tells the digit."))
     assert not result.masks.any()
-    assert result.scores["lvlm_va"].verdict_accuracy < 1
+    assert result.scores["after"].verdict_accuracy < 1
 
 
 def test_verdicts_become_the_places_of_their_kinds():
@@ -105,10 +114,10 @@ def test_verdicts_become_the_places_of_their_kinds():
 
 
 def test_table_has_a_row_for_every_model(small_run):
-    lines = pipeline.format_table(small_run.scores).splitlines()
+    lines = small_run.table().splitlines()
     assert len(lines) == 5
     assert len({len(line) for line in lines}) == 1
-    for name in pipeline.ROWS.values():
+    for name in ROWS.values():
         assert any(line.startswith(name) for line in lines)
 
 
@@ -118,11 +127,13 @@ def test_default_settings_reach_what_the_book_promises_and_the_promise_has_teeth
 
     Without the penalty, or with the wrong sentence, the shortcut stays.
     """
-    prepared = pipeline.prepare(Config(seed=1, n_explained=100))
+    prepared = pipeline.prepare(TASK, TASK.config(seed=1, n_explained=100))
     kinds = prepared.verdicts()
     wrong_sentence = "The stroke thickness means nothing."
-    cases = [dataclasses.replace(case, description=wrong_sentence) for case in prepared.found.cases]
-    misled = dataclasses.replace(prepared, found=dataclasses.replace(prepared.found, cases=cases))
+    cases = [dataclasses.replace(case, description=wrong_sentence) for case in prepared.alignment_set.cases]
+    misled = dataclasses.replace(
+        prepared, alignment_set=dataclasses.replace(prepared.alignment_set, cases=cases)
+    )
     models = {
         "before": prepared.model,
         "after": prepared.aligned_by_verdicts(kinds),
@@ -144,4 +155,29 @@ def test_default_settings_reach_what_the_book_promises_and_the_promise_has_teeth
 def test_a_gpu_that_is_not_there_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="no GPU here; use 'cpu' or 'auto'"):
-        Config(dataset="knee", device="cuda")
+        Knee().config(device="cuda")
+
+
+def test_another_penalty_is_minimised_in_its_place():
+    """Where the whole Jacobian is penalised, less of it is left than where one direction is."""
+    left = {}
+    prepared = pipeline.prepare(TASK, SMALL)
+    masks, images = prepared.chosen.spurious_masks, prepared.chosen.images
+    for penalty in PENALTIES.names():
+        student = prepared.changed(penalty=penalty, penalty_weight=100.0).aligned(masks)
+        left[penalty] = {
+            name: PENALTIES.get(name)(student, images, masks).item() for name in PENALTIES.names()
+        }
+    assert left["jacobian"]["jacobian"] < left["rrr"]["jacobian"]
+
+
+def test_the_results_keep_the_keys_of_earlier_ones(small_run):
+    summary = small_run.summary()
+    assert summary["scores"]["lvlm_va"] == summary["scores"]["after"]
+    assert {"before", "ground_truth_masks", "never_saw_decoys"} <= set(summary["scores"])
+    assert summary["accuracy_ground_truth_masks"] == small_run.scores["ground_truth_masks"].accuracy
+
+
+def test_a_setting_that_is_none_is_told_with_the_options_of_the_task():
+    with pytest.raises(ConfigError, match=r"unknown setting overlap; .* of the options of knee: data_root"):
+        Knee().config(overlap=True)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lvlmva_lite import metrics
-from lvlmva_lite.config import Config
+from lvlmva_lite import metrics, tasks
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import segment_names
@@ -15,7 +14,7 @@ from lvlmva_lite.datasets import knee_phantom, load_decoy_mnist
 from lvlmva_lite.experiments import recorded_arms
 from lvlmva_lite.experiments.sweeps import SWEEPS
 from lvlmva_lite.models import predict
-from lvlmva_lite.pipeline import new_model, prepare
+from lvlmva_lite.pipeline import prepare
 
 ONE_IMAGE = {
     "knee": lambda: knee_phantom("validation", n=4, size=64),
@@ -25,12 +24,13 @@ ONE_IMAGE = {
 
 def untrained(dataset, seed, prompt="critic-2", **settings):
     """The recorded cases with a model that has learnt nothing, so that it is there at once."""
-    config = Config(
-        dataset=dataset, seed=seed, critic="recorded", n_explained=2,
+    task = tasks.get(dataset)()
+    config = task.config(
+        seed=seed, critic="recorded", n_explained=2,
         critic_settings=CriticSettings(model="claude", prompt=prompt), **settings,
     )  # fmt: skip
     shaped = ONE_IMAGE[dataset]()  # what a model takes, of the data's size
-    return prepare(config, model=new_model(config, shaped, 0))
+    return prepare(task, config, model=task.network(config, shaped, 0))
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +72,15 @@ def test_sensitivity_and_specificity_are_those_of_the_recorded_words(source, pro
     ready = knee if source == "knee-phantom" else untrained("decoy-mnist", 0, prompt)
     found = arms if source == "knee-phantom" else recorded_arms.recorded_arms(ready)
     kinds = next(arm.kinds for arm in found if arm.name == prompt)
-    scores = metrics.verdict_scores(kinds, ready.found.truth)
+    scores = metrics.verdict_scores(kinds, ready.alignment_set.truth)
     assert (scores["sensitivity"], scores["specificity"]) == pytest.approx(
         by_hand(ready.train, source, seed, prompt)
     )
 
 
 def test_every_arm_is_of_the_recorded_cases_and_has_masks_of_its_own(knee, arms):
-    recording = knee.config.recording
-    assert knee.found.indices.tolist() == recording.indices.tolist()
+    recording = knee.task.recording(knee.config)
+    assert knee.alignment_set.indices.tolist() == recording.indices.tolist()
     assert [(arm.name, arm.mask, arm.mask_near) for arm in arms] == [
         ("critic-2", "spurious", 0.5),
         ("critic-2", "spurious", 0.0),
@@ -114,7 +114,9 @@ def test_both_prompts_are_compared_on_the_cases_that_both_answered():
     weak = untrained("decoy-mnist", 0, "critic-1")
     names = {arm.name for arm in recorded_arms.recorded_arms(weak)}
     assert {"critic-1", "critic-2"} <= names
-    assert set(weak.found.indices.tolist()) == set(weak.config.recording.answers["critic-1"])
+    assert set(weak.alignment_set.indices.tolist()) == set(
+        weak.task.recording(weak.config).answers["critic-1"]
+    )
     strong = untrained("decoy-mnist", 0, "critic-2")
     assert "critic-1" not in {arm.name for arm in recorded_arms.recorded_arms(strong)}
 
@@ -141,7 +143,7 @@ def test_a_row_is_what_an_alignment_of_its_own_gives(knee, arms, monkeypatch):
         calls.append(settings)
         short = dataclasses.replace(
             self, train=self.chosen.subset(torch.arange(60)),
-            found=dataclasses.replace(self.found, indices=torch.arange(60)),
+            alignment_set=dataclasses.replace(self.alignment_set, indices=torch.arange(60)),
         )  # fmt: skip
         return align(short, masks, keep, **settings)
 
@@ -195,7 +197,7 @@ def test_gains_are_means_over_the_alignment_seeds_and_shares_of_right_verdicts()
 def test_the_sweep_takes_every_recorded_set_that_needs_no_files(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        recorded_arms, "set_rows", lambda config: asked.append((config.source, config.seed)) or []
+        recorded_arms, "set_rows", lambda task, config: asked.append((task.source, config.seed)) or []
     )
     for seed in range(7):
         SWEEPS["recorded_masks"](seed)

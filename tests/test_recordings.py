@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from lvlmva_lite.cli import main
-from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.recordings import RecordedCritic, RecordingError
 from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Case, segment_names
+from lvlmva_lite.tasks import DecoyMNIST, get
 
 CLAUDE = CriticSettings(model="claude")
 
@@ -75,13 +76,13 @@ def test_an_answer_to_another_question_is_not_used(change):
 )
 def test_cases_and_answers_that_do_not_belong_together_are_refused(settings, said):
     with pytest.raises((ConfigError, RecordingError), match=said):
-        Config(**{"critic": "recorded", "critic_settings": CLAUDE} | settings)
+        DecoyMNIST().config(**{"critic": "recorded", "critic_settings": CLAUDE} | settings)
 
 
 def test_the_recorded_cases_are_the_alignment_set():
-    assert Config(critic="recorded", critic_settings=CLAUDE).n_align == 100
+    assert DecoyMNIST().config(critic="recorded", critic_settings=CLAUDE).n_align == 100
     weak = CriticSettings(model="claude", prompt="critic-1")
-    assert Config(critic="recorded", critic_settings=weak).n_align == 50
+    assert DecoyMNIST().config(critic="recorded", critic_settings=weak).n_align == 50
 
 
 @pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
@@ -89,7 +90,7 @@ def test_another_network_than_the_one_whose_maps_were_judged_is_told(source, see
     recording = recordings.find(source, seed)
     dataset = source.removesuffix("-phantom")
     real = {"data_root": str(tmp_path)} if source in ("knee", "skin") else {}
-    usual = Config(dataset=dataset, seed=seed, critic="recorded", critic_settings=CLAUDE, **real)
+    usual = get(dataset)(**real).config(seed=seed, critic="recorded", critic_settings=CLAUDE)
     assert recording.told_of_another_network(vars(usual)) == ""
     # What is done with the maps later makes no other network.
     after = dataclasses.replace(usual, align_epochs=9, penalty_weight=7.0, mask="spurious+background")

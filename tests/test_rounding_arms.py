@@ -3,16 +3,17 @@ import pytest
 import torch
 
 from lvlmva_lite import pipeline
-from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import knee_phantom
 from lvlmva_lite.experiments import rounding_arms
 from lvlmva_lite.experiments.tables import sweep
 from lvlmva_lite.models import small_resnet
+from lvlmva_lite.tasks import Knee
 
 TINY = {
-    "image_size": 32, "train_epochs": 1, "n_align": 10, "n_baselines": 2, "n_explained": 4,
+    "train_epochs": 1, "n_align": 10, "n_baselines": 2, "n_explained": 4,
     "align_epochs": 1, "batch_size": 32, "n_segments": 2,
 }  # fmt: skip
+KNEE = Knee(image_size=32)
 
 
 def test_each_weight_moves_by_one_unit_in_the_last_place():
@@ -35,20 +36,19 @@ def test_each_weight_moves_by_one_unit_in_the_last_place():
 def few_images(monkeypatch):
     drawn = []
 
-    def load(config, split, *, clean=False):
+    def load(task, split, *, seed, clean=False):
         drawn.append((split, clean))
         rate = (0.0, 0.0) if clean else None
         return knee_phantom(
-            split, size=32, n=96 if split == "train" else 40, marker_rate=rate, random_state=config.seed
+            split, size=32, n=96 if split == "train" else 40, marker_rate=rate, random_state=seed
         )
 
-    for module in (pipeline, rounding_arms):
-        monkeypatch.setattr(module, "load_split", load)
+    monkeypatch.setattr(Knee, "load", load)
     return drawn
 
 
 def tiny(seed):
-    return rounding_arms.rounding_rows(Config(dataset="knee", seed=seed, **TINY), n_perturbations=2)
+    return rounding_arms.rounding_rows(KNEE, KNEE.config(seed=seed, **TINY), n_perturbations=2)
 
 
 def test_a_row_for_each_perturbation_and_it_resumes_by_seed(few_images, tmp_path):
@@ -58,7 +58,7 @@ def test_a_row_for_each_perturbation_and_it_resumes_by_seed(few_images, tmp_path
     assert table[measures].to_numpy().min() >= 0
     assert (table["wga_before"] <= table["aga_before"]).all()
     # The unperturbed row is what the seed gives anyway.
-    ready = pipeline.prepare(Config(dataset="knee", seed=1, **TINY))
+    ready = pipeline.prepare(KNEE, KNEE.config(seed=1, **TINY))
     alone = ready.score(ready.model)
     row = table[(table["seed"] == 1) & (table["perturbation"] == 0)].iloc[0]
     assert (row["wga_before"], row["aga_before"]) == pytest.approx((alone["wga"], alone["aga"]))
@@ -68,13 +68,13 @@ def test_a_row_for_each_perturbation_and_it_resumes_by_seed(few_images, tmp_path
 
 
 def test_other_settings_of_the_alignment_load_no_image_anew(few_images):
-    ready = pipeline.prepare(Config(dataset="knee", **TINY))
+    ready = pipeline.prepare(KNEE, KNEE.config(**TINY))
     few_images.clear()
     changed = ready.changed(n_segments=3)
     assert not few_images
-    anew = pipeline.prepare(Config(dataset="knee", **TINY | {"n_segments": 3}), model=ready.model)
-    assert torch.equal(changed.found.segments.labels, anew.found.segments.labels)
-    assert torch.equal(changed.found.attributions, anew.found.attributions)
+    anew = pipeline.prepare(KNEE, KNEE.config(**TINY | {"n_segments": 3}), model=ready.model)
+    assert torch.equal(changed.alignment_set.segments.labels, anew.alignment_set.segments.labels)
+    assert torch.equal(changed.alignment_set.attributions, anew.alignment_set.attributions)
     assert torch.equal(changed.test.images, anew.test.images)
     with pytest.raises(pipeline.ConfigError, match="another seed"):
         ready.changed(seed=1)

@@ -5,35 +5,37 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import Case, Critique, LexiconCritic, TextJudge
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.simulated import SimulatedCritic
 from lvlmva_lite.run_folder import RunFolder
+from lvlmva_lite.tasks import DecoyMNIST, Knee
 
-CONFIG = Config(seed=3)
+TASK = DecoyMNIST()
+CONFIG = TASK.config(seed=3)
 
 
 def folder_of(path, config=CONFIG):
     """The folder, claimed and let go."""
-    with RunFolder(path, config) as folder:
+    with RunFolder(path, TASK, config) as folder:
         folder.add_critique(Critique("case-0", "lexicon", "One."))
     return path
 
 
 def known(path):
-    with RunFolder(path, CONFIG) as folder:
+    with RunFolder(path, TASK, CONFIG) as folder:
         return folder.known_critiques()
 
 
 def test_interrupted_run_is_taken_up_with_its_answers(tmp_path, caplog):
     answers = [Critique(f"case-{i}", "lexicon", "Line one.\nLine “two”.") for i in range(3)]
-    with RunFolder(tmp_path / "run", CONFIG) as folder:
+    with RunFolder(tmp_path / "run", TASK, CONFIG) as folder:
         for answer in answers:
             folder.add_critique(answer)
     with (tmp_path / "run/critiques.jsonl").open("a") as file:
         file.write('{"case_id": "case-3", "crit')  # killed in the middle of a line
-    with RunFolder(tmp_path / "run", CONFIG) as again:
+    with RunFolder(tmp_path / "run", TASK, CONFIG) as again:
         assert list(again.known_critiques().values()) == answers
         assert "critiques.jsonl, line 4" in caplog.text
         again.add_critique(Critique("case-3", "lexicon", "Anew."))
@@ -63,41 +65,41 @@ def test_damaged_settings_are_refused_in_a_line(tmp_path, text):
     folder_of(tmp_path)
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(ConfigError, match="is damaged"):
-        RunFolder(tmp_path, CONFIG)
+        RunFolder(tmp_path, TASK, CONFIG)
 
 
 def test_folder_of_other_settings_is_refused(tmp_path):
     folder_of(tmp_path)
     with pytest.raises(ConfigError, match=r"holds another run, unfinished.*give --out a new folder"):
-        RunFolder(tmp_path, Config(seed=4))
+        RunFolder(tmp_path, TASK, TASK.config(seed=4))
 
 
 def test_finished_run_is_not_overwritten(tmp_path):
     folder_of(tmp_path)
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds another run"):
-        RunFolder(tmp_path, CONFIG)
+        RunFolder(tmp_path, TASK, CONFIG)
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "film.part"])
 def test_strangers_files_are_left_alone(tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(ConfigError, match="is not empty"):
-        RunFolder(tmp_path, CONFIG)
+        RunFolder(tmp_path, TASK, CONFIG)
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file; give --out a folder"):
-        RunFolder(tmp_path / "file", CONFIG)
+        RunFolder(tmp_path / "file", TASK, CONFIG)
 
 
 def test_settings_are_there_with_the_first_answer_and_not_before(tmp_path):
     """A run that the data refuse leaves the folder free for other settings."""
-    with RunFolder(tmp_path / "run", CONFIG):
+    with RunFolder(tmp_path / "run", TASK, CONFIG):
         pass
-    settings = json.loads((folder_of(tmp_path / "run", Config(seed=4)) / "config.json").read_text())
+    settings = json.loads((folder_of(tmp_path / "run", TASK.config(seed=4)) / "config.json").read_text())
     assert settings["seed"] == 4
     assert "grey square" in settings["description"]
 
@@ -110,7 +112,7 @@ def test_what_was_being_written_when_the_process_was_killed_is_no_obstacle(tmp_p
 
 def _claim(path, answers):
     try:
-        RunFolder(path, CONFIG)
+        RunFolder(path, TASK, CONFIG)
         answers.put("mine")
     except ConfigError as error:
         answers.put(str(error))
@@ -125,7 +127,7 @@ def test_a_second_process_is_refused_and_may_have_it_afterwards(tmp_path):  # cl
         process.start()
         return answers.get(timeout=60)
 
-    with RunFolder(tmp_path, CONFIG):
+    with RunFolder(tmp_path, TASK, CONFIG):
         assert "another process is writing" in of_another_process()
     assert of_another_process() == "mine"
 
@@ -160,7 +162,7 @@ class CountingCritic:
 def asked_again(case_then, case_now, then=None, now=None, folder=None):
     """Whether the second run asks, its critique going through the file."""
     first = criticise_all(then or CountingCritic(), [case_then])
-    with RunFolder(folder, CONFIG) as run:
+    with RunFolder(folder, TASK, CONFIG) as run:
         for critique in first:
             run.add_critique(critique)
         kept = run.known_critiques()
@@ -243,3 +245,20 @@ def test_an_image_without_a_segment_is_not_asked_about():
     assert set(verdict.kinds) == {"undecided"}
     # The lexicon, too, has nothing to say of nothing.
     assert criticise_all(LexiconCritic(), [empty])[0].text == ""
+
+
+def test_a_folder_of_another_method_or_another_task_is_refused(tmp_path):
+    folder_of(tmp_path)
+    for task, method in ((TASK, "jtt"), (Knee(), "lvlm-va")):
+        with pytest.raises(ConfigError, match="holds another run"):
+            RunFolder(tmp_path, task, CONFIG, method)
+
+
+def test_a_folder_in_which_nothing_was_written_goes_and_one_that_was_there_stays(tmp_path):
+    with RunFolder(tmp_path / "new", TASK, CONFIG):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with RunFolder(tmp_path / "mine", TASK, CONFIG):
+        pass
+    assert (tmp_path / "mine").is_dir()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lvlmva_lite import baselines, pipeline, streams
+from lvlmva_lite import methods, streams
 from lvlmva_lite.alignment import align
+from lvlmva_lite.alignment_set import draw_baselines
 from lvlmva_lite.config import Config
 from lvlmva_lite.experiments.decoy_arms import one_sided_verdicts
 from lvlmva_lite.models import mlp
@@ -22,7 +23,7 @@ def orders(n, epochs, seed):
 @pytest.mark.parametrize("seed", [0, 3])
 def test_references_are_not_the_head_of_the_first_training_batch(decoys, seed):
     first = orders(len(decoys), 1, seed)[0]
-    drawn = pipeline._baselines(Config(seed=seed), decoys)
+    drawn = draw_baselines(Config(seed=seed), decoys)
     assert drawn.shape == (50, 1, 28, 28)
     assert not torch.equal(drawn, decoys.images[first[:50]])
     assert sum(torch.equal(a, b) for a, b in zip(drawn, decoys.images[first], strict=False)) <= 5
@@ -72,7 +73,7 @@ def used(monkeypatch, decoys, seed):
         decoys.images, decoys.labels, groups, decoys.spurious_masks, decoys.class_names, ("a", "b"), "x"
     )
     model = mlp((1, 28, 28), 10)
-    pipeline._baselines(Config(seed=seed), decoys)
+    draw_baselines(Config(seed=seed), decoys)
     sample_alignment_set(
         torch.full((2000, 10), 0.1), decoys.labels, 5, strategy="random", random_state=seed
     )
@@ -81,8 +82,8 @@ def used(monkeypatch, decoys, seed):
         model, decoys.images[:40], decoys.labels[:40], decoys.images[:20], decoys.labels[:20], masks,
         penalty_weight=1, epochs=1, batch_size=20, random_state=seed,
     )  # fmt: skip
-    baselines.placebo_masks(masks, random_state=seed)
-    baselines.shuffle_verdicts(verdicts, masks.long(), random_state=seed)
+    methods.placebo_masks(masks, random_state=seed)
+    methods.shuffle_verdicts(verdicts, masks.long(), random_state=seed)
     one_sided_verdicts(verdicts.long(), misses=0.5, random_state=seed)
     both = halves.subset(torch.cat([torch.arange(300), (groups == 0).nonzero()[:, 0]]))
     if both.groups.unique().numel() < 2:
@@ -90,8 +91,8 @@ def used(monkeypatch, decoys, seed):
             both.images, both.labels, torch.arange(len(both)) % 2, both.spurious_masks,
             both.class_names, ("a", "b"), "x",
         )  # fmt: skip
-    baselines.balanced_subset(both, random_state=seed)
-    baselines.dfr(model, both, n_fits=1, Cs=(0.001,), random_state=seed)
+    methods.balanced_subset(both, random_state=seed)
+    methods.dfr(model, both, n_fits=1, Cs=(0.001,), random_state=seed)
     return asked
 
 

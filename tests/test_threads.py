@@ -108,33 +108,34 @@ RUN = textwrap.dedent(
     import hashlib, json, sys
     from concurrent.futures import ThreadPoolExecutor
     import torch
-    from lvlmva_lite import pipeline
-    from lvlmva_lite.config import Config
+    from lvlmva_lite import pipeline, tasks
     from lvlmva_lite.datasets import knee_phantom, load_decoy_mnist, skin_phantom
     from lvlmva_lite.models import fit, predict_proba
 
     torch.set_num_threads(int(sys.argv[1]))
     SPLIT = {"knee": knee_phantom, "skin": skin_phantom}
 
-    def few(config, split, *, clean=False):
-        if config.dataset == "decoy-mnist":
-            whole = load_decoy_mnist(split, shade="none" if clean else None, random_state=config.seed)
+    def few(task, split, *, seed, clean=False):
+        if task.name == "decoy-mnist":
+            whole = load_decoy_mnist(split, shade="none" if clean else None, random_state=seed)
             return whole.subset(torch.arange(800))
         rate = (0.0, 0.0) if clean else None
-        return SPLIT[config.dataset](split, n=96, marker_rate=rate, random_state=config.seed)
+        return SPLIT[task.name](split, n=96, marker_rate=rate, random_state=seed)
 
-    pipeline.load_split = few
+    for name in tasks.names():
+        tasks.get(name).load = few
     TINY = {"train_epochs": 2, "n_align": 16, "n_baselines": 4, "n_explained": 4, "align_epochs": 1,
             "batch_size": 32}
 
     def results(dataset):
-        ready = pipeline.prepare(Config(dataset=dataset, **TINY))
+        task = tasks.get(dataset)()
+        ready = pipeline.prepare(task, task.config(**TINY))
         aligned = ready.aligned_by_verdicts(ready.verdicts())
         return {
             "pixels": ready.train.images,
             "before": predict_proba(ready.model, ready.test.images),
-            "maps": ready.found.attributions,
-            "segments": ready.found.segments.labels,
+            "maps": ready.alignment_set.attributions,
+            "segments": ready.alignment_set.segments.labels,
             "after": predict_proba(aligned, ready.test.images),
         }
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from lvlmva_lite.critic.budget import Budget, Price, price_of
@@ -26,16 +25,13 @@ from lvlmva_lite.critic.simulated import SimulatedCritic
 from lvlmva_lite.critic.store import AnswerStore, StoreError
 from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Critic, Judge
-
-ENTRY_POINT = "lvlmva_lite.critics"
-"""Group of entry points by which other packages bring critics of their own."""
+from lvlmva_lite.registry import CRITICS, RegistryError
 
 _OWN = ("lexicon", "openai", "recorded", "replay", "simulated")
-_registered: dict[str, Callable[[CriticSettings], Critic | tuple[Critic, Judge]]] = {}
 
 
 def register(name: str, factory: Callable[[CriticSettings], Critic | tuple[Critic, Judge]]) -> None:
-    """Make a critic known by a name, as an entry point of the group ``ENTRY_POINT`` does.
+    """Make a critic known by a name, as an entry point of the group ``lvlmva_lite.critics`` does.
 
     Parameters
     ----------
@@ -45,33 +41,24 @@ def register(name: str, factory: Callable[[CriticSettings], Critic | tuple[Criti
 
     Raises
     ------
-    ValueError : the name is taken
+    RegistryError : the name is taken
     """
-    if name in names():
-        raise ValueError(f"there is a critic {name!r} already")
-    _registered[name] = factory
+    if name in _OWN:
+        raise RegistryError(f"there is a critic {name!r} already")
+    CRITICS.register(name, factory)
 
 
 def names() -> tuple[str, ...]:
     """Every critic there is: those of this package, registered ones and those of other packages."""
-    return (*_OWN, *sorted({*_registered, *_entry_points()} - {*_OWN}))
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT)}
+    return (*_OWN, *sorted(set(CRITICS.names()) - {*_OWN}))
 
 
 def _factory(name: str) -> Callable[[CriticSettings], Critic | tuple[Critic, Judge]]:
     """The factory of a critic that is not of this package."""
-    if name in _registered:
-        return _registered[name]
-    point = _entry_points().get(name)
-    if point is None:
-        raise SettingsError(f"unknown critic {name!r}; choose one of: {', '.join(names())}")
     try:
-        return point.load()
-    except Exception as error:
-        raise SettingsError(f"the critic {name!r} ({point.value}) cannot be loaded: {error}") from error
+        return CRITICS.get(name)
+    except RegistryError as error:
+        raise SettingsError(str(error)) from error
 
 
 @dataclass(frozen=True)

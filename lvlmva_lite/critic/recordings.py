@@ -56,7 +56,7 @@ class Recording:
 
     Attributes
     ----------
-    source : the images, as in ``Config.source``
+    source : the images, as in ``Task.source``
     seed : of the run that the cases come from
     network : dict, settings of ``Config`` with which the network was trained whose maps were segmented
     description : the expert's words that were put to the model

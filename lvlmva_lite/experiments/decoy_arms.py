@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from lvlmva_lite import metrics
 from lvlmva_lite.attribution import deeplift_shap, runner_up
-from lvlmva_lite.baselines import placebo_masks, shuffle_verdicts
-from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import EMPTY, RELEVANT, SPURIOUS, UNDECIDED
-from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
+from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.methods import placebo_masks, shuffle_verdicts
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import (
     AlignmentSet,
@@ -27,11 +26,11 @@ from lvlmva_lite.pipeline import (
     make_alignment_set,
     prepare,
     taking_part,
-    trained,
     verdict_quality,
 )
 from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
 from lvlmva_lite.streams import stream
+from lvlmva_lite.tasks import DecoyMNIST
 from lvlmva_lite.threads import as_configured, threads
 
 Row = dict[str, Any]
@@ -83,16 +82,15 @@ def loop_rows(prepared: Prepared) -> list[Row]:
         share the digit, or the class the square stands for; and for LVLM-VA
         the fields of :func:`pipeline.verdict_quality`
     """
-    config, test = prepared.config, prepared.test
+    test = prepared.test
     kinds = prepared.verdicts()
     models = {
         "before": prepared.model,
         "lvlm_va": prepared.aligned_by_verdicts(kinds),
-        "ground_truth_masks": prepared.aligned(prepared.chosen.spurious_masks),
-        "never_saw_decoys": trained(config, load_decoy_mnist("train", shade="none")),
+        **dict(prepared.task.bounds(prepared)),
     }
     rows = []
-    some = slice(config.n_explained)
+    some = slice(prepared.config.n_explained)
     for arm, model in models.items():
         in_groups = metrics.group_accuracy(
             predict(model, test.images), test.labels, test.groups, len(test.group_names)
@@ -105,14 +103,19 @@ def loop_rows(prepared: Prepared) -> list[Row]:
             "purity_square": metrics.neighbour_purity(points, square_class(test)[some]),
         }
         if arm == "lvlm_va":
-            row |= verdict_quality(kinds, prepared.found.truth)
+            row |= verdict_quality(kinds, prepared.alignment_set.truth)
         rows.append(row)
     return rows
 
 
+def _prepare(seed: int, **settings: Any) -> Prepared:
+    task = DecoyMNIST()
+    return prepare(task, task.config(seed=seed, **settings))
+
+
 def loop_sweep(seed: int) -> list[Row]:
     """The whole loop on the test set."""
-    return loop_rows(prepare(Config(seed=seed)))
+    return loop_rows(_prepare(seed))
 
 
 def _row(
@@ -126,7 +129,7 @@ def _row(
     """Measure a model; and the verdicts (N, J) and samples (N,) it was aligned with, where there are any."""
     row = {"experiment": experiment, "arm": arm}
     if kinds is not None:
-        row |= verdict_quality(kinds, prepared.found.truth)
+        row |= verdict_quality(kinds, prepared.alignment_set.truth)
     if keep is not None:
         row["n_taking_part"] = int(keep.sum())
     return row | prepared.score(model)
@@ -163,15 +166,15 @@ def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] =
     kept = dataclasses.replace(prepared, config=keeping)
     rows.append(_arm(kept, "variant", "keep what was not judged", kinds))
 
-    found, seed = prepared.found, prepared.config.seed
-    effects = found.attributions
-    either = ppeps_wgm(effects.abs(), found.segments.n_segments, random_state=seed)
+    alignment_set, seed = prepared.alignment_set, prepared.config.seed
+    effects = alignment_set.attributions
+    either = ppeps_wgm(effects.abs(), alignment_set.segments.n_segments, random_state=seed)
     by_bic = choose_n_segments(effects, (3, 6, 10), random_state=seed).segments
     for name, maps, segments in (
         ("effects of both signs", effects.abs(), either),
         ("J by BIC", effects, by_bic),
     ):
-        changed = dataclasses.replace(prepared, found=_resegmented(prepared, maps, segments))
+        changed = dataclasses.replace(prepared, alignment_set=_resegmented(prepared, maps, segments))
         rows.append(_arm(changed, "variant", name, changed.verdicts()))
     return [*rows, second_round(prepared, kinds)]
 
@@ -179,7 +182,7 @@ def variant_rows(prepared: Prepared, variants: Mapping[str, Mapping[str, Any]] =
 def _resegmented(prepared: Prepared, attributions: Tensor, segments: Segments) -> AlignmentSet:
     """The same samples under other segments, whose truth is that of ``attributions``."""
     return make_alignment_set(
-        prepared.train, prepared.found.indices, attributions, segments, prepared.config.expert_description
+        prepared.train, prepared.alignment_set.indices, attributions, segments, prepared.config.description
     )
 
 
@@ -201,7 +204,7 @@ def second_round(prepared: Prepared, kinds: Tensor) -> Row:
         rivals=runner_up(predict_proba(model, chosen.images), chosen.labels),
     )  # fmt: skip
     segments = ppeps_wgm(attributions, config.n_segments, random_state=config.seed)
-    again = dataclasses.replace(prepared, found=_resegmented(prepared, attributions, segments))
+    again = dataclasses.replace(prepared, alignment_set=_resegmented(prepared, attributions, segments))
     verdicts = again.verdicts()
     masks = first | again.masks(verdicts)
     keep = masks.flatten(1).any(1)
@@ -218,12 +221,12 @@ def control_rows(prepared: Prepared) -> list[Row]:
     what the critic did not call spurious; "every segment" masks all that the network
     was seen to use; "lambda 0" fine-tunes on the same batches without penalty.
     """
-    seed, found = prepared.config.seed, prepared.found
+    seed, alignment_set = prepared.config.seed, prepared.alignment_set
     kinds = prepared.verdicts()
     masks = prepared.masks(kinds)
     keep = taking_part(kinds, masks, prepared.config.keep_unjudged)
     everyone = torch.ones(len(masks), dtype=torch.bool)
-    shuffled = shuffle_verdicts(kinds, found.segments.labels, random_state=seed)
+    shuffled = shuffle_verdicts(kinds, alignment_set.segments.labels, random_state=seed)
     placed = {
         "true masks": (prepared.chosen.spurious_masks, everyone),
         "moved masks": (placebo_masks(masks, random_state=seed), keep),
@@ -293,9 +296,9 @@ def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list
     At the same rate false alarms are more, for most segments are relevant; "as
     many false alarms" has the rate at which both make equally many errors.
     """
-    found, seed = prepared.found, prepared.config.seed
-    n_spurious = (found.truth == SPURIOUS).sum()
-    odds = (n_spurious / ((found.truth != EMPTY).sum() - n_spurious)).item()
+    alignment_set, seed = prepared.alignment_set, prepared.config.seed
+    n_spurious = (alignment_set.truth == SPURIOUS).sum()
+    odds = (n_spurious / ((alignment_set.truth != EMPTY).sum() - n_spurious)).item()
     rows = []
     for rate in rates:
         for arm, errors in (
@@ -303,14 +306,14 @@ def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list
             (f"false alarms at {rate:g}", {"false_alarms": rate}),
             (f"as many false alarms as misses at {rate:g}", {"false_alarms": min(1.0, rate * odds)}),
         ):
-            kinds = one_sided_verdicts(found.truth, **errors, random_state=seed)
+            kinds = one_sided_verdicts(alignment_set.truth, **errors, random_state=seed)
             rows.append(_arm(prepared, "error", arm, kinds))
     return rows
 
 
 def beyond_sweep(seed: int) -> list[Row]:
     """Variants, controls, doses and kinds of error, on the test set; mu_Align on 500 images."""
-    prepared = prepare(Config(seed=seed, n_explained=500))
+    prepared = _prepare(seed, n_explained=500)
     return [
         *variant_rows(prepared),
         *control_rows(prepared),

@@ -16,15 +16,17 @@ from torch import nn
 
 from lvlmva_lite import metrics
 from lvlmva_lite.alignment import align, rrr_penalty
-from lvlmva_lite.config import Config
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import Prepared, prepare, taking_part, trained
 from lvlmva_lite.sampling import sample_alignment_set
+from lvlmva_lite.tasks import DecoyMNIST
 from lvlmva_lite.threads import threads
 
 LAMBDAS = (0.0, 0.02, 0.2, 2.0, 20.0, 200.0, 1000.0)
 """Of :func:`lambda_sweep`: weights of the penalty averaged over samples and pixels."""
+
+TASK = DecoyMNIST()
 
 ARMS = ("lvlm_va", "ground_truth_masks")
 
@@ -81,7 +83,7 @@ def lambda_rows(
 
 def lambda_sweep(seed: int) -> list[dict]:
     """Accuracy and mu_Align against lambda on the test set (paper, Figure 6)."""
-    return lambda_rows(prepare(Config(seed=seed, n_explained=500)))
+    return lambda_rows(prepare(TASK, TASK.config(seed=seed, n_explained=500)))
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ def bench(seed: int, *, train_epochs: int = 5, pixels: int = 28) -> Bench:
         )
 
     train = load("train")
-    config = Config(seed=seed, train_epochs=train_epochs)
-    model = trained(config, train)
+    config = TASK.config(seed=seed, train_epochs=train_epochs)
+    model = trained(TASK, config, train)
     indices = sample_alignment_set(
         predict_proba(model, train.images), train.labels, config.n_align,
         strategy="low", balanced=True, random_state=seed,

@@ -5,23 +5,33 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from torch import Tensor, nn
 
-from lvlmva_lite import methods, metrics
-from lvlmva_lite.config import METHODS, Config, ConfigError
+from lvlmva_lite import methods, metrics, tasks
+from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import class_description
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import SPURIOUS
 from lvlmva_lite.files import to_json
 from lvlmva_lite.models import predict_proba
-from lvlmva_lite.pipeline import Prepared, load_split, prepare, verdict_quality
+from lvlmva_lite.pipeline import Prepared, groups_of, prepare, verdict_quality
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
 from lvlmva_lite.threads import as_configured
 
 Row = dict[str, Any]
+
+LABELS = {
+    name: methods.get(name).label
+    for name in ("lvlm-va", "rrr-gt", "placebo", "finetune", "subg", "dfr", "jtt")
+}
+"""Methods as people read them, in the order of figures."""
+
+ARMS = ("lvlm-va", "rrr-gt", "subg", "dfr", "jtt", "placebo", "finetune")
+"""Methods in the order of the recorded tables."""
 
 OTHER_WORDS = {"knee": "knee-joint", "skin": "skin-bandages"}
 """The other way to describe: the joint alone where the marker is named, the bandage where the lesion is."""
@@ -63,7 +73,7 @@ _OF_THE_ALIGNMENT = {"penalty_weight", "align_fraction"}
 
 
 def _measured(prepared: Prepared, model: nn.Module) -> Row:
-    accuracies = methods.groups_of(model, prepared.test).tolist()
+    accuracies = groups_of(model, prepared.test).tolist()
     return prepared.score(model) | {f"group_{i}": value for i, value in enumerate(accuracies)}
 
 
@@ -91,16 +101,14 @@ def sampling_shares(prepared: Prepared) -> Row:
 
 
 @as_configured
-def arm_rows(
-    prepared: Prepared, arms: Sequence[str] = METHODS, *, n_trials: int | None = None
-) -> list[Row]:
+def arm_rows(prepared: Prepared, arms: Sequence[str] = ARMS, *, n_trials: int | None = None) -> list[Row]:
     """Every method on one model, each with its own trials.
 
     Parameters
     ----------
     prepared : from :func:`pipeline.prepare`
-    arms : of ``config.METHODS``
-    n_trials : of each method, see :func:`methods.best_trial`
+    arms : of ``methods.names()``
+    n_trials : only the first so many of each method; None: all
 
     Returns
     -------
@@ -113,20 +121,20 @@ def arm_rows(
         "arm" and "failed", why, alone.
     """
     config = prepared.config
-    validation = load_split(config, "validation")
     rows = [{"arm": "before", **_measured(prepared, prepared.model), **sampling_shares(prepared)}]
 
     def judged(prepared: Prepared) -> tuple[Tensor, Row]:
         kinds = prepared.verdicts()
         return kinds, {
-            **verdict_quality(kinds, prepared.found.truth),
+            **verdict_quality(kinds, prepared.alignment_set.truth),
             "n_taking_part": int((kinds == SPURIOUS).any(1).sum()),
         }
 
     def row(arm: str, method: str, prepared: Prepared, kinds: Tensor, ruled: Row) -> Row:
-        make = methods.candidates(prepared, method, kinds)
+        chosen = methods.get(method)()
+        fit = partial(chosen.fit, prepared, kinds)
         try:
-            fitted, trials = methods.best_trial(make, method, validation, n_trials)
+            fitted, trials = methods.best_trial(fit, chosen.trials[:n_trials], prepared.validation)
             fitted.check_held_out(prepared.test)
         except ConfigError as error:  # a group that the method needs is empty, or it saw what is measured
             return {"arm": arm, "failed": str(error)}
@@ -135,10 +143,12 @@ def arm_rows(
     kinds, ruled = judged(prepared)
     for method in arms:
         rows.append(row(method, method, prepared, kinds, ruled if method == "lvlm-va" else {}))
-    other = dataclasses.replace(config, description=class_description(OTHER_WORDS[config.dataset]))
-    found = prepared.found
-    cases = [dataclasses.replace(case, description=other.description) for case in found.cases]
-    again = dataclasses.replace(prepared, config=other, found=dataclasses.replace(found, cases=cases))
+    other = dataclasses.replace(config, description=class_description(OTHER_WORDS[prepared.task.name]))
+    alignment_set = prepared.alignment_set
+    cases = [dataclasses.replace(case, description=other.description) for case in alignment_set.cases]
+    again = dataclasses.replace(
+        prepared, config=other, alignment_set=dataclasses.replace(alignment_set, cases=cases)
+    )
     kinds, ruled = judged(again)
     return [*rows, row("other words", "lvlm-va", again, kinds, ruled)]
 
@@ -184,7 +194,7 @@ def _one_trial(prepared: Prepared, ablation: str, arm: str, kinds: Tensor) -> Ro
     return {
         "ablation": ablation,
         "arm": arm,
-        **verdict_quality(kinds, prepared.found.truth),
+        **verdict_quality(kinds, prepared.alignment_set.truth),
         "n_taking_part": int((kinds == SPURIOUS).any(1).sum()),
         **_measured(prepared, prepared.aligned_by_verdicts(kinds)),
     }
@@ -223,14 +233,20 @@ def ablation_rows(
     return rows
 
 
+def prepare_default(dataset: str, seed: int, **options: Any) -> Prepared:
+    """Knee or skin with a task's options, at the default settings."""
+    task = tasks.get(dataset)(**options)
+    return prepare(task, task.config(seed=seed))
+
+
 def phantom_sweep(dataset: str, seed: int) -> list[Row]:
     """All methods on phantoms, test split."""
-    return arm_rows(prepare(Config(dataset=dataset, seed=seed)))
+    return arm_rows(prepare_default(dataset, seed))
 
 
 def ablation_sweep(dataset: str, seed: int) -> list[Row]:
     """All ablations on phantoms, test split."""
-    return ablation_rows(prepare(Config(dataset=dataset, seed=seed)))
+    return ablation_rows(prepare_default(dataset, seed))
 
 
 def real_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
@@ -239,4 +255,4 @@ def real_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
     The small sets' validation groups hold some fifteen images; to choose
     between settings by them would be to toss a coin.
     """
-    return arm_rows(prepare(Config(dataset=dataset, data_root=data_root, seed=seed)), n_trials=1)
+    return arm_rows(prepare_default(dataset, seed, data_root=data_root), n_trials=1)

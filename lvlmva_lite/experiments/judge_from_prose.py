@@ -29,7 +29,7 @@ def prose_scores(sources: list[str] | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    sources : images of recordings of seed ``SEED``, as ``Config.source`` names
+    sources : images of recordings of seed ``SEED``, as ``Task.source`` names
         them; None: all
 
     Returns

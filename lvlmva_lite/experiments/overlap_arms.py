@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lvlmva_lite import methods, metrics
+from lvlmva_lite import metrics
 from lvlmva_lite.alignment import correction_masks
-from lvlmva_lite.config import Config
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import SPURIOUS
-from lvlmva_lite.pipeline import Prepared, make_alignment_set, prepare, segment, verdict_quality
+from lvlmva_lite.experiments import group_arms
+from lvlmva_lite.pipeline import Prepared, groups_of, make_alignment_set, segment, verdict_quality
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 from lvlmva_lite.threads import as_configured
 
@@ -49,12 +49,12 @@ def resegmented(prepared: Prepared, feature_weight: float) -> Prepared:
     """
     fill = {"fill": HYBRID_FILL} if feature_weight else {}
     config = dataclasses.replace(prepared.config, feature_weight=feature_weight, **fill)
-    found = prepared.found
-    segments = segment(config, prepared.chosen.images, found.attributions)
-    found = make_alignment_set(
-        prepared.train, found.indices, found.attributions, segments, config.expert_description
+    alignment_set = prepared.alignment_set
+    segments = segment(config, prepared.chosen.images, alignment_set.attributions)
+    alignment_set = make_alignment_set(
+        prepared.train, alignment_set.indices, alignment_set.attributions, segments, config.description
     )
-    return dataclasses.replace(prepared, config=config, found=found)
+    return dataclasses.replace(prepared, config=config, alignment_set=alignment_set)
 
 
 def judged(prepared: Prepared, critic: str) -> Tensor:
@@ -84,8 +84,8 @@ def mask_quality(prepared: Prepared, kinds: Tensor) -> Row:
         "core_masked": share of that evidence that is masked.
         "overlap": intersection over union of mask and spurious feature
     """
-    chosen, segments = prepared.chosen, prepared.found.segments
-    mass, feature = positive_effect(prepared.found.attributions), chosen.spurious_masks
+    chosen, segments = prepared.chosen, prepared.alignment_set.segments
+    mass, feature = positive_effect(prepared.alignment_set.attributions), chosen.spurious_masks
     visible = chosen.core_masks & ~feature
     masks = correction_masks(segments.labels, kinds == SPURIOUS)
 
@@ -126,7 +126,7 @@ def segment_rows(prepared: Prepared, feature_weights: Sequence[float] = FEATURE_
             rows.append(
                 {"arm": "segments", "feature_weight": weight, "critic": critic}
                 | mask_quality(again, kinds)
-                | verdict_quality(kinds, again.found.truth)
+                | verdict_quality(kinds, again.alignment_set.truth)
             )
     return rows
 
@@ -148,7 +148,7 @@ def aligned_rows(prepared: Prepared, critics: Sequence[str] = tuple(CRITICS)) ->
     """
 
     def measured(arm: str, model: nn.Module, **more: str) -> Row:
-        accuracies = methods.groups_of(model, prepared.test)
+        accuracies = groups_of(model, prepared.test)
         return {
             "arm": arm,
             **more,
@@ -170,5 +170,5 @@ def aligned_rows(prepared: Prepared, critics: Sequence[str] = tuple(CRITICS)) ->
 
 def overlap_sweep(dataset: str, seed: int) -> list[Row]:
     """Segments and aligned models on phantoms whose spurious feature lies on the evidence, test split."""
-    prepared = prepare(Config(dataset=dataset, seed=seed, overlap=True))
+    prepared = group_arms.prepare_default(dataset, seed, overlap=True)
     return segment_rows(prepared) + aligned_rows(prepared)

@@ -17,14 +17,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lvlmva_lite import metrics
-from lvlmva_lite.config import MASKS, Config
+from lvlmva_lite import metrics, tasks
+from lvlmva_lite.config import Config
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.recordings import DEFAULT_PROMPT
 from lvlmva_lite.experiments.group_arms import PAPER_CRITICS
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import Prepared, prepare, taking_part, verdict_quality
+from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
 
 Row = dict[str, Any]
@@ -79,17 +80,19 @@ def recorded_arms(prepared: Prepared) -> Iterator[Arm]:
     ----------
     prepared : of a config with the critic "recorded"
     """
-    config, found = prepared.config, prepared.found
+    config, alignment_set = prepared.config, prepared.alignment_set
     usual, whole = (config.mask, config.mask_near), (config.mask, 0.0)
-    answers = config.recording.answers
+    answers = prepared.task.recording(config).answers
 
     def said(prompt: str) -> Tensor:
         return prepared.verdicts("recorded", CriticSettings(model=MODEL, prompt=prompt))
 
-    judged = [(DEFAULT_PROMPT, said(DEFAULT_PROMPT), [usual, whole, (MASKS[1], config.mask_near)])]
-    if set(found.indices.tolist()) <= set(answers.get(WEAK_PROMPT, ())):
+    judged = [
+        (DEFAULT_PROMPT, said(DEFAULT_PROMPT), [usual, whole, ("spurious+background", config.mask_near)])
+    ]
+    if set(alignment_set.indices.tolist()) <= set(answers.get(WEAK_PROMPT, ())):
         judged.append((WEAK_PROMPT, said(WEAK_PROMPT), [usual]))
-    judged.append((BY_RIGHT_VERDICTS, metrics.right_verdicts(found.truth), [usual, whole]))
+    judged.append((BY_RIGHT_VERDICTS, metrics.right_verdicts(alignment_set.truth), [usual, whole]))
     judged.append(("lexicon", prepared.verdicts("lexicon"), [usual]))
     for accuracy in PAPER_CRITICS[:-1]:  # a simulated critic of accuracy 1 gives the right verdicts
         kinds = prepared.verdicts("simulated", CriticSettings(simulated_accuracy=accuracy))
@@ -116,7 +119,7 @@ def recorded_rows(prepared: Prepared, alignment_seeds: Sequence[int] = ALIGNMENT
     Returns
     -------
     list of dict
-        "source", as in ``Config.source``; "n_cases"; "arm"; "mask" and
+        "source", as in ``Task.source``; "n_cases"; "arm"; "mask" and
         "mask_near", None where no verdicts became masks; "default", whether
         they are the config's; "alignment_seed"; the fields of
         :func:`pipeline.verdict_quality`, None where nobody judged;
@@ -126,17 +129,17 @@ def recorded_rows(prepared: Prepared, alignment_seeds: Sequence[int] = ALIGNMENT
     """
     config = prepared.config
     before = _measured(prepared, prepared.model, "before")
-    nobody = dict.fromkeys(verdict_quality(prepared.found.truth, prepared.found.truth))
+    nobody = dict.fromkeys(verdict_quality(prepared.alignment_set.truth, prepared.alignment_set.truth))
     rows = []
     for arm in recorded_arms(prepared):
         about = {
-            "source": config.source,
-            "n_cases": len(prepared.found.indices),
+            "source": prepared.task.source,
+            "n_cases": len(prepared.alignment_set.indices),
             "arm": arm.name,
             "mask": arm.mask,
             "mask_near": arm.mask_near,
             "default": arm.mask is None or (arm.mask, arm.mask_near) == (config.mask, config.mask_near),
-            **(nobody if arm.kinds is None else verdict_quality(arm.kinds, prepared.found.truth)),
+            **(nobody if arm.kinds is None else verdict_quality(arm.kinds, prepared.alignment_set.truth)),
             "mask_area": arm.masks.double().mean().item(),
             "n_taking_part": int(arm.keep.sum()),
             **before,
@@ -202,10 +205,8 @@ def recorded_sweep(seed: int) -> list[Row]:
     rows = []
     for source, of in recordings.recorded_sets():
         if source in SOURCES and of == seed:
-            rows += set_rows(Config(
-                dataset=SOURCES[source], seed=seed, critic="recorded",
-                critic_settings=CriticSettings(model=MODEL, prompt=DEFAULT_PROMPT),
-            ))  # fmt: skip
+            task = tasks.get(SOURCES[source])()
+            rows += set_rows(task, _recorded(task, seed))
     return rows
 
 
@@ -213,17 +214,20 @@ def real_recorded_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
     """As :func:`recorded_sweep`, of the real images in ``data_root``, where the seed has a recording."""
     if (dataset, seed) not in recordings.recorded_sets():
         return []
+    task = tasks.get(dataset)(data_root=data_root)
+    return set_rows(task, _recorded(task, seed))
+
+
+def _recorded(task: Task, seed: int) -> Config:
     settings = CriticSettings(model=MODEL, prompt=DEFAULT_PROMPT)
-    return set_rows(
-        Config(dataset=dataset, data_root=data_root, seed=seed, critic="recorded", critic_settings=settings)
-    )
+    return task.config(seed=seed, critic="recorded", critic_settings=settings)
 
 
-def set_rows(config: Config, alignment_seeds: Sequence[int] = ALIGNMENT_SEEDS) -> list[Row]:
+def set_rows(task: Task, config: Config, alignment_seeds: Sequence[int] = ALIGNMENT_SEEDS) -> list[Row]:
     """:func:`recorded_rows` of all cases under the config's prompt, and of those of the weak one alone."""
-    prepared = prepare(config)
+    prepared = prepare(task, config)
     rows = recorded_rows(prepared, alignment_seeds)
-    if WEAK_PROMPT in config.recording.answers:
+    if WEAK_PROMPT in task.recording(config).answers:
         settings = replace(config.critic_settings, prompt=WEAK_PROMPT)
         weak = prepared.changed(critic_settings=settings, n_align=None)
         rows += recorded_rows(weak, alignment_seeds)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvlmva_lite import metrics
-from lvlmva_lite.config import Config
+from lvlmva_lite import metrics, tasks
 from lvlmva_lite.critic import LexiconCritic, TextJudge, recordings
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import CriticSettings
@@ -17,7 +16,7 @@ from lvlmva_lite.critic.recordings import RecordedCritic
 from lvlmva_lite.critic.types import EMPTY, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset, foreign_object_masks
 from lvlmva_lite.experiments.recorded_arms import MODEL, SOURCES
-from lvlmva_lite.pipeline import AlignmentSet, load_split, recorded_set, verdict_matrix, verdict_quality
+from lvlmva_lite.pipeline import AlignmentSet, recorded_set, verdict_matrix, verdict_quality
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 
 Row = dict[str, Any]
@@ -28,12 +27,12 @@ def verdict_rows(dataset: str, seed: int, *, data_root: str | None = None) -> li
 
     Parameters
     ----------
-    dataset, seed, data_root : fields of ``Config``, of a set that is recorded
+    dataset, seed, data_root : of a set that is recorded
 
     Returns
     -------
     list of dict
-        "source", as in ``Config.source``; "prompt"; "critic", the model's name
+        "source", as in ``Task.source``; "prompt"; "critic", the model's name
         or "lexicon"; "n_cases"; the fields of :func:`pipeline.verdict_quality`;
         counts of segments that hold a pixel: "n_spurious", by the truth, and
         "n_others"; "n_missed" and "n_false_alarms" among these; "n_undecided"
@@ -93,18 +92,14 @@ def _judged(
     dataset: str, seed: int, data_root: str | None
 ) -> Iterator[tuple[str, AlignmentSet, dict[str, Tensor], ShortcutDataset]]:
     """Of each version of the prompt: itself, its cases, verdicts (n, J) by who gave them, the images."""
-    first = Config(
-        dataset=dataset, seed=seed, data_root=data_root, critic="recorded",
-        critic_settings=CriticSettings(model=MODEL),
-    )  # fmt: skip
-    train = load_split(first, "train")
-    for prompt in first.recording.answers:
+    task = tasks.get(dataset)(**{"data_root": data_root} if data_root else {})
+    train = task.load("train", seed=seed)
+    recording = recordings.find(task.source, seed)
+    for prompt in recording.answers:
         settings = CriticSettings(model=MODEL, prompt=prompt)
-        config = Config(
-            dataset=dataset, seed=seed, data_root=data_root, critic="recorded", critic_settings=settings
-        )
-        found = recorded_set(config, train)
-        critics = {MODEL: RecordedCritic(config.recording, MODEL, prompt), "lexicon": LexiconCritic()}
+        config = task.config(seed=seed, critic="recorded", critic_settings=settings)
+        found = recorded_set(recording, config, train)
+        critics = {MODEL: RecordedCritic(recording, MODEL, prompt), "lexicon": LexiconCritic()}
         verdicts = {
             name: verdict_matrix(
                 judge_all(TextJudge(), criticise_all(critic, found.cases), found.segments.n_segments)

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from lvlmva_lite import methods, metrics
+from lvlmva_lite import metrics, tasks
 from lvlmva_lite.config import Config
 from lvlmva_lite.models import Classifier
-from lvlmva_lite.pipeline import Prepared, load_split, new_model, prepare, trained
+from lvlmva_lite.pipeline import Prepared, groups_of, prepare, trained
 from lvlmva_lite.streams import stream
+from lvlmva_lite.tasks import Task
 
 Row = dict[str, Any]
 
@@ -41,7 +42,7 @@ def perturb(model: Classifier, seed: int, number: int) -> Classifier:
     return model
 
 
-def rounding_rows(config: Config, n_perturbations: int = N_PERTURBATIONS) -> list[Row]:
+def rounding_rows(task: Task, config: Config, n_perturbations: int = N_PERTURBATIONS) -> list[Row]:
     """One seed, trained and aligned as it is and with so many perturbations of the initial weights.
 
     Returns
@@ -50,16 +51,16 @@ def rounding_rows(config: Config, n_perturbations: int = N_PERTURBATIONS) -> lis
         "perturbation": 0 for none; "wga_before", "aga_before", "wga_after" and "aga_after"
         alignment by the config's critic, on the split of ``config.evaluate_on``
     """
-    train = load_split(config, "train")
+    train = task.load("train", seed=config.seed)
     rows = []
     prepared: Prepared | None = None
     for number in range(n_perturbations + 1):
-        model = new_model(config, train, config.seed)
+        model = task.network(config, train, config.seed)
         if number:
             model = perturb(model, config.seed, number)
-        model = trained(config, train, model=model)
+        model = trained(task, config, train, model=model)
         if prepared is None:
-            prepared = prepare(config, model=model)
+            prepared = prepare(task, config, model=model)
         else:
             prepared = dataclasses.replace(prepared, model=model).changed()
         aligned = prepared.aligned_by_verdicts(prepared.verdicts())
@@ -72,7 +73,7 @@ def rounding_rows(config: Config, n_perturbations: int = N_PERTURBATIONS) -> lis
 
 
 def _measured(model: nn.Module, prepared: Prepared, when: str) -> Row:
-    accuracies = methods.groups_of(model, prepared.test)
+    accuracies = groups_of(model, prepared.test)
     return {
         f"wga_{when}": metrics.worst_group_accuracy(accuracies),
         f"aga_{when}": metrics.average_group_accuracy(accuracies),
@@ -81,4 +82,5 @@ def _measured(model: nn.Module, prepared: Prepared, when: str) -> Row:
 
 def rounding_sweep(dataset: str, seed: int) -> list[Row]:
     """The spread over rounding on phantoms, test split."""
-    return rounding_rows(Config(dataset=dataset, seed=seed))
+    task = tasks.get(dataset)()
+    return rounding_rows(task, task.config(seed=seed))

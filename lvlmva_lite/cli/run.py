@@ -1,0 +1,104 @@
+"""``lvlmva run``: a task, a method, a folder of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from lvlmva_lite.cli import options
+
+
+def run(
+    dataset: options.Dataset,
+    out: options.Out,
+    method: Annotated[
+        str,
+        typer.Option(help="lvlm-va, rrr-gt, subg, dfr, jtt, placebo, finetune, or one of another package."),
+    ] = "lvlm-va",
+    quiet: options.Quiet = False,
+    **settings: Any,
+) -> None:
+    """Train on a shortcut, let the critic find it, unlearn it, and measure.
+
+    Writes results.json, masks.npz, critiques.jsonl, verdicts.jsonl and
+    aligned.safetensors to the folder --out.  Example:
+
+    lvlmva run decoy-mnist --seed 1 --out results/seed-1
+
+    Or on knee phantoms, with another method than LVLM-VA (`lvlmva run knee --help`
+    shows what there is for knees):
+
+    lvlmva run knee --method subg --out results/knee-subg
+
+    With the answers of a real model that ship with the package, offline:
+
+    lvlmva run knee --critic recorded --critic-model claude --out results/knee-claude
+
+    With a model (see `lvlmva critic estimate` first; the key is OPENAI_API_KEY):
+
+    lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
+    """
+    # Late, so that `lvlmva --help` answers at once.
+    from lvlmva_lite import methods
+    from lvlmva_lite.critic import providers
+    from lvlmva_lite.critic.endpoint import server_name
+    from lvlmva_lite.critic.reading import read_description
+    from lvlmva_lite.methods.run import check
+    from lvlmva_lite.run_folder import RunFolder
+
+    with options.bad_settings_told():
+        answers, connection = options.critic_of(settings)
+        task = options.task_of(dataset, settings)
+        settings["description"] = options.text_or_file(settings["description"])
+        config = task.config(**settings, critic_settings=answers)
+        providers.check(config.critic, answers, connection, task.source)
+        check(task, config, method, connection)
+        folder = RunFolder(out, task, config, method)
+    if config.critic == "openai":
+        server = server_name(connection.base_url)
+        typer.echo(f"images and words go to {server}; answers are kept in {connection.store}", err=True)
+    if config.critic == "lexicon":
+        for line in read_description(config.description).lines():
+            typer.echo(f"I read: {line}", err=True)
+    recording = task.recording(config)
+    if recording and (told := recording.told_of_another_network(vars(config))):
+        typer.echo(told, err=True)
+    # Some settings can be held against the data only once these are there.
+    with folder, options.bad_settings_told(), options.failures_told():
+        result = methods.run(
+            task,
+            config,
+            method=method,
+            connection=connection,
+            known_critiques=folder.known_critiques(),
+            on_critique=folder.add_critique,
+            progress=not quiet,
+        )
+        folder.finish(result)
+    summary = result.summary()
+    if config.critic != "lexicon" and summary["critic"]:
+        typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
+    if result.verdicts and summary["n_undecided"]:
+        typer.echo(
+            f"undecided: {summary['n_undecided']} segments in {summary['n_cases_undecided']} "
+            f"of {summary['n_cases']} cases"
+        )
+    typer.echo(result.table())
+    if summary["critic"] and not summary["n_cases_judged_spurious"]:
+        typer.echo(
+            f"nothing was judged spurious in any of {summary['n_cases']} cases: "
+            "no mask taught the model anything; does the description dismiss what is in the images?"
+        )
+    typer.echo(f"results: {out / 'results.json'}")
+    options.tell_unusable(result.verdicts)
+
+
+def command(arguments: Sequence[str]) -> Callable[..., None]:
+    """The command with an option for every setting, and for those of the task that is named."""
+    if arguments[:1] != ["run"]:
+        return options.with_options(run, {})
+    words, list_choices = arguments[1:], "--help" in arguments
+    of_config = options.of_config(arguments=words, list_choices=list_choices)
+    return options.with_options(run, options.CRITIC | options.of_tasks(words) | of_config)

@@ -1,0 +1,122 @@
+"""One run: a task, a method, everything between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from lvlmva_lite import metrics
+from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.critic import Critique, Verdict, providers
+from lvlmva_lite.critic.providers import Connection
+from lvlmva_lite.critic.types import UNDECIDED
+from lvlmva_lite.methods.method import best_trial
+from lvlmva_lite.pipeline import groups_of, prepare, verdict_matrix, verdict_quality
+from lvlmva_lite.registry import METHODS
+from lvlmva_lite.results import Result, Score
+from lvlmva_lite.tasks import Task
+from lvlmva_lite.threads import as_configured
+
+
+def check(task: Task, config: Config, method: str, connection: Connection | None = None) -> None:
+    """Refuse, before any work, what the method or the critic cannot do.
+
+    Raises
+    ------
+    RegistryError : there is no such method
+    ConfigError : it would be measured on images that it is fitted on
+    SettingsError : the critic cannot be had
+    """
+    chosen = METHODS.get(method)
+    if config.evaluate_on in chosen.fitted_on:
+        raise ConfigError(
+            f"{method} is fitted on the {config.evaluate_on} split, which would be measured on "
+            "images it was fitted on; leave evaluate_on at 'test', or choose another method"
+        )
+    if chosen.asks:
+        providers.check(config.critic, config.critic_settings, connection or Connection(), task.source)
+
+
+@as_configured
+def run(
+    task: Task,
+    config: Config | None = None,
+    *,
+    method: str = "lvlm-va",
+    connection: Connection | None = None,
+    known_critiques: Mapping[tuple[str, int], Critique] | None = None,
+    on_critique: Callable[[Critique], None] | None = None,
+    progress: bool = False,
+) -> Result:
+    """Train on the shortcut, have it found and judged, unlearn it by a method, and measure.
+
+    Parameters
+    ----------
+    task : whose images and words
+    config : from ``task.config(...)``; None: its defaults
+    method : one of ``methods.names()``
+    connection : how to reach the critic's model and what that may cost
+    known_critiques : critiques of an earlier, interrupted run with these
+        settings, by case id and sample; they are not asked for again
+    on_critique : called with each new critique as soon as it is there
+    progress : show progress bars
+
+    Raises
+    ------
+    RegistryError, ConfigError, SettingsError : see :func:`check`; before any work
+    ServerError, CapReached, StoreError : the critic's answers stopped coming; those so
+        far are in the store
+    """
+    config = config or task.config()
+    check(task, config, method, connection)
+    chosen = METHODS.get(method)()
+    start = time.perf_counter()
+    prepared = prepare(task, config, progress=progress)
+    shown = prepared.alignment_set
+    critiques: list[Critique] = []
+    verdicts: list[Verdict] = []
+    kinds = torch.full(shown.truth.shape, UNDECIDED)
+    if chosen.asks:
+        critiques, verdicts = prepared.criticised(
+            connection, known=known_critiques, on_critique=on_critique, progress=progress
+        )
+        kinds = verdict_matrix(verdicts, shown.segments.labels)
+    fitted, trials = best_trial(
+        partial(chosen.fit, prepared, kinds, progress=progress),
+        chosen.trials[: task.n_trials],
+        prepared.validation,
+    )
+    seconds = time.perf_counter() - start - prepared.training_seconds
+    fitted.check_held_out(prepared.test)
+
+    models = {"before": prepared.model, "after": fitted.model}
+
+    def score(model: nn.Module, seconds: float, **more: float | None) -> Score:
+        return Score(**prepared.score(model), seconds=seconds, **more)
+
+    scores = {
+        "before": score(prepared.model, prepared.training_seconds),
+        "after": score(
+            fitted.model, seconds, **(verdict_quality(kinds, shown.truth) if chosen.asks else {})
+        ),
+    }
+    start = time.perf_counter()
+    for row, model in task.bounds(prepared):
+        seconds = time.perf_counter() - start
+        models[row], scores[row] = model, score(model, seconds)
+        start = time.perf_counter()  # measuring is not part of any method's time
+    return Result(
+        task, prepared.config, method,
+        shown.indices, shown.attributions, shown.segments, critiques, verdicts, kinds,
+        prepared.masks(kinds) if chosen.asks else chosen.masks(prepared, kinds),
+        metrics.kind_confusion(kinds, shown.truth) if chosen.asks else None,
+        models, scores,
+        {row: groups_of(model, prepared.test) for row, model in models.items()},
+        prepared.test.group_names,
+        trials,
+        prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
+    )  # fmt: skip

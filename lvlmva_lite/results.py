@@ -1,0 +1,208 @@
+"""What a run gives: one type, one table, one JSON, for every task and method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lvlmva_lite.config import Config
+from lvlmva_lite.critic import Critique, Verdict
+from lvlmva_lite.critic.types import UNDECIDED
+from lvlmva_lite.environment import environment
+from lvlmva_lite.registry import METHODS
+from lvlmva_lite.segmentation import Segments
+from lvlmva_lite.tasks import Task
+
+ROWS = {
+    "before": "before",
+    "lvlm_va": "LVLM-VA",
+    "ground_truth_masks": "ground-truth masks",
+    "never_saw_decoys": "never saw decoys",
+}
+"""Rows of DecoyMNIST's tables: key -> what people read."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of the result table.
+
+    Attributes
+    ----------
+    accuracy : on the test set, in [0, 1]; each sample counts alike
+    accuracy_clean : on the same images without the spurious feature, None where
+        there are none such
+    mu_align : share of attribution outside the spurious feature, test set
+    wga, aga : worst and average accuracy over the test set's groups
+    verdict_sensitivity, verdict_specificity, verdict_balanced_accuracy,
+    verdict_accuracy, verdict_base_rate : of critic and judge, from
+        :func:`metrics.verdict_scores`; None where nobody judged or there was
+        nothing of the sort to judge
+    seconds : wall time of what this row needed beyond the row before it
+    """
+
+    accuracy: float
+    accuracy_clean: float | None
+    mu_align: float
+    seconds: float
+    wga: float | None = None
+    aga: float | None = None
+    verdict_sensitivity: float | None = None
+    verdict_specificity: float | None = None
+    verdict_balanced_accuracy: float | None = None
+    verdict_accuracy: float | None = None
+    verdict_base_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a run made.
+
+    Attributes
+    ----------
+    task : Task
+    config : Config
+    method : str, its name
+    indices : Tensor, (N,), int64, the alignment set within the training data
+    attributions : Tensor, (N, H, W), of the model before alignment
+    segments : Segments
+    critiques : list of N times the number of samples; empty where nobody was asked
+    verdicts : list of N; empty where nobody was asked
+    kinds : Tensor, (N, J), int64, codes of ``KINDS``
+    masks : Tensor, (N, H, W), bool, what the verdicts amount to; where nobody was asked, those used
+    confusion : dict, truth -> kind -> count, from :func:`metrics.kind_confusion`;
+        None where nobody was asked
+    models : dict of nn.Module, "before", "after" and the task's bounds
+    scores : dict of Score, by the same keys
+    group_accuracies : dict of Tensor, (n_groups,), by the same keys; nan where a group is empty
+    group_names : tuple of str
+    trials : list of dict, the method's settings tried and their "score"
+    spurious_share_align : share of the alignment set that shows the spurious feature
+    """
+
+    task: Task
+    config: Config
+    method: str
+    indices: Tensor
+    attributions: Tensor
+    segments: Segments
+    critiques: list[Critique]
+    verdicts: list[Verdict]
+    kinds: Tensor
+    masks: Tensor
+    confusion: dict[str, dict[str, int]] | None
+    models: dict[str, nn.Module]
+    scores: dict[str, Score]
+    group_accuracies: dict[str, Tensor]
+    group_names: tuple[str, ...]
+    trials: list[dict[str, Any]]
+    spurious_share_align: float
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of a run as plain values, ready for JSON."""
+        before, after = self.scores["before"], self.scores["after"]
+        scores = {row: asdict(score) for row, score in self.scores.items()}
+        # The keys under which earlier results had this row.
+        scores |= dict.fromkeys((self.method, self.method.replace("-", "_")), scores["after"])
+        return {
+            "task": self.task.name,
+            "method": self.method,
+            **{
+                f"{measure}_{row}": getattr(score, measure)
+                for row, score in self.scores.items()
+                for measure in ("accuracy", "wga", "aga", "mu_align")
+            },
+            "delta_wga": after.wga - before.wga,
+            "delta_aga": after.aga - before.aga,
+            **{name: value for name, value in scores["after"].items() if name.startswith("verdict_")},
+            "verdict_confusion": self.confusion,
+            "spurious_share_align": self.spurious_share_align,
+            "n_cases": len(self.indices),
+            "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
+            "n_undecided": int((self.kinds == UNDECIDED).sum()),
+            "n_cases_undecided": int((self.kinds == UNDECIDED).any(1).sum()),
+            "critic": self.critiques[0].critic if self.critiques else None,
+            "judge": self.verdicts[0].judge if self.verdicts else None,
+            "groups": {
+                name: {when: _number(values[i]) for when, values in self.group_accuracies.items()}
+                for i, name in enumerate(self.group_names)
+            },
+            "trials": self.trials,
+            "seed": self.config.seed,
+            "seconds": sum(score.seconds for score in self.scores.values()),
+            "scores": scores,
+            "environment": environment(self.config.threads),
+            "config": settings_of(self.task, self.config, self.method),
+        }
+
+    def table(self) -> str:
+        """The result as text, see :func:`format_table`."""
+        return format_table(
+            self.scores,
+            {row: values.tolist() for row, values in self.group_accuracies.items()},
+            self.group_names,
+            after=METHODS.get(self.method).label,
+        )
+
+
+def settings_of(task: Task, config: Config, method: str) -> dict[str, Any]:
+    """Everything that decides a run, as plain values."""
+    return {"dataset": task.name, "method": method, **task.options(), **asdict(config)}
+
+
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "clean": "accuracy_clean",
+    "WGA": "wga",
+    "AGA": "aga",
+    "mu_Align": "mu_align",
+    "found": "verdict_sensitivity",
+    "spared": "verdict_specificity",
+}
+_MOST_GROUPS = 8
+
+
+def format_table(
+    scores: Mapping[str, Score],
+    groups: Mapping[str, list[float]] | None = None,
+    group_names: tuple[str, ...] = (),
+    *,
+    after: str = "after",
+) -> str:
+    """The result as text, one row per model, one column per measure that any of them has.
+
+    "found" is the sensitivity of the verdicts for what is spurious, "spared"
+    their specificity.  Below, where there are not too many, the accuracy in each group.
+
+    Parameters
+    ----------
+    scores : row -> its scores
+    groups : row -> accuracy in each group
+    group_names : of these
+    after : what the row "after" is called
+    """
+    label = {row: ROWS.get(row, after if row == "after" else row.replace("_", " ")) for row in scores}
+    columns = {
+        head: name
+        for head, name in _COLUMNS.items()
+        if any(getattr(score, name) is not None for score in scores.values())
+    }
+    lines = [f"{'':<20}" + "".join(f"{head:>10}" for head in columns) + f"{'seconds':>9}"]
+    for row, score in scores.items():
+        values = (getattr(score, name) for name in columns.values())
+        cells = "".join(f"{'-':>10}" if value is None else f"{value:>10.3f}" for value in values)
+        lines.append(f"{label[row]:<20}{cells}{score.seconds:>9.1f}")
+    if groups and len(group_names) <= _MOST_GROUPS:
+        lines += ["", f"{'':<20}" + "  ".join(group_names)]
+        for row, values in groups.items():
+            cells = "  ".join(
+                f"{value:>{len(name)}.3f}" for name, value in zip(group_names, values, strict=True)
+            )
+            lines.append(f"{label[row]:<20}{cells}")
+    return "\n".join(lines)
+
+
+def _number(value: Tensor) -> float | None:
+    return None if value.isnan() else value.item()

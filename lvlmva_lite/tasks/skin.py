@@ -1,0 +1,30 @@
+"""Skin lesions of which the harmless ones have a coloured patch beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lvlmva_lite.datasets import ShortcutDataset, load_skin, skin_phantom
+from lvlmva_lite.registry import TASKS
+from lvlmva_lite.tasks.phantoms import DrawnOrReal
+
+
+@TASKS.register("skin")
+@dataclass(frozen=True)
+class Skin(DrawnOrReal):
+    """Malignant or benign, and a patch that goes with one of them."""
+
+    name = "skin"
+    # Few sampled photographs show a patch, and they have to be heard.
+    of_photographs: ClassVar = {"penalty_weight": 3.0}
+
+    def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset | None:
+        """Lesions with patches; clean ones are drawn alone: natural patches cannot be taken off."""
+        if not self.data_root:
+            return self._drawn(skin_phantom, split, seed, clean)
+        if clean:
+            return None
+        return load_skin(
+            self.data_root, split, size=self.image_size, shared_images="warn", random_state=seed
+        )
