@@ -3,7 +3,12 @@
 ``lvlmva_lite`` implements LVLM-VA (Koebler, Kuhn, Thon and Buettner,
 arXiv 2512.21985) one module per step, in the order in which data flows:
 ``datasets``, ``models``, ``sampling``, ``attribution``, ``segmentation``,
-``critic``, ``alignment``, ``metrics`` and ``pipeline``.
+``critic``, ``alignment`` and ``metrics``.  ``config`` holds its settings,
+``tasks`` what belongs to one set of images, ``pipeline`` the steps in order,
+``methods`` LVLM-VA and what it is measured against::
+
+    task = tasks.Knee()
+    print(methods.run(task, task.config(seed=1), method="lvlm-va").table())
 
 Importing the package touches neither the network, nor the disk, nor the
 random state.

@@ -71,6 +71,15 @@ class Config:
     """The settings of the method; those of one run.  Checked when made, before any work.
 
     The defaults are DecoyMNIST's; ``Task.config`` gives those of another task.
+
+    Examples
+    --------
+    >>> Config(n_segments=4).n_segments
+    4
+    >>> Config(n_segments=51)
+    Traceback (most recent call last):
+    ...
+    lvlmva_lite.config.ConfigError: n_segments (J) must lie between 1 and 50; got 51
     """
 
     critic: str = setting("lexicon", "Who judges the segments.", choices=_critics)

@@ -44,6 +44,12 @@ def group_accuracy(predicted: Tensor, labels: Tensor, groups: Tensor, n_groups: 
     Raises
     ------
     ValueError : a group outside 0 .. n_groups - 1
+
+    Examples
+    --------
+    >>> answers, labels, groups = torch.tensor([[0, 1, 1], [0, 1, 0], [0, 0, 1]])
+    >>> group_accuracy(answers, labels, groups, 3)
+    tensor([1., 0., nan], dtype=torch.float64)
     """
     if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < n_groups:
         raise ValueError(f"groups must lie in 0 .. {n_groups - 1}, got {groups.unique().tolist()}")

@@ -1,8 +1,11 @@
+import doctest
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lvlmva_lite import config, metrics, registry
 
 PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 
@@ -51,6 +54,21 @@ def test_imports_point_upward(name):
 def test_every_module_stands_in_the_order():
     modules = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert modules - {"__init__"} == set(ORDER)
+
+
+def test_the_command_answers_before_anything_large_is_imported():
+    code = (
+        "import sys\nfrom lvlmva_lite.cli import build\nbuild(['--help'])\nbuild(['critic', '--help'])\n"
+        "print(sorted({'torch', 'numpy', 'sklearn', 'scipy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_examples_in_docstrings_run():
+    results = [doctest.testmod(module) for module in (registry, config, metrics)]
+    assert not sum(result.failed for result in results)
+    assert sum(result.attempted for result in results) == 8
 
 
 def test_torchvision_imports_without_its_compiled_operators():
