@@ -114,8 +114,8 @@ class Result:
                 for row, score in self.scores.items()
                 for measure in ("accuracy", "wga", "aga", "mu_align")
             },
-            "delta_wga": after.wga - before.wga,
-            "delta_aga": after.aga - before.aga,
+            "delta_wga": _change(before.wga, after.wga),
+            "delta_aga": _change(before.aga, after.aga),
             **{name: value for name, value in scores["after"].items() if name.startswith("verdict_")},
             "verdict_confusion": self.confusion,
             "spurious_share_align": self.spurious_share_align,
@@ -202,6 +202,10 @@ def format_table(
             )
             lines.append(f"{label[row]:<20}{cells}")
     return "\n".join(lines)
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def _number(value: Tensor) -> float | None:
