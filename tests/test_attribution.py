@@ -410,7 +410,7 @@ def test_auto_says_why_it_integrates_gradients(build):
     with pytest.warns(UserWarning, match="integrated gradients instead of DeepLIFT-SHAP: .+") as caught:
         maps = auto(*arguments)
     assert reason in str(caught[0].message)
-    assert torch.equal(maps, EXPLAINERS[name](*arguments))
+    assert torch.equal(maps, EXPLAINERS.get(name)(*arguments))
 
 
 def test_auto_changes_over_when_a_later_image_cannot_be_followed():
@@ -427,7 +427,7 @@ def test_auto_changes_over_when_a_later_image_cannot_be_followed():
         auto(model, images, targets, baselines)
 
 
-@pytest.mark.parametrize("explainer", EXPLAINERS)
+@pytest.mark.parametrize("explainer", EXPLAINERS.names())
 def test_one_logit_is_two_classes(explainer):
     # A network of one logit z, and the same written with the two logits -z/2 and z/2.
     torch.manual_seed(0)
@@ -439,22 +439,24 @@ def test_one_logit_is_two_classes(explainer):
     images, targets, baselines = noise()
     targets = targets % 2
     arguments = (images, targets, baselines)
-    maps = EXPLAINERS[explainer](one, *arguments)
-    torch.testing.assert_close(maps, EXPLAINERS[explainer](nn.Sequential(*one[:-1], last), *arguments))
+    maps = EXPLAINERS.get(explainer)(one, *arguments)
+    torch.testing.assert_close(maps, EXPLAINERS.get(explainer)(nn.Sequential(*one[:-1], last), *arguments))
     assert maps.flatten(1).any(1).all()
-    contrast = EXPLAINERS[explainer](one, *arguments, rivals=1 - targets)
+    contrast = EXPLAINERS.get(explainer)(one, *arguments, rivals=1 - targets)
     torch.testing.assert_close(contrast, 2 * maps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("explainer", EXPLAINERS)
+@pytest.mark.parametrize("explainer", EXPLAINERS.names())
 def test_other_precisions_are_explained_like_float32(explainer, dtype):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 3)).to(dtype)
-    maps = EXPLAINERS[explainer](model, *noise())
+    maps = EXPLAINERS.get(explainer)(model, *noise())
     assert maps.dtype == torch.float32
     assert {weight.dtype for weight in model.parameters()} == {dtype}
-    torch.testing.assert_close(maps, EXPLAINERS[explainer](model.float(), *noise()), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(
+        maps, EXPLAINERS.get(explainer)(model.float(), *noise()), rtol=2e-3, atol=2e-3
+    )
 
 
 def test_a_class_that_the_network_lacks_is_named():

@@ -218,7 +218,7 @@ def worst_error(
     model = as_classifier(network)
     if is_half(model):
         model = copy.deepcopy(model).float()
-    maps = EXPLAINERS[explained](network, images, targets, baselines, max_rows=64)
+    maps = EXPLAINERS.get(explained)(network, images, targets, baselines, max_rows=64)
     with torch.no_grad():
         change = (model(images) - model(baselines).mean(0)).gather(1, targets[:, None])[:, 0]
     return ((maps.sum((1, 2)) - change).abs() / maps.abs().sum((1, 2))).max().item()
