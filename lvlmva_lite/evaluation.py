@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lvlmva_lite import metrics, plots
 from lvlmva_lite.alignment_set import verdict_matrix
-from lvlmva_lite.critic.store import Answer, Request
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.types import EMPTY, KINDS, Case, Critic, Judge, Verdict
 from lvlmva_lite.files import to_json, write_whole
 

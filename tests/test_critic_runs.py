@@ -16,7 +16,8 @@ from answering_server import AnsweringServer, critic_or_judge
 from PIL import Image
 
 from lvlmva_lite.critic import trial
-from lvlmva_lite.critic.store import Answer, AnswerStore, Request
+from lvlmva_lite.critic.answers import Answer, Request
+from lvlmva_lite.critic.store import AnswerStore
 
 KEY = "sk-sentinel-91c7e2"
 LVLMVA = Path(__file__).with_name("few_decoys.py")
@@ -361,4 +362,5 @@ def test_evaluate_and_estimate_from_the_command_line(tmp_path):
     status, stdout, _ = lvlmva("critic", "estimate", "--critic-model", "gpt-4o", "--n", 10)
     assert status == 0
     assert "likely: 20 calls" in stdout
+    assert "with --batch, where the server knows batches: likely" in stdout
     assert lvlmva("critic", "estimate", "--critic-model", "unheard-of")[0] == 2

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.chat import ChatClient
 from lvlmva_lite.critic.openai_critic import AnswerSettings
 from lvlmva_lite.critic.prompts import Message
-from lvlmva_lite.critic.store import Answer, Request
 
 COLOURS = {
     "red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 60, 220),
@@ -91,7 +91,7 @@ def try_model(
     known = all(None not in count for count in counts)
     return Trial(
         right,
-        client.structured,
+        client.completions.structured,
         _is_json(answers[0]),
         any(one.reasoning_tokens or one.said != one.text for one in answers),
         sum(map(sum, counts)) if known else None,
