@@ -243,7 +243,7 @@ class ImageFolder:
             for split in missing:
                 for i in islice(order, round(SPLIT_SHARES[split] / total * len(names))):
                     drawn[names[i]] = split
-        shares = ", ".join(f"{SPLIT_SHARES[split] / total:.0%} {split}" for split in ("train", *missing))
+        shares = ", ".join(f"{SPLIT_SHARES[split] / total:.1%} {split}" for split in ("train", *missing))
         self.notes.append(
             f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"
         )

@@ -32,12 +32,15 @@ class ImageStore:
             values = values.numpy()
         self._values = Path(values) if isinstance(values, str | Path) else values
         self._rows: np.ndarray | None = None
-        mapped = self._mapped()
+        mapped = self._opened() if isinstance(self._values, Path) else self._values
         if mapped.dtype != np.uint8 or mapped.ndim != 4:
             raise ValueError(
                 f"an ImageStore holds uint8 of shape (N, C, H, W), got {mapped.dtype} of shape {mapped.shape}"
             )
         self.shape = torch.Size(mapped.shape)
+        if isinstance(self._values, Path):  # all that a later access needs, so that it need not read it
+            order = "C" if mapped.flags.c_contiguous else "F"
+            self._place = {"offset": mapped.offset, "shape": mapped.shape, "order": order}
 
     dtype = torch.float32
     ndim = 4
@@ -59,7 +62,7 @@ class ImageStore:
     def take(self, indices: Tensor | np.ndarray) -> ImageStore:
         """The images at ``indices`` (int64, any order, repeats allowed, or a mask), still unread."""
         part = object.__new__(ImageStore)
-        part._values = self._values
+        part.__dict__.update(self.__dict__)
         part._rows = np.atleast_1d(self._chosen(np.asarray(indices)))
         if part._rows.dtype == bool:
             part._rows = np.flatnonzero(part._rows)
@@ -72,6 +75,9 @@ class ImageStore:
     def _mapped(self) -> np.ndarray:
         if not isinstance(self._values, Path):
             return self._values
+        return np.memmap(self._values, np.uint8, "r", **self._place)
+
+    def _opened(self) -> np.memmap:
         try:
             return np.load(self._values, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:

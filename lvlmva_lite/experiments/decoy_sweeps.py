@@ -180,6 +180,7 @@ def bench(seed: int, *, train_epochs: int = 5, pixels: int = 28) -> Bench:
             dataset,
             images=nn.functional.avg_pool2d(dataset.images, r),
             spurious_masks=dataset.spurious_masks[:, ::r, ::r],
+            core_masks=None,
         )
 
     train = load("train")
