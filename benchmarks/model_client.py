@@ -1,21 +1,27 @@
 """Throughput and memory of the model client, against a server that takes its time.
 
-``python benchmarks/model_client.py [--cases N] [--seconds S] [--concurrency C]``
+``python benchmarks/model_client.py [--cases N] [--seconds S] [--out FILE]``
 starts a server on loopback that answers after S seconds, puts questions to it
-one at a time and then C at a time, and prints the ratio of the throughputs:
-for the judge's questions, which are words, and for the critic's, for each of
-which three panels are drawn first.  Memory is that of this process after a
-tenth of the judge's N questions and after all.
+one at a time and several at a time, and writes what it measured: for the
+judge's questions, which are words, and for the critic's, for each of which
+three panels are drawn first.  Memory is that of this process while it puts N
+questions, sixteen at a time.  ``benchmarks/page.py`` makes the book's page of
+what is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -23,102 +29,122 @@ import torch
 from lvlmva_lite.critic import Case, Critique
 from lvlmva_lite.critic.batch import concurrently
 from lvlmva_lite.critic.providers import Connection, CriticSettings, make
+from lvlmva_lite.environment import environment
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from answering_server import AnsweringServer
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from answering_server import AnsweringServer  # noqa: E402
+
+IN_FLIGHT = (1, 2, 4, 8, 16)
+"""Questions at a time; the last is that of the long run."""
 
 
 def main() -> None:
-    """Run the comparison and print it."""
+    """Measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--alone", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.2)
-    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "model_client.json")
     options = parser.parse_args()
 
-    process = os.fork()
-    if not process:
-        serve(options.seconds)
-    try:
-        url = address()
-        for who, n in (("judge", options.cases), ("critic", options.cases // 10)):
-            alone, _ = asked(url, who, options.alone, 1)
-            many, (early, late) = asked(url, who, n, options.concurrency)
-            print(
-                f"{who}: {alone:.2f} answers a second one at a time, {many:.2f} with "
-                f"{options.concurrency} in flight: {many / alone:.1f} times; "
-                f"{early:.1f} MB after a tenth of {n}, {late:.1f} MB after all"
-            )
-    finally:
-        os.kill(process, 9)
+    measured: dict[str, object] = provenance() | {
+        "seconds_per_answer": options.seconds,
+        "in_flight": list(IN_FLIGHT),
+        "cases": options.cases,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        address = Path(folder) / "address"
+        process = os.fork()
+        if not process:
+            serve(options.seconds, address)
+        try:
+            while not (address.exists() and (url := address.read_text())):
+                time.sleep(0.05)
+            for who, longest in (("judge", options.cases), ("critic", options.cases // 5)):
+                rates, memory = [], []
+                for n_at_a_time in IN_FLIGHT:
+                    n = longest if n_at_a_time == IN_FLIGHT[-1] else 20 * n_at_a_time
+                    rate, memory = asked(url, who, n, n_at_a_time)
+                    rates.append(round(rate, 2))
+                    print(f"{who}: {rate:.2f} answers a second, {n_at_a_time} in flight", flush=True)
+                every = max(1, longest // 100)
+                measured[who] = {
+                    "answers_per_second": rates,
+                    "ratio": round(rates[-1] / rates[0], 2),
+                    "megabytes": [round(size, 1) for size in memory[every - 1 :: every]],
+                }
+        finally:
+            os.kill(process, 9)
+            os.waitpid(process, 0)
+    options.out.write_text(json.dumps(measured, indent=1) + "\n")
 
 
-_ADDRESS = Path(tempfile.gettempdir()) / f"lvlmva-benchmark-{os.getpid()}"
+def provenance() -> dict[str, object]:
+    """When, on what machine and of which commit."""
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit,
+        "machine": environment() | {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
+        "openai": version("openai"),
+    }
 
 
-def serve(seconds: float) -> None:
+def serve(seconds: float, address: Path) -> None:
     """Answer until killed, in a process of its own, so that it takes no turn from the client."""
-    with AnsweringServer(
-        lambda _: "Segment A is spurious. Segment B is relevant.", seconds=seconds
-    ) as server:
+    with AnsweringServer(seconds=seconds) as server:
         server.bodies = _Nothing()
-        _ADDRESS.write_text(server.url)
+        address.write_text(server.url)
         while True:
             time.sleep(60)
 
 
 class _Nothing(list):
     def append(self, _: object) -> None:
-        """Keep nothing: the memory is that of the client."""
+        """Keep nothing."""
 
 
-def address() -> str:
-    """Of the server, once it serves."""
-    while not (_ADDRESS.exists() and _ADDRESS.read_text()):
-        time.sleep(0.05)
-    url = _ADDRESS.read_text()
-    _ADDRESS.unlink()
-    return url
+def asked(url: str, who: str, n: int, n_at_a_time: int) -> tuple[float, list[float]]:
+    """Answers a second, and memory in MB after each.
 
-
-def asked(url: str, who: str, n: int, concurrency: int) -> tuple[float, tuple[float, float]]:
-    """Answers a second, and resident memory in MB after a tenth of them and after all."""
+    Raises
+    ------
+    SystemExit : an answer could not be used, so that nothing was measured
+    """
     labels = torch.arange(2).repeat_interleave(14)[:, None].expand(28, 28)
     cases = [
         Case(
-            f"case-{i}",
-            torch.full((1, 28, 28), i / n),
-            labels,
-            2,
-            "3",
-            "The square means nothing.",
+            f"case-{i}", torch.full((1, 28, 28), i / n), labels, 2, "3", "The square means nothing.",
             torch.ones(28, 28),
         )
         for i in range(n)
-    ]
+    ]  # fmt: skip
     sizes: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         critic, judge = make(
             "openai", CriticSettings("a-model"),
-            Connection(store=Path(folder), base_url=url, no_cost=True, max_concurrency=concurrency),
+            Connection(store=Path(folder), base_url=url, no_cost=True, max_concurrency=n_at_a_time),
         )  # fmt: skip
+        function: Callable[..., object] = critic.criticise
+        items: list = cases
         if who == "judge":
-            said = [
-                Critique(case.case_id, "", f"{case.case_id}: segment A is spurious.", 0, ("A", "B"))
+            function = partial(judge.judge, n_segments=2)
+            items = [
+                Critique(case.case_id, "", f"{case.case_id}: Segment A is spurious.", 0, ("A", "B"))
                 for case in cases
             ]
-            work = partial(judge.judge, n_segments=2), said
-        else:
-            work = critic.criticise, cases
         start = time.perf_counter()
-        concurrently(*work, concurrency, on_result=lambda _: sizes.append(resident()))
+        results = concurrently(function, items, n_at_a_time, on_result=lambda _: sizes.append(megabytes()))
         seconds = time.perf_counter() - start
-    return n / seconds, (sizes[n // 10], sizes[-1])
+    if bad := [result.reason for result in results if result.reason]:
+        raise SystemExit(f"{len(bad)} of {n} answers cannot be used: {bad[0]}")
+    return n / seconds, sizes
 
 
-def resident() -> float:
-    """Memory of this process in MB (Linux)."""
+def megabytes() -> float:
+    """Resident memory of this process (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lvlmva_lite import metrics, plots
-from lvlmva_lite.critic.store import Answer, Request
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.types import EMPTY, KINDS, Case, Critic, Judge, Verdict
 from lvlmva_lite.files import to_json, write_whole
 from lvlmva_lite.pipeline import verdict_matrix

@@ -16,7 +16,8 @@ from answering_server import AnsweringServer, critic_or_judge
 from PIL import Image
 
 from lvlmva_lite.critic import trial
-from lvlmva_lite.critic.store import Answer, AnswerStore, Request
+from lvlmva_lite.critic.answers import Answer, Request
+from lvlmva_lite.critic.store import AnswerStore
 
 KEY = "sk-sentinel-91c7e2"
 LVLMVA = Path(__file__).with_name("few_decoys.py")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, recall_score
 
 from lvlmva_lite.critic import Case, TextJudge, Verdict
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.simulated import SimulatedCritic
-from lvlmva_lite.critic.store import Answer, Request
 from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.evaluation import Tally, cohen_kappa, evaluate, write_evaluation
 

@@ -778,7 +778,7 @@ def test_the_cap_is_not_passed_where_the_server_counts_more_than_anybody_thought
 def test_two_processes_that_ask_one_question_pay_once(tmp_path):  # 35
     script = (
         "import sys; from lvlmva_lite.critic.chat import ChatClient; "
-        "from lvlmva_lite.critic.store import AnswerStore, Request; "
+        "from lvlmva_lite.critic.answers import Request; from lvlmva_lite.critic.store import AnswerStore; "
         "client = ChatClient(AnswerStore(sys.argv[1]), base_url=sys.argv[2]); "
         "print(client.ask(Request('judge', 'm', 'v', [{'role': 'user', 'content': 'which?'}])).text)"
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.prompts import critic_messages, critic_version
-from lvlmva_lite.critic.store import Answer, AnswerStore, Request, StoreError
+from lvlmva_lite.critic.store import AnswerStore, StoreError
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 OTHER_PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAB"}}

@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
+from lvlmva_lite.critic.answers import Request
 from lvlmva_lite.critic.budget import Reservation
 from lvlmva_lite.critic.chat import GROWTH, ChatClient, ServerError, _Failed, _parsed
-from lvlmva_lite.critic.store import Request
 
 if TYPE_CHECKING:
     from openai.types import Batch

@@ -17,8 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 from lvlmva_lite.critic import prompts
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request, judge_request
-from lvlmva_lite.critic.store import Answer, AnswerStore, Request
+from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.critic.types import KINDS, Case
 from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts
 from lvlmva_lite.files import to_json, write_whole

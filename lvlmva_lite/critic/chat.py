@@ -23,6 +23,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from lvlmva_lite.critic.answers import Answer, Request, whole
 from lvlmva_lite.critic.budget import TOKENS_PER_IMAGE, Budget, Price, Reservation, prompt_tokens_at_most
 from lvlmva_lite.critic.endpoint import (
     OPENAI_URL,
@@ -34,7 +35,7 @@ from lvlmva_lite.critic.endpoint import (
     server_id,
     server_name,
 )
-from lvlmva_lite.critic.store import Answer, AnswerStore, Request, whole
+from lvlmva_lite.critic.store import AnswerStore
 
 LONGEST_WAIT = 300.0
 """Seconds; a server that asks for more is not waited for."""
@@ -171,7 +172,7 @@ class ChatClient:
             while True:
                 answer = self._held(request)
                 if answer is None:
-                    with self.store.claim(request) as mine:
+                    with self.store.locks.lock(request) as mine:
                         if mine and (answer := self._held(request)) is None:
                             answer = self._asked(request, stop)
                 if answer is not None:

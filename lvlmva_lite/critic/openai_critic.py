@@ -16,8 +16,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from lvlmva_lite.critic import prompts
+from lvlmva_lite.critic.answers import Answer, Request, Unusable
 from lvlmva_lite.critic.panels import render_panels
-from lvlmva_lite.critic.store import Answer, Request, Unusable
 from lvlmva_lite.critic.text_judge import default_examples
 from lvlmva_lite.critic.types import Case, Critique, Verdict, segment_names
 from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts

@@ -12,53 +12,24 @@ reason, and makes room for a later answer that can.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
-from lvlmva_lite.critic.prompts import Message
-from lvlmva_lite.files import write_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may pay for one question
-    fcntl = None
-
-_DATA_URL = "data:image/png;base64,"
-
-_VERSION = 2
-"""Of the tables; 1 had no server, no case and no reason."""
-
-_ANSWERS = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT NOT NULL, server TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL,
-    prompt_version TEXT NOT NULL, parameters TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL,
-    recorded TEXT NOT NULL, unusable TEXT NOT NULL, PRIMARY KEY (key, server)
-);
-"""
-_SCHEMA = (
-    _ANSWERS
-    + """
-CREATE TABLE IF NOT EXISTS images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS cases (case_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (case_id, key));
-CREATE TABLE IF NOT EXISTS batches (
-    token TEXT PRIMARY KEY, server TEXT NOT NULL, number TEXT NOT NULL, keys TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS failures (
-    key TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, recorded TEXT NOT NULL
-);
-"""
+from lvlmva_lite.critic.answers import Answer, Recorded, Request, now, whole, without_images
+from lvlmva_lite.critic.question_locks import QuestionLocks
+from lvlmva_lite.critic.store_tables import (
+    VERSION,
+    mend_tables,
+    opened_to_read,
+    unusable_reason,
+    version_of,
 )
+from lvlmva_lite.files import write_whole
 
 
 class StoreError(ValueError):
@@ -79,164 +50,6 @@ class _AnswerLost(StoreError):
         )
 
 
-class Unusable(NamedTuple):
-    """Why an answer cannot be used.
-
-    Attributes
-    ----------
-    kind : "refused", "empty", "reasoning" (nothing but reasoning), "cut",
-        "malformed" or "blind" (the model says that it sees no image)
-    words : for people and for the model that is asked again
-    """
-
-    kind: str
-    words: str
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question to a model, in the terms that decide its answer.
-
-    Attributes
-    ----------
-    kind : "critic" or "judge"
-    model : str, the model's name as the server knows it
-    prompt_version : str, versions of the templates that the messages are made of
-    messages : list of chat messages, images as PNG data URLs
-    parameters : dict of plain values that change the answer (temperature,
-        number of the sample, ...)
-    case_id : str, what it is about; not part of the key
-    fault : says why an answer to this cannot be used, None if it can; not
-        part of the key
-    last : nobody asks again after an unusable answer; not part of the key
-    """
-
-    kind: str
-    model: str
-    prompt_version: str
-    messages: Sequence[Message]
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    case_id: str = ""
-    fault: Callable[[Answer], Unusable | None] = field(default=lambda answer: answer.nothing, compare=False)
-    last: bool = False
-
-    @cached_property
-    def key(self) -> str:
-        """SHA-256 (hex) over model, prompt version, words, images' bytes and parameters."""
-        words, _ = _without_images(self.messages)
-        what = [self.kind, self.model, self.prompt_version, words, dict(self.parameters)]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back.  Lone surrogates, which no file can hold, become U+FFFD.
-
-    Attributes
-    ----------
-    text : str, as the model wrote it; empty if it wrote nothing
-    refusal : str, the server's word for having refused, else empty
-    finish_reason : str, "stop", "length", "content_filter", ...; empty if unknown
-    prompt_tokens, completion_tokens : int or None where the server did not say;
-        reasoning is part of the latter
-    cost : US dollars, or None where no price is known
-    source : "model", or who recorded it ("recorded by ...")
-    date : str, day or time of the answer (ISO 8601, UTC)
-    model : str, who the server says has answered; empty if it does not
-    reasoning_tokens : int, at least so many of the completion's were reasoning
-    """
-
-    text: str
-    refusal: str = ""
-    finish_reason: str = ""
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cost: float | None = None
-    source: str = "model"
-    date: str = field(default_factory=lambda: _now())
-    model: str = ""
-    reasoning_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("text", "refusal", "finish_reason", "model"):
-            object.__setattr__(self, name, whole(getattr(self, name)))
-
-    @property
-    def said(self) -> str:
-        """The text without the model's reasoning; see :func:`without_reasoning`."""
-        return without_reasoning(self.text)[0]
-
-    @property
-    def nothing(self) -> Unusable | None:
-        """Why there is nothing to read here; None if there is."""
-        said, open_ended = without_reasoning(self.text)
-        if self.refusal or self.finish_reason == "content_filter":
-            return Unusable("refused", "it was refused")
-        if open_ended:
-            return Unusable("cut", "it was cut off while the model was still reasoning")
-        if said.strip():
-            return None
-        if self.reasoning_tokens or self.text.strip():
-            count = f"{self.reasoning_tokens} tokens" if self.reasoning_tokens > 1 else "its answer"
-            return Unusable("reasoning", f"it spent {count} on reasoning and gave no answer")
-        if self.finish_reason == "length":
-            return Unusable("cut", "it was cut off before its first word")
-        return Unusable("empty", "it is empty")
-
-
-_REASONING = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|channel|>analysis", "<|channel|>final<|message|>"),
-)
-"""What opens and what closes a model's reasoning, where a server leaves it in the text."""
-
-
-def without_reasoning(text: str) -> tuple[str, bool]:
-    """What follows the last end of reasoning, and whether reasoning was begun and never ended.
-
-    A template may have opened the reasoning, so that the text holds its end alone.
-    """
-    for opening, closing in _REASONING:
-        text = text.rpartition(closing)[2]
-        if opening in text:
-            return "", True
-    return text, False
-
-
-def whole(text: str) -> str:
-    """The text with U+FFFD in place of lone surrogates."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One line about a recorded answer.
-
-    Attributes
-    ----------
-    cases : tuple of str, the cases it is about
-    kind : "critic" or "judge"
-    model : as it was asked for
-    date : day or time of the answer
-    unusable : why it cannot be used, a kind of :class:`Unusable`; empty if it can
-    request, answer : dict, as :meth:`AnswerStore.records` has them
-    """
-
-    cases: tuple[str, ...]
-    kind: str
-    model: str
-    date: str
-    unusable: str
-    request: dict
-    answer: dict
-
-
 class AnswerStore:
     """The file of recorded answers.
 
@@ -249,6 +62,7 @@ class AnswerStore:
     Attributes
     ----------
     lost : int, answers that could not be written
+    locks : QuestionLocks, who asks what; not if read only
 
     Raises
     ------
@@ -259,13 +73,13 @@ class AnswerStore:
         self.path = Path(path)
         self.read_only, self.lost = read_only, 0
         self._lock = threading.RLock()
-        self._claims: int | None = None
         file = self.path / "answers.sqlite"
         if read_only and not file.is_file():
             raise StoreError(f"{self.path} holds no recorded answers (no {file.name} in it)")
         try:
             if read_only:
-                self._database = _opened(file)
+                self._database = opened_to_read(file)
+                self._require_known_version()
                 return
             self.path.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
@@ -276,41 +90,19 @@ class AnswerStore:
             # FULL: an answer is on disk, not in a cache, when `add` returns.
             self._database.execute("PRAGMA synchronous = FULL")
             with self._transaction():  # a place that cannot be written is found here
-                self._mend_tables()
-            if fcntl is not None:
-                self._claims = os.open(
-                    self.path / "answers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-                )
+                self._require_known_version()
+                mend_tables(self._database)
+            self.locks = QuestionLocks(self.path / "answers.lock")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"cannot use {self.path} as a store of answers: {error}; give --store a folder that can be written"
             ) from None
 
-    def _mend_tables(self) -> None:
-        """Make the tables, and bring those of an older version up to date."""
-        version = self._database.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
+    def _require_known_version(self) -> None:
+        if version_of(self._database) > VERSION:
             raise StoreError(
                 f"{self.path} was written by a later version of lvlmva-lite; upgrade, or give another --store"
             )
-        old = (
-            version < _VERSION
-            and self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
-        )
-        if old:
-            self._database.execute("ALTER TABLE answers RENAME TO answers_1")
-        for statement in _SCHEMA.split(";"):
-            self._database.execute(statement)
-        if old:
-            columns = "kind, model, prompt_version, parameters, messages, answer, recorded"
-            self._database.create_function("unusable_reason", 1, _reason)
-            self._database.execute(
-                f"INSERT INTO answers SELECT key, '', {columns}, unusable_reason(answer) FROM answers_1"
-            )
-            self._database.execute("DROP TABLE answers_1")
-            # What the first version wrote here could repeat a key with a line end.
-            self._database.execute("DELETE FROM failures WHERE reason LIKE '%header value%'")
-        self._database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def __len__(self) -> int:
         """Number of answers, those that cannot be used included."""
@@ -380,7 +172,7 @@ class AnswerStore:
         ------
         StoreError : it cannot be written, and is lost
         """
-        words, images = _without_images(request.messages)
+        words, images = without_images(request.messages)
         fault = request.fault(answer)
         row = (
             request.key, server, request.kind, request.model, request.prompt_version,
@@ -413,7 +205,7 @@ class AnswerStore:
         with self._lock, self._told():
             self._database.execute(
                 "INSERT INTO failures VALUES (?, ?, ?, ?, ?)",
-                (request.key, request.kind, request.model, whole(reason), _now()),
+                (request.key, request.kind, request.model, whole(reason), now()),
             )
 
     def begin_batch(self, token: str, server: str, keys: Sequence[str], number: str = "") -> None:
@@ -437,29 +229,6 @@ class AnswerStore:
     def failures(self) -> list[tuple[str, str]]:
         """Key and reason of every call that brought no answer, oldest first."""
         return self._rows("SELECT key, reason FROM failures ORDER BY rowid")
-
-    @contextmanager
-    def claim(self, request: Request) -> Iterator[bool]:
-        """Whether this process is the one to ask, as long as the ``with`` block lasts.
-
-        Another process that claims the same request gets False.  A claim ends
-        with its process, however that ends.  Where the file system knows no
-        locks, everybody is the one to ask.
-        """
-        where = int(request.key[:15], 16)
-        held = True
-        try:
-            if self._claims is not None:
-                fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, where)
-        except (BlockingIOError, PermissionError):
-            held = False
-        except OSError:
-            pass
-        try:
-            yield held
-        finally:
-            if held and self._claims is not None:
-                fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, where)
 
     def image(self, sha256: str) -> bytes:
         """PNG bytes of a recorded request's image.
@@ -523,7 +292,7 @@ class AnswerStore:
         values = [value for _, given in meant for value in given]
         with self._lock, self._told(), self._transaction():
             if unusable:
-                self._database.create_function("unusable_reason", 1, _reason)
+                self._database.create_function("unusable_reason", 1, unusable_reason)
                 self._database.execute(
                     "UPDATE answers SET unusable = 'unreadable' WHERE unusable_reason(answer) = 'unreadable'"
                 )
@@ -561,9 +330,8 @@ class AnswerStore:
         """Close the file; the store cannot be used afterwards."""
         with self._lock:
             self._database.close()
-            if self._claims is not None:
-                os.close(self._claims)
-                self._claims = None
+            if not self.read_only:
+                self.locks.close()
 
     def _note_case(self, request: Request) -> None:
         self._database.execute(
@@ -632,63 +400,3 @@ class AnswerStore:
                 else "what was recorded before is kept; mend that, then the same command goes on"
             )
             raise StoreError(f"the store {self.path} fails: {error}; {mend}") from None
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    """A database to read, on a disk that may be read-only, of this version or the one before."""
-    address = file.resolve().as_uri() + "?mode=ro"
-    database = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
-    try:
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.OperationalError:
-        # Its write-ahead log cannot be made here; without one there is nothing in it to miss.
-        database.close()
-        database = sqlite3.connect(
-            address + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False
-        )
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > _VERSION:
-        raise StoreError(f"{file.parent} was written by a later version of lvlmva-lite; upgrade to read it")
-    if version < _VERSION:
-        database.create_function("unusable_reason", 1, _reason)
-        database.execute(
-            "CREATE TEMP VIEW answers AS SELECT key, '' AS server, kind, model, prompt_version, parameters, "
-            "messages, answer, recorded, unusable_reason(answer) AS unusable FROM main.answers"
-        )
-        database.execute("CREATE TEMP TABLE cases (case_id TEXT, key TEXT)")
-    return database
-
-
-def _reason(answer: str) -> str:
-    """Why a recorded answer cannot be used, as far as it shows by itself."""
-    try:
-        fault = Answer(**json.loads(answer)).nothing
-    except (ValueError, TypeError, AttributeError):
-        return "unreadable"
-    return fault.kind if fault else ""
-
-
-def _without_images(messages: Sequence[Message]) -> tuple[list[Message], dict[str, bytes]]:
-    """The messages with each image's SHA-256 in its place, and the images by SHA-256."""
-    images: dict[str, bytes] = {}
-
-    def part_without(part: Message) -> Message:
-        address = part.get("image_url", {}).get("url", "")
-        if not address.startswith(_DATA_URL):
-            return part
-        png = base64.b64decode(address.removeprefix(_DATA_URL))
-        sha256 = hashlib.sha256(png).hexdigest()
-        images[sha256] = png
-        return {"type": "image_sha256", "sha256": sha256}
-
-    words = [
-        message
-        if isinstance(message["content"], str)
-        else {**message, "content": [part_without(part) for part in message["content"]]}
-        for message in messages
-    ]
-    return words, images
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.chat import ChatClient
 from lvlmva_lite.critic.openai_critic import AnswerSettings
 from lvlmva_lite.critic.prompts import Message
-from lvlmva_lite.critic.store import Answer, Request
 
 COLOURS = {
     "red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 60, 220),

@@ -1,0 +1,87 @@
+"""The tables of a store of answers: how they are made, brought up to date, and read where nothing may be written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+from lvlmva_lite.critic.answers import Answer
+
+VERSION = 2
+"""Of the tables; 1 had no server, no case and no reason."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT NOT NULL, server TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL,
+    prompt_version TEXT NOT NULL, parameters TEXT NOT NULL, messages TEXT NOT NULL, answer TEXT NOT NULL,
+    recorded TEXT NOT NULL, unusable TEXT NOT NULL, PRIMARY KEY (key, server)
+);
+CREATE TABLE IF NOT EXISTS images (sha256 TEXT PRIMARY KEY, png BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS cases (case_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (case_id, key));
+CREATE TABLE IF NOT EXISTS batches (
+    token TEXT PRIMARY KEY, server TEXT NOT NULL, number TEXT NOT NULL, keys TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS failures (
+    key TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, recorded TEXT NOT NULL
+);
+"""
+
+
+def mend_tables(database: sqlite3.Connection) -> None:
+    """Make the tables, and bring those of an older version up to date; within a transaction."""
+    old = (
+        version_of(database) < VERSION
+        and database.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
+    )
+    if old:
+        database.execute("ALTER TABLE answers RENAME TO answers_1")
+    for statement in _SCHEMA.split(";"):
+        database.execute(statement)
+    if old:
+        columns = "kind, model, prompt_version, parameters, messages, answer, recorded"
+        database.create_function("unusable_reason", 1, unusable_reason)
+        database.execute(
+            f"INSERT INTO answers SELECT key, '', {columns}, unusable_reason(answer) FROM answers_1"
+        )
+        database.execute("DROP TABLE answers_1")
+        # What the first version wrote here could repeat a key with a line end.
+        database.execute("DELETE FROM failures WHERE reason LIKE '%header value%'")
+    database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def version_of(database: sqlite3.Connection) -> int:
+    """Of its tables; 0 before there are any."""
+    return database.execute("PRAGMA user_version").fetchone()[0]
+
+
+def opened_to_read(file: Path) -> sqlite3.Connection:
+    """A database, on a disk that may be read-only; tables of the version before look like those of today."""
+    address = file.resolve().as_uri() + "?mode=ro"
+    database = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+    try:
+        version = version_of(database)
+    except sqlite3.OperationalError:
+        # Its write-ahead log cannot be made here; without one there is nothing in it to miss.
+        database.close()
+        database = sqlite3.connect(
+            address + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        version = version_of(database)
+    if version < VERSION:
+        database.create_function("unusable_reason", 1, unusable_reason)
+        database.execute(
+            "CREATE TEMP VIEW answers AS SELECT key, '' AS server, kind, model, prompt_version, parameters, "
+            "messages, answer, recorded, unusable_reason(answer) AS unusable FROM main.answers"
+        )
+        database.execute("CREATE TEMP TABLE cases (case_id TEXT, key TEXT)")
+    return database
+
+
+def unusable_reason(answer: str) -> str:
+    """Why a recorded answer cannot be used, as far as it shows by itself."""
+    try:
+        fault = Answer(**json.loads(answer)).nothing
+    except (ValueError, TypeError, AttributeError):
+        return "unreadable"
+    return fault.kind if fault else ""
