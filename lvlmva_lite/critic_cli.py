@@ -88,6 +88,10 @@ def estimate(
     ):
         money = "" if dollars is None else f", {dollars:.2f} USD"
         typer.echo(f"{label}: {calls} calls, {tokens} tokens{money}")
+    if likely.dollars_in_batches is not None:
+        typer.echo(
+            f"with --batch, where the server knows batches: likely {likely.dollars_in_batches:.2f} USD"
+        )
     if likely.dollars is not None and price is None:
         typer.echo(f"prices as of {price_list()[0]}; look yours up, and give --price where they differ")
 

@@ -11,7 +11,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from loopback import LoopbackServer, completion
 
 
 def critic_or_judge(body: dict) -> str:
@@ -25,7 +27,7 @@ def critic_or_judge(body: dict) -> str:
     return json.dumps({"verdicts": [{"segment": n, "verdict": ruled.get(n, "undecided")} for n in names]})
 
 
-class AnsweringServer:
+class AnsweringServer(LoopbackServer):
     """Serves while the ``with`` block lasts.
 
     Each answer takes ``seconds``.  After the first, answers wait until ``wait_for`` requests
@@ -69,21 +71,14 @@ class AnsweringServer:
                 time.sleep(seconds)
                 answer = reply(body)
                 status, answer = answer if isinstance(answer, tuple) else (200, answer)
-                if isinstance(answer, str):
-                    answer = {"role": "assistant", "content": answer}
                 if status == 200:
-                    choice = {"index": 0, "finish_reason": "stop", "message": answer}
-                    answer = {
-                        "id": "x",
-                        "object": "chat.completion",
-                        "created": 0,
-                        "model": body["model"],
-                        "choices": [choice],
-                    }
+                    answer = completion(body["model"], answer)
                     if usage:
                         answer["usage"] = dict(
                             zip(("prompt_tokens", "completion_tokens"), usage, strict=True)
                         )
+                    else:
+                        del answer["usage"]
                 with server._lock:
                     server._busy -= 1
                 data = json.dumps(answer).encode()
@@ -98,13 +93,4 @@ class AnsweringServer:
                 except OSError:
                     pass  # the client was killed
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> AnsweringServer:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)

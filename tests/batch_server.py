@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from answering_server import critic_or_judge
+from loopback import LoopbackServer, completion
 
 
-class BatchServer:
+class BatchServer(LoopbackServer):
     """Serves while the ``with`` block lasts.
 
     Parameters
@@ -19,6 +20,7 @@ class BatchServer:
     looks : so many looks find a batch under way, then it is over
     status : in which a batch ends; "expired": with its first half answered
     lose : so many replies to the creation of a batch are lost on the way
+    cut : so many files of answers break off in the middle
 
     Attributes
     ----------
@@ -27,9 +29,9 @@ class BatchServer:
     created : list of dict, every batch
     """
 
-    def __init__(self, reply=critic_or_judge, *, looks=2, status="completed", lose=0) -> None:
+    def __init__(self, reply=critic_or_judge, *, looks=2, status="completed", lose=0, cut=0) -> None:
         self.alone, self.files, self.created = [], {}, []
-        self.looks, self.status, self._lose = looks, status, lose
+        self.looks, self.status, self._lose, self._cut = looks, status, lose, cut
         self._reply, self._lock = reply, threading.Lock()
         server = self
 
@@ -71,20 +73,20 @@ class BatchServer:
                     if path.endswith("/batches"):
                         self.say({"object": "list", "data": server.created, "has_more": False})
                     elif path.endswith("/content"):
-                        self.say(server.files[path.split("/")[-2]])
+                        cut, server._cut = server._cut > 0, max(server._cut - 1, 0)
+                        self.say(server.files[path.split("/")[-2]], share=0.5 if cut else 1.0)
                     else:
                         self.say(server.looked_at(path.rpartition("/")[2]))
 
-            def say(self, what, status=200):
+            def say(self, what, status=200, share=1.0):
                 data = what if isinstance(what, bytes) else json.dumps(what).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                self.wfile.write(data[: int(len(data) * share)])
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        super().__init__(Handler)
 
     def questions(self, number: int) -> list[dict]:
         """What was asked in a batch."""
@@ -95,12 +97,7 @@ class BatchServer:
         said = self._reply(body)
         if isinstance(said, tuple):
             return said[0], {"error": {"message": said[1]}}
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
-        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-        return 200, {
-            "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-            "choices": [choice], "usage": usage,
-        }  # fmt: skip
+        return 200, completion(body["model"], said)
 
     def looked_at(self, name: str) -> dict:
         batch = self.created[int(name.rpartition("_")[2])]
@@ -128,11 +125,3 @@ class BatchServer:
                 self.files[batch[where]] = "\n".join(of).encode()
         batch.setdefault("output_file_id", None)
         return batch
-
-    def __enter__(self) -> BatchServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._server.shutdown()
-        self._server.server_close()

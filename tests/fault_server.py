@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from answering_server import critic_or_judge
+from loopback import LoopbackServer, completion
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def says(text: str) -> Fault:
     return Fault(text=text)
 
 
-class FaultServer:
+class FaultServer(LoopbackServer):
     """Serves while the ``with`` block lasts.
 
     Parameters
@@ -115,18 +116,10 @@ class FaultServer:
             def _reply(self, fault: Fault, text: str, model: str) -> None:
                 if fault.status == 200:
                     message = {"role": "assistant", "content": text, **fault.message}
-                    choice = {
-                        "index": 0,
-                        "finish_reason": fault.finish_reason,
-                        "message": message,
-                        **fault.choice,
-                    }
-                    usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-                    reply = {
-                        "id": "x", "object": "chat.completion", "created": 0, "model": model,
-                        "choices": [choice], "usage": usage if fault.usage is None else fault.usage,
-                        **fault.reply,
-                    }  # fmt: skip
+                    reply = completion(model, message, finish_reason=fault.finish_reason, **fault.choice)
+                    if fault.usage is not None:
+                        reply["usage"] = fault.usage
+                    reply |= fault.reply
                 else:
                     reply = {"error": {"message": text, "type": "fault", "code": None}}
                 reply = reply if fault.body is None else fault.body
@@ -151,18 +144,9 @@ class FaultServer:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        super().__init__(Handler)
 
     @property
     def requests(self) -> int:
         """How many requests have arrived."""
         return len(self.bodies)
-
-    def __enter__(self) -> FaultServer:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._server.shutdown()
-        self._server.server_close()

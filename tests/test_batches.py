@@ -1,6 +1,8 @@
 """The batch endpoint: half the price, one payment whatever happens on the way, and caps that hold."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -147,6 +149,50 @@ def test_what_a_batch_leaves_is_asked_one_at_a_time(tmp_path, status):
         assert all(one.text for one in said)
         assert len(server.alone) == 5 + (5 if status == "expired" else 0)
         assert any(status in line for line in session.told)
+
+
+def test_answers_that_break_off_are_fetched_again_and_count_once(tmp_path):
+    with BatchServer(numbered, cut=2) as server:
+        session = Session(tmp_path, server.url)
+        assert [verdict.kinds for verdict in session.run(12)] == [("spurious", "relevant")] * 12
+        assert session.client.budget.spent_tokens == 24 * 120
+        assert len(session.waits) >= 2
+        assert len(server.alone) == 10
+
+
+MEMORY = """
+import resource, sys
+from lvlmva_lite.critic.answers import Request
+from lvlmva_lite.critic.batches import BatchClient
+from lvlmva_lite.critic.store import AnswerStore
+
+def megabytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+def requests():
+    for number in range(80):
+        text = f"{number} " + "x" * 1_000_000
+        yield Request("critic", "m", "v", [{"role": "system", "content": ""}, {"role": "user", "content": text}])
+
+store = AnswerStore(sys.argv[1])
+client = BatchClient(store, base_url=sys.argv[2], sleep=lambda _: None, notify=lambda _: None)
+client.ask(next(iter(requests())))
+before = megabytes()
+client.ask_ahead(requests())
+print(len(store), megabytes() - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_waits_on_disk_not_in_memory(tmp_path):
+    """80 MB of questions, one of them asked before; a second copy of any would take 79 MB."""
+    with BatchServer(lambda _: "some answer") as server:
+        ran = subprocess.run(
+            [sys.executable, "-c", MEMORY, tmp_path, server.url], capture_output=True, text=True, check=True
+        )
+        answers, megabytes = ran.stdout.split()
+        assert (int(answers), len(server.questions(0))) == (80, 79)
+        assert float(megabytes) < 25
 
 
 def test_an_error_of_one_question_costs_nothing_and_is_asked_alone(tmp_path):

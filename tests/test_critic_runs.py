@@ -414,4 +414,5 @@ def test_evaluate_and_estimate_from_the_command_line(tmp_path):
     status, stdout, _ = lvlmva("critic", "estimate", "--critic-model", "gpt-4o", "--n", 10)
     assert status == 0
     assert "likely: 20 calls" in stdout
+    assert "with --batch, where the server knows batches: likely" in stdout
     assert lvlmva("critic", "estimate", "--critic-model", "unheard-of")[0] == 2

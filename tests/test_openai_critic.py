@@ -312,6 +312,16 @@ def test_an_estimate_is_no_less_than_what_a_run_takes(tmp_path):
     assert taken <= likely.tokens < likely.tokens_at_most
     assert len(server.bodies) <= likely.calls < likely.calls_at_most
     assert 0 < likely.dollars < likely.dollars_at_most
+    assert likely.dollars_in_batches == likely.dollars  # the first five go alone
+
+
+@pytest.mark.parametrize(("n", "samples"), [(105, 1), (35, 3)])
+def test_an_estimate_knows_what_batches_cost(n, samples):
+    price = Price(2.5, 10, 800)
+    likely = estimate(cases(1)[0], n, AnswerSettings(samples=samples), price, price)
+    one = likely.dollars / 105
+    assert likely.dollars_in_batches == pytest.approx(5 * one + 100 * one / 2)
+    assert estimate(cases(1)[0], n, AnswerSettings(), None, price).dollars_in_batches is None
 
 
 def test_what_is_under_way_is_handed_over_before_an_error_is_raised():

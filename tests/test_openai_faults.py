@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -76,6 +77,16 @@ class Session:
 
     def ruled(self, case: Case) -> tuple:
         return self.judge.judge(self.critic.criticise(case), case.n_segments).kinds
+
+
+@contextmanager
+def ruled_after(fault: Fault, folder):
+    """A session that has ruled on case 1 with one question more than usual, the first try gone so; its server."""
+    with FaultServer(fault) as server:
+        session = Session(folder, server.url)
+        assert session.ruled(case_of(1)) == ("spurious", "relevant")
+        assert server.requests == 3
+        yield session, server
 
 
 @pytest.fixture(autouse=True)
@@ -222,10 +233,7 @@ SILENT = {"refusal": REFUSAL, "content filter": FILTERED, "empty answer": EMPTY,
 
 @pytest.mark.parametrize("fault", SILENT)
 def test_a_critic_that_says_nothing_is_asked_once_more(tmp_path, fault):
-    with FaultServer(SILENT[fault]) as server:
-        session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == ("spurious", "relevant")
-        assert server.requests == 3
+    with ruled_after(SILENT[fault], tmp_path) as (session, server):
         assert len(session.store) == 3  # the refusal was paid for, too
         assert session.ruled(case_of(1)) == ("spurious", "relevant")
         assert server.requests == 3
@@ -381,10 +389,7 @@ ERROR_BODIES = {
 
 @pytest.mark.parametrize("fault", ERROR_BODIES)
 def test_an_error_within_a_200_is_a_failed_try(tmp_path, fault):
-    with FaultServer(ERROR_BODIES[fault]) as server:
-        session = Session(tmp_path, server.url)
-        assert session.ruled(case_of(1)) == ("spurious", "relevant")
-        assert server.requests == 3
+    with ruled_after(ERROR_BODIES[fault], tmp_path) as (session, _):
         assert len(session.waits) == 1
         assert len(session.store) == 2
         if fault == "a text code":
@@ -885,16 +890,17 @@ def test_further_fields_reach_the_server_and_are_part_of_the_key(tmp_path):
         assert len(session.store) == 2
 
 
-@pytest.mark.slow
-def test_the_command_tells_a_fault_in_one_line_and_goes_on_from_there(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch, capsys):
+    """Runs `lvlmva critic evaluate` on three cases: status, and what it said to stdout and stderr."""
     from lvlmva_lite.cli import main
 
     monkeypatch.chdir(tmp_path)
     take_few(monkeypatch.setattr, monkeypatch.setitem)
 
-    def evaluate(url: str) -> tuple[int, str, str]:
+    def run(url: str, n: int = 3) -> tuple[int, str, str]:
         command = (
-            f"lvlmva critic evaluate decoy-mnist --n 3 --train-epochs 1 --quiet --critic openai "
+            f"lvlmva critic evaluate decoy-mnist --n {n} --train-epochs 1 --quiet --critic openai "
             f"--critic-model {MODEL} --base-url {url} --no-cost --max-concurrency 2 --out evaluation"
         )
         monkeypatch.setattr("sys.argv", command.split())
@@ -903,6 +909,45 @@ def test_the_command_tells_a_fault_in_one_line_and_goes_on_from_there(tmp_path, 
         told = capsys.readouterr()
         return done.value.code or 0, told.out, told.err
 
+    return run
+
+
+def critics(server: FaultServer) -> list[dict]:
+    """What was asked of the critic."""
+    return [body for body in server.bodies if isinstance(body["messages"][1]["content"], list)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(BROKEN, "HTTP 500: something broke"), (DROPPED_AT_ONCE, "disconnected")],  # beyond: no reply at all
+)
+def test_a_dead_server_ends_the_command_with_what_it_said_and_all_that_it_answered(
+    tmp_path, monkeypatch, evaluate, fault, words
+):
+    monkeypatch.setattr(ChatClient, "_backoff", staticmethod(lambda number: 0.0))
+    with FaultServer(*[Fault()] * 2, *[fault] * 500) as server:
+        status, out, told = evaluate(server.url, n=8)
+        assert (status, out) == (1, "")
+        (line,) = told.splitlines()
+        assert line.startswith("lvlmva: no answer from 127.0.0.1:")
+        assert words in line
+        assert line.endswith("answers so far are kept, the same command goes on from there")
+        store = AnswerStore(tmp_path / "answers", read_only=True)
+        assert len(store) == 2
+        store.close()
+        tried = len(server.bodies) - 2
+        assert tried <= 6 * (3 + 1)  # three cases in a row, another under way; not all that are left
+        server._script.clear()  # somebody has started it again
+        before = len(critics(server))
+        status, out, _ = evaluate(server.url, n=8)
+        assert status == 0
+        assert "undecided 0.000" in out
+        assert len(critics(server)) == before + 6
+
+
+@pytest.mark.slow
+def test_the_command_tells_a_fault_in_one_line_and_goes_on_from_there(tmp_path, evaluate):
     with FaultServer(Fault(), *[Fault(402, text=f"{KEY} is over its quota")] * 2) as server:
         status, out, told = evaluate(server.url)
         assert (status, out) == (1, "")
@@ -914,7 +959,6 @@ def test_the_command_tells_a_fault_in_one_line_and_goes_on_from_there(tmp_path, 
         status, out, told = evaluate(server.url)
         assert (status, told) == (0, "")
         assert "undecided 0.000" in out
-        critics = [body for body in server.bodies if isinstance(body["messages"][1]["content"], list)]
-        assert len(critics) == asked + 2
+        assert len(critics(server)) == asked + 2
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert not [file.name for file in files if KEY.encode() in file.read_bytes()]

@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from lvlmva_lite.critic.answers import Request
-from lvlmva_lite.critic.budget import Reservation
-from lvlmva_lite.critic.chat import GROWTH, ChatClient, ServerError, _Failed, _parsed
+from lvlmva_lite.critic.budget import DISCOUNT, Reservation
+from lvlmva_lite.critic.chat import ChatClient
+from lvlmva_lite.critic.failures import FailedTry, ServerError, parsed
 
 if TYPE_CHECKING:
     from openai.types import Batch
-
-DISCOUNT = 0.5
-"""What a batch costs, as a share of the price of single questions."""
 
 LARGEST_FILE = 100_000_000
 """Bytes; half of what OpenAI takes."""
@@ -46,8 +46,8 @@ class BatchClient(ChatClient):
         """Have questions answered in batches, as many as the cap allows; those that the store knows cost nothing.
 
         Batches of an earlier command on this store and server are collected
-        first, where they hold any of these.  All requests are held in memory,
-        their images included.
+        first, where they hold any of these.  Requests wait on disk, so that
+        memory does not grow with their images.
 
         Raises
         ------
@@ -56,25 +56,29 @@ class BatchClient(ChatClient):
         Interrupted : see :meth:`interrupt`; the batch goes on at the server
         StoreError : the store fails
         """
-        wanted = {request.key: request for request in requests if self._held(request) is None}
-        for token, number, keys in self.store.batches(self.server_id):
-            if not keys & set(wanted):
-                continue
-            number = number or self._found(token)
-            if number:
-                self._notify(f"collecting the batch {number} of an earlier command")
-                self._collect(token, number, wanted, Reservation(0, 0.0))
-            else:
-                self.store.end_batch(token)  # it never reached the server
-        left = [request for key, request in wanted.items() if self._held(request) is None]
-        while left:
-            left = self._batch(left)
+        with RequestsOnDisk() as wanted:
+            for request in requests:
+                if self._held(request) is None:
+                    wanted.add(request)
+            for token, number, keys in self.store.batches(self.server_id):
+                if keys.isdisjoint(wanted):
+                    continue
+                number = number or self._found(token)
+                if number:
+                    self._notify(f"collecting the batch {number} of an earlier command")
+                    self._collect(token, number, wanted, Reservation(0, 0.0))
+                else:
+                    self.store.end_batch(token)  # it never reached the server
+            left = [key for key in wanted if self._held(wanted[key]) is None]
+            while left:
+                left = self._batch(left, wanted)
 
-    def _batch(self, requests: list[Request]) -> list[Request]:
-        """Have the first of them answered, as many as fit; returns the rest."""
+    def _batch(self, keys: list[str], wanted: RequestsOnDisk) -> list[str]:
+        """Have the first of these answered, as many as fit; returns the rest."""
         tokens, dollars, count, size = 0, 0.0, 0, 0
         with tempfile.TemporaryFile() as file:
-            for request in requests[:MOST_QUESTIONS]:
+            for key in keys[:MOST_QUESTIONS]:
+                request = wanted[key]
                 line = self._line(request)
                 more, cost = self.most(request)
                 full = size + len(line) > LARGEST_FILE or not self.budget.allows(
@@ -87,7 +91,7 @@ class BatchClient(ChatClient):
             reserved = self.budget.reserve(tokens, dollars, stop=self._stop)
             token = uuid.uuid4().hex
             try:
-                number = self._sent(token, file, [request.key for request in requests[:count]])
+                number = self._sent(token, file, keys[:count])
             except BaseException:
                 self.budget.settle(reserved, 0, 0.0)
                 raise
@@ -95,11 +99,11 @@ class BatchClient(ChatClient):
             f"the batch {number} is under way, {count} questions at half the price, within a day; "
             "stop this command when you like, the same command collects the answers"
         )
-        self._collect(token, number, {request.key: request for request in requests[:count]}, reserved)
-        return requests[count:]
+        self._collect(token, number, wanted, reserved)
+        return keys[count:]
 
     def _line(self, request: Request) -> bytes:
-        body = self.body(request, self._format)
+        body = self.completions.body(request, self.completions.form()[0])
         body |= body.pop("extra_body", {})
         asked = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
         return json.dumps(asked).encode() + b"\n"
@@ -109,7 +113,7 @@ class BatchClient(ChatClient):
 
         def upload() -> str:
             file.seek(0)
-            return self.api.files.create(file=("questions.jsonl", file.read()), purpose="batch").id
+            return self.api.files.create(file=("questions.jsonl", file), purpose="batch").id
 
         upload_id = self._done(upload)
         self.store.begin_batch(token, self.server_id, keys)
@@ -135,9 +139,7 @@ class BatchClient(ChatClient):
 
         return self._done(look)
 
-    def _collect(
-        self, token: str, number: str, wanted: Mapping[str, Request], reserved: Reservation
-    ) -> None:
+    def _collect(self, token: str, number: str, wanted: RequestsOnDisk, reserved: Reservation) -> None:
         """Wait for a batch and record its answers to questions that are ``wanted`` now."""
         # Stopped while it is under way, all of it may yet be charged for.
         took: tuple[int | None, float | None] = (None, None)
@@ -145,23 +147,37 @@ class BatchClient(ChatClient):
             batch = self._over(number)
             took, others = (0, 0.0), 0
             for name in filter(None, (batch.output_file_id, batch.error_file_id)):
-                for line in self._done(lambda name=name: self.api.files.content(name).text).splitlines():
-                    key, said = _parsed_line(line)
-                    if key in wanted:
-                        tokens, dollars = self._recorded(wanted[key], said)
-                        took = (took[0] + tokens, took[1] + dollars)
-                    elif key:
-                        others += 1
+                with tempfile.TemporaryFile() as file:
+                    self._done(partial(self._download, name, file))
+                    file.seek(0)
+                    for line in file:
+                        key, said = _parsed_line(line.decode("utf-8", "replace"))
+                        if key in wanted:
+                            tokens, dollars = self._recorded(wanted[key], said)
+                            took = (took[0] + tokens, took[1] + dollars)
+                        elif key:
+                            others += 1
         finally:
             self.budget.settle(reserved, *took)
         if not others:
             self.store.end_batch(token)  # else they wait for a command that asks for them
         if batch.status == "failed":
             faults = batch.errors.data if batch.errors and batch.errors.data else []
-            words = self.plain("; ".join(fault.message or "" for fault in faults)) or "no reason is given"
+            words = (
+                self.failures.plain("; ".join(fault.message or "" for fault in faults))
+                or "no reason is given"
+            )
             raise ServerError(f"{self._server} could not do the batch {number}: {words}; leave out --batch")
         if batch.status != "completed":
             self._notify(f"the batch {number} is {batch.status}; what it left is asked one at a time")
+
+    def _download(self, name: str, file: IO[bytes]) -> None:
+        """Put a file of the server's in a file here; begun anew where it was cut."""
+        file.seek(0)
+        file.truncate()
+        with self.api.files.with_streaming_response.content(name) as reply:
+            for part in reply.iter_bytes():
+                file.write(part)
 
     def _over(self, number: str) -> Batch:
         """A batch once it is over, whether done or not."""
@@ -187,16 +203,16 @@ class BatchClient(ChatClient):
         reply = said.get("response") or {}
         try:
             if reply.get("status_code") != 200:
-                raise self._status_failure(
+                raise self.failures.of_status(
                     int(reply.get("status_code") or 500), reply.get("body") or said, {}
                 )
-            answer = self.read(json.dumps(reply.get("body")), request.model, DISCOUNT)
-        except _Failed as failed:
+            answer = self.completions.read(json.dumps(reply.get("body")), request.model, DISCOUNT)
+        except FailedTry as failed:
             self.store.add_failure(request, f"batch: {failed}")
             return 0, 0.0
         fault = request.fault(answer)
         if fault and fault.kind in ("cut", "reasoning"):
-            self._growth[request.kind] = GROWTH  # asked for again, it gets more room at once
+            self.completions.grow(request.kind)  # asked for again, it gets more room at once
         self._look_at_model(request.model, answer.model)
         self.store.add(request, answer, self.server_id)
         if answer.prompt_tokens is None or answer.completion_tokens is None:
@@ -211,19 +227,19 @@ class BatchClient(ChatClient):
             try:
                 return call()
             except self._openai.APIStatusError as error:
-                failed = self._status_failure(
-                    error.status_code, _parsed(error.response.text), error.response.headers
+                failed = self.failures.of_status(
+                    error.status_code, parsed(error.response.text), error.response.headers
                 )
                 if failed.status in (404, 405, 501):
                     raise ServerError(
                         f"{self._server} knows no batches ({failed.told}); leave out --batch"
                     ) from None
                 if failed.final:
-                    raise self._rejected(failed) from None
+                    raise self.failures.rejected(failed) from None
             except (self._openai.APIConnectionError, self._http_library.HTTPError) as error:
-                failed = self._connection_failure(error)
+                failed = self.failures.of_connection(error)
                 if failed.final:
-                    raise self._rejected(failed) from None
+                    raise self.failures.rejected(failed) from None
             tried += 1
             if tried >= self._tries:
                 raise ServerError(
@@ -234,9 +250,39 @@ class BatchClient(ChatClient):
             self._pause(pause, self._stop)
 
 
+class RequestsOnDisk:
+    """Requests by their key; their messages, with their images, in a temporary file while the block lasts."""
+
+    def __enter__(self) -> RequestsOnDisk:
+        self._file = tempfile.TemporaryFile()
+        self._kept: dict[str, tuple[int, Request]] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, request: Request) -> None:
+        """Keep a request, once."""
+        if request.key not in self._kept:
+            where = self._file.seek(0, 2)
+            self._file.write(json.dumps(list(request.messages)).encode() + b"\n")
+            self._kept[request.key] = where, replace(request, messages=())
+
+    def __getitem__(self, key: str) -> Request:
+        where, request = self._kept[key]
+        self._file.seek(where)
+        return replace(request, messages=json.loads(self._file.readline()))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._kept
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+
 def _parsed_line(line: str) -> tuple[str, dict]:
     """The key of the request that a line of a batch is about, and the line; an empty key if it is none."""
-    said = _parsed(line)
+    said = parsed(line)
     known = isinstance(said, dict) and isinstance(said.get("custom_id"), str)
     usable = known and isinstance(said.get("response") or {}, dict)
     return (said["custom_id"], said) if usable else ("", {})

@@ -15,6 +15,9 @@ from lvlmva_lite.critic.prompts import Message
 TOKENS_PER_IMAGE = 2000
 """Assumed for a panel where the price list says nothing; generous for most servers."""
 
+DISCOUNT = 0.5
+"""What a batch costs, as a share of the price of single questions."""
+
 _TOKENS_PER_MESSAGE = 16
 
 

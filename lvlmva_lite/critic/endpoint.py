@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import ipaddress
 import os
 import ssl
+from types import ModuleType
 from urllib.parse import urlsplit
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -80,6 +82,33 @@ def certificates() -> ssl.SSLContext | bool:
         raise SettingsError(
             f"cannot read the certificates of SSL_CERT_FILE={file} or SSL_CERT_DIR={folder}: {error}"
         ) from None
+
+
+def http_client(url: str, timeout: float):
+    """The HTTP client for a server: no redirects, and no proxy for what stays on this machine.
+
+    Raises
+    ------
+    SettingsError : a proxy or certificates of the environment cannot be used
+    """
+    import openai
+
+    trusted = certificates()
+    try:
+        return openai.DefaultHttpxClient(
+            follow_redirects=False, trust_env=not is_loopback(url), timeout=timeout, verify=trusted
+        )
+    except (ImportError, ValueError, RuntimeError) as error:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingsError(
+            f"a proxy named in the environment (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY) cannot be used: {words}"
+        ) from None
+
+
+def library_of(http) -> ModuleType:
+    """The package that the client is of: httpx, or its successor httpx2."""
+    name = next(kind.__module__ for kind in type(http).__mro__ if kind.__module__.startswith("httpx"))
+    return importlib.import_module(name.partition(".")[0])
 
 
 def is_loopback(url: str) -> bool:

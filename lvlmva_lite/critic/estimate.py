@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lvlmva_lite.critic.budget import Price, prompt_tokens_at_most
+from lvlmva_lite.critic.batch import FIRST_ANSWERS
+from lvlmva_lite.critic.budget import DISCOUNT, Price, prompt_tokens_at_most
 from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request, judge_request
 from lvlmva_lite.critic.prompts import named_segments
 from lvlmva_lite.critic.types import Case
@@ -24,6 +25,7 @@ class Estimate:
     calls, tokens, dollars : likely; dollars None where no price is known
     calls_at_most, tokens_at_most, dollars_at_most : with every answer as long
         as it may be and every question asked twice
+    dollars_in_batches : likely, with all but the first few questions in batches
     """
 
     calls: int
@@ -32,6 +34,7 @@ class Estimate:
     calls_at_most: int
     tokens_at_most: int
     dollars_at_most: float | None
+    dollars_in_batches: float | None
 
 
 def estimate(
@@ -70,8 +73,11 @@ def estimate(
         if price is not None:
             dollars += n_questions * price.of(prompt, answer)
             dollars_at_most += n_questions * price.of(twice, 2 * settings.max_answer_tokens)
+    alone = min(FIRST_ANSWERS / max(n_questions, 1), 1.0)
+    in_batches = dollars * (alone + DISCOUNT * (1 - alone))
     priced = critic_price is not None and judge_price is not None
     return Estimate(
         2 * n_questions, tokens, dollars if priced else None,
         4 * n_questions, tokens_at_most, dollars_at_most if priced else None,
+        in_batches if priced else None,
     )  # fmt: skip

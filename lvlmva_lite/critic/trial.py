@@ -91,7 +91,7 @@ def try_model(
     known = all(None not in count for count in counts)
     return Trial(
         right,
-        client.structured,
+        client.completions.structured,
         _is_json(answers[0]),
         any(one.reasoning_tokens or one.said != one.text for one in answers),
         sum(map(sum, counts)) if known else None,
