@@ -3,10 +3,10 @@
 ``python benchmarks/model_client.py [--cases N] [--seconds S] [--out FILE]``
 starts a server on loopback that answers after S seconds, puts questions to it
 one at a time and several at a time, and writes what it measured: for the
-judge's questions, which are words, and for the critic's, for each of which
-three panels are drawn first.  Memory is that of this process while it puts N
-questions, sixteen at a time.  ``benchmarks/page.py`` makes the book's page of
-what is written.
+judge's questions, which are words; for the critic's, with three panels each
+that were drawn before; and for the critic's with the drawing.  Memory is that
+of this process while it puts N questions of the judge, sixteen at a time.
+``benchmarks/page.py`` makes the book's page of what is written.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 
 from lvlmva_lite.critic import Case, Critique
 from lvlmva_lite.critic.batch import concurrently
+from lvlmva_lite.critic.panels import render_panels
 from lvlmva_lite.critic.providers import Connection, CriticSettings, make
 from lvlmva_lite.environment import environment
 
@@ -60,10 +61,15 @@ def main() -> None:
         try:
             while not (address.exists() and (url := address.read_text())):
                 time.sleep(0.05)
-            for who, longest in (("judge", options.cases), ("critic", options.cases // 5)):
+            measured["drawing_ms"] = round(drawing(), 1)
+            for who, longest in (
+                ("judge", options.cases),
+                ("critic, drawn before", options.cases // 5),
+                ("critic", options.cases // 20),
+            ):
                 rates, memory = [], []
                 for n_at_a_time in IN_FLIGHT:
-                    n = longest if n_at_a_time == IN_FLIGHT[-1] else 20 * n_at_a_time
+                    n = longest if n_at_a_time == IN_FLIGHT[-1] else 10 * (n_at_a_time + 1)
                     rate, memory = asked(url, who, n, n_at_a_time)
                     rates.append(round(rate, 2))
                     print(f"{who}: {rate:.2f} answers a second, {n_at_a_time} in flight", flush=True)
@@ -106,6 +112,28 @@ class _Nothing(list):
         """Keep nothing."""
 
 
+def cases_of(n: int) -> list[Case]:
+    """Cases with nothing in them, each another one, as large as those of DecoyMNIST."""
+    labels = torch.arange(2).repeat_interleave(14)[:, None].expand(28, 28)
+    return [
+        Case(
+            f"case-{i}", torch.full((1, 28, 28), i / n), labels, 2, "3", "The square means nothing.",
+            torch.ones(28, 28),
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def drawing() -> float:
+    """Milliseconds of a processor that the panels of a case take."""
+    cases = cases_of(11)
+    render_panels(cases[0])
+    start = time.process_time()
+    for case in cases[1:]:
+        render_panels(case)
+    return (time.process_time() - start) * 100
+
+
 def asked(url: str, who: str, n: int, n_at_a_time: int) -> tuple[float, list[float]]:
     """Answers a second, and memory in MB after each.
 
@@ -113,14 +141,7 @@ def asked(url: str, who: str, n: int, n_at_a_time: int) -> tuple[float, list[flo
     ------
     SystemExit : an answer could not be used, so that nothing was measured
     """
-    labels = torch.arange(2).repeat_interleave(14)[:, None].expand(28, 28)
-    cases = [
-        Case(
-            f"case-{i}", torch.full((1, 28, 28), i / n), labels, 2, "3", "The square means nothing.",
-            torch.ones(28, 28),
-        )
-        for i in range(n)
-    ]  # fmt: skip
+    cases = cases_of(n)
     sizes: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         critic, judge = make(
@@ -135,10 +156,12 @@ def asked(url: str, who: str, n: int, n_at_a_time: int) -> tuple[float, list[flo
                 Critique(case.case_id, "", f"{case.case_id}: Segment A is spurious.", 0, ("A", "B"))
                 for case in cases
             ]
+        if who == "critic, drawn before":
+            function, items = critic.ask, [critic.request(case) for case in cases]
         start = time.perf_counter()
         results = concurrently(function, items, n_at_a_time, on_result=lambda _: sizes.append(megabytes()))
         seconds = time.perf_counter() - start
-    if bad := [result.reason for result in results if result.reason]:
+    if bad := [result.reason for result in results if getattr(result, "reason", "")]:
         raise SystemExit(f"{len(bad)} of {n} answers cannot be used: {bad[0]}")
     return n / seconds, sizes
 
