@@ -7,6 +7,9 @@ judge's questions, which are words; for the critic's, with three panels each
 that were drawn before; and for the critic's with the drawing.  Memory is that
 of this process while it puts N questions of the judge, sixteen at a time.
 ``benchmarks/page.py`` makes the book's page of what is written.
+
+On a machine with other work, `chrt --rr 5 python ...` (Linux, as root) lets
+client and server compute whenever they have something to compute.
 """
 
 from __future__ import annotations
@@ -95,6 +98,7 @@ def provenance() -> dict[str, object]:
         "commit": commit,
         "machine": environment() | {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
         "openai": version("openai"),
+        "undisturbed": os.sched_getscheduler(0) != os.SCHED_OTHER,
     }
 
 

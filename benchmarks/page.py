@@ -41,9 +41,13 @@ for each case, which {last} questions in flight share: with a model that answers
 drawing that one waits for, with one that takes seconds it is not. Memory after a tenth of the {cases} answers was
 {tenth:.0f} MB, at the end {end:.0f} MB.
 
-Measured on {date}, commit `{commit}`: {cores} cores of {processor}, of which the client computes on one; other work on
-the machine kept {load:g} processes busy at the beginning. Python {python}, `openai` {openai}, PyTorch {torch}.
+Measured on {date}, commit `{commit}`: {cores} cores of {processor}, of which the client computes on one; {disturbed}. Python {python}, `openai` {openai}, PyTorch {torch}.
 """
+
+DISTURBED = {
+    True: "client and server had real-time priority over the other work there ({load:g} processes)",
+    False: "other work there kept {load:g} processes busy",
+}
 
 KINDS = {
     "judge": "the judge's",
@@ -82,7 +86,8 @@ def page(measured: dict) -> str:
         date=measured["date"],
         commit=measured["commit"],
         openai=measured["openai"],
-        **{name: machine[name] for name in ("cores", "processor", "load", "python", "torch")},
+        disturbed=DISTURBED[measured["undisturbed"]].format(load=machine["load"]),
+        **{name: machine[name] for name in ("cores", "processor", "python", "torch")},
     )
 
 

@@ -146,8 +146,8 @@ def failures_told() -> Iterator[None]:
     """What goes wrong on the way ends the command with one line and exit status 1."""
     from lvlmva_lite.critic.batch import NothingUsable
     from lvlmva_lite.critic.budget import CapReached
-    from lvlmva_lite.critic.chat import ServerError
     from lvlmva_lite.critic.endpoint import SettingsError
+    from lvlmva_lite.critic.failures import ServerError
     from lvlmva_lite.critic.store import StoreError
     from lvlmva_lite.datasets.mnist import DataFileError
 

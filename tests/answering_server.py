@@ -56,6 +56,9 @@ class AnsweringServer(LoopbackServer):
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections stay, as with real servers
+            disable_nagle_algorithm = True
+
             def log_message(self, *_):
                 pass
 

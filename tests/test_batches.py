@@ -15,7 +15,7 @@ from lvlmva_lite.critic import Case
 from lvlmva_lite.critic.batch import NothingUsable, criticise_all, judge_all
 from lvlmva_lite.critic.batches import BatchClient
 from lvlmva_lite.critic.budget import Budget, CapReached, Price
-from lvlmva_lite.critic.chat import ServerError
+from lvlmva_lite.critic.failures import ServerError
 from lvlmva_lite.critic.openai_critic import OpenAICritic, OpenAIJudge, VerdictList
 from lvlmva_lite.critic.providers import Connection, CriticSettings, SettingsError, check
 from lvlmva_lite.critic.store import AnswerStore

@@ -16,9 +16,9 @@ from answering_server import AnsweringServer, critic_or_judge
 from lvlmva_lite.critic import Case
 from lvlmva_lite.critic.batch import concurrently, criticise_all, judge_all, question_of
 from lvlmva_lite.critic.budget import Budget, CapReached, Price, price_list
-from lvlmva_lite.critic.chat import ServerError
 from lvlmva_lite.critic.endpoint import SettingsError, is_loopback, require_consent
 from lvlmva_lite.critic.estimate import estimate
+from lvlmva_lite.critic.failures import ServerError
 from lvlmva_lite.critic.openai_critic import AnswerSettings
 from lvlmva_lite.critic.providers import Connection, CriticSettings, check, make
 from lvlmva_lite.critic.store import AnswerStore, StoreError

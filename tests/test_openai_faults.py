@@ -34,8 +34,9 @@ pytest.importorskip("openai", reason="needs the openai extra: pip install 'lvlmv
 from lvlmva_lite.critic import Case
 from lvlmva_lite.critic.batch import NothingUsable, criticise_all, judge_all, unusable_counts
 from lvlmva_lite.critic.budget import Budget, CapReached, Price
-from lvlmva_lite.critic.chat import ChatClient, Interrupted, ServerError, asked_pause
+from lvlmva_lite.critic.chat import ChatClient
 from lvlmva_lite.critic.endpoint import SettingsError
+from lvlmva_lite.critic.failures import Interrupted, ServerError, asked_pause
 from lvlmva_lite.critic.openai_critic import AnswerSettings, OpenAICritic, OpenAIJudge, VerdictList
 from lvlmva_lite.critic.providers import Connection, CriticSettings, check
 from lvlmva_lite.critic.store import AnswerStore

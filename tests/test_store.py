@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import sqlite3
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,50 @@ def test_a_store_of_a_later_version_is_refused(tmp_path):
             AnswerStore(tmp_path, read_only=read_only)
 
 
+def added_together(store, requests):
+    """Add answers in threads that all wait for their turn at once; the errors that came of it."""
+    errors = []
+
+    def add(one):
+        try:
+            store.add(one, Answer(f"to {one.messages[1]['content'][0]['text']}"))
+        except StoreError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=add, args=(one,)) for one in requests]
+    with store._lock:
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 30
+        while len(store._commit._waiting) < len(threads) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_answers_that_arrive_together_wait_for_the_disk_once(tmp_path):
+    store = AnswerStore(tmp_path)
+    said = []
+    store._database.set_trace_callback(said.append)
+    assert added_together(store, [request(f"look {number}") for number in range(8)]) == []
+    assert said.count("COMMIT") == 1
+    with AnswerStore(tmp_path, read_only=True)._database as database:
+        assert database.execute("SELECT COUNT(*) FROM answers").fetchone() == (8,)
+
+
+def test_an_answer_that_cannot_be_written_spoils_none_that_came_with_it(tmp_path):
+    store = AnswerStore(tmp_path)
+    store._database.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON answers WHEN instr(NEW.answer, 'to look 3') "
+        "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+    )
+    (error,) = added_together(store, [request(f"look {number}") for number in range(8)])
+    assert "no room; 1 paid answers are lost" in str(error)
+    assert len(store) == 7
+    assert store.get(request("look 3")) is None
+
+
 def test_a_full_disk_says_how_many_answers_were_lost(tmp_path):  # 37
     store = AnswerStore(tmp_path)
     store.add(request(), Answer("kept"))
@@ -279,22 +324,22 @@ def test_a_read_only_place_is_read_and_not_written(tmp_path):  # 39
 
 
 def _claim_and_sleep(path, claimed):
-    with AnswerStore(path).claim(request()) as mine:
+    with AnswerStore(path).locks.lock(request()) as mine:
         claimed.put(mine)
         time.sleep(30)
 
 
-def test_a_claim_is_seen_by_other_processes_and_ends_with_its_own(tmp_path):  # 35
+def test_a_lock_on_a_question_is_seen_by_other_processes_and_ends_with_its_own(tmp_path):  # 35
     context = multiprocessing.get_context("fork")
     store, claimed = AnswerStore(tmp_path), context.Queue()
     process = context.Process(target=_claim_and_sleep, args=(tmp_path, claimed))
     process.start()
     assert claimed.get(timeout=20)
-    with store.claim(request()) as mine, store.claim(request("look again")) as other:
+    with store.locks.lock(request()) as mine, store.locks.lock(request("look again")) as other:
         assert (mine, other) == (False, True)
     process.kill()
     process.join()
-    with store.claim(request()) as mine:
+    with store.locks.lock(request()) as mine:
         assert mine
 
 

@@ -15,7 +15,7 @@ import torch
 from wire_server import MODEL, TOKENS_PER_IMAGE
 
 from lvlmva_lite.critic import Case, prompts
-from lvlmva_lite.critic.chat import ServerError
+from lvlmva_lite.critic.failures import ServerError
 from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request
 from lvlmva_lite.critic.providers import Connection, CriticSettings, make
 from lvlmva_lite.critic.store import AnswerStore

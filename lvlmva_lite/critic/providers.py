@@ -17,6 +17,7 @@ from lvlmva_lite.critic.endpoint import (
     api_key,
     certificates,
     effective_url,
+    http_client,
     require_consent,
     server_id,
 )
@@ -218,8 +219,6 @@ def check(name: str, settings: CriticSettings, connection: Connection, dataset: 
     if connection.batch and name != "openai":
         raise SettingsError(f"--batch is for --critic openai, not for {name}")
     if name == "openai":
-        from lvlmva_lite.critic.chat import http_client
-
         url = effective_url(connection.base_url)
         prices(settings, connection)
         require_consent(dataset, url, connection.i_may_send_these_images)

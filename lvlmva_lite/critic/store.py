@@ -21,8 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lvlmva_lite.critic.answers import Answer, Recorded, Request, now, whole, without_images
+from lvlmva_lite.critic.group_commit import GroupCommit
 from lvlmva_lite.critic.question_locks import QuestionLocks
 from lvlmva_lite.critic.store_tables import (
+    ADD_ANSWER,
+    RECORDED,
     VERSION,
     mend_tables,
     opened_to_read,
@@ -73,6 +76,7 @@ class AnswerStore:
         self.path = Path(path)
         self.read_only, self.lost = read_only, 0
         self._lock = threading.RLock()
+        self._commit = GroupCommit(self._lock, self._transaction)
         file = self.path / "answers.sqlite"
         if read_only and not file.is_file():
             raise StoreError(f"{self.path} holds no recorded answers (no {file.name} in it)")
@@ -179,21 +183,17 @@ class AnswerStore:
             json.dumps(dict(request.parameters), sort_keys=True), json.dumps(words),
             json.dumps(asdict(answer)), answer.date, fault.kind if fault else "",
         )  # fmt: skip
+
+        def write() -> str:
+            self._database.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", images.items())
+            self._database.execute(ADD_ANSWER, row)
+            if request.case_id:
+                self._note_case(request)
+            query = "SELECT answer FROM answers WHERE key = ? AND server = ?"
+            return self._database.execute(query, row[:2]).fetchone()[0]
+
         try:
-            with self._lock, self._transaction():
-                self._database.executemany("INSERT OR IGNORE INTO images VALUES (?, ?)", images.items())
-                self._database.execute(
-                    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                    "ON CONFLICT (key, server) DO UPDATE SET "
-                    "answer = excluded.answer, recorded = excluded.recorded, unusable = excluded.unusable "
-                    "WHERE answers.unusable != ''",
-                    row,
-                )
-                if request.case_id:
-                    self._note_case(request)
-                ((held,),) = self._database.execute(
-                    "SELECT answer FROM answers WHERE key = ? AND server = ?", row[:2]
-                ).fetchall()
+            held = self._commit(write)
         except sqlite3.Error as error:
             with self._lock:
                 self.lost += 1
@@ -339,13 +339,9 @@ class AnswerStore:
         )
 
     def _recorded(self, which: str, *values: object) -> Iterator[Recorded]:
-        query = (
-            "SELECT key, server, kind, model, prompt_version, parameters, messages, answer, recorded, unusable, "
-            "(SELECT json_group_array(case_id) FROM cases WHERE cases.key = answers.key) FROM answers "
-        )
         names = ("key", "server", "kind", "model", "prompt_version", "parameters", "messages")
         with self._lock, self._told():
-            rows = self._database.execute(query + which, values)
+            rows = self._database.execute(RECORDED + which, values)
         while True:
             with self._lock, self._told():
                 row = rows.fetchone()

@@ -27,6 +27,19 @@ CREATE TABLE IF NOT EXISTS failures (
 );
 """
 
+ADD_ANSWER = (
+    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, server) DO UPDATE SET "
+    "answer = excluded.answer, recorded = excluded.recorded, unusable = excluded.unusable "
+    "WHERE answers.unusable != ''"
+)
+"""The first answer stays, unless it cannot be used."""
+
+RECORDED = (
+    "SELECT key, server, kind, model, prompt_version, parameters, messages, answer, recorded, unusable, "
+    "(SELECT json_group_array(case_id) FROM cases WHERE cases.key = answers.key) FROM answers "
+)
+"""All that is known of an answer, its cases as JSON."""
+
 
 def mend_tables(database: sqlite3.Connection) -> None:
     """Make the tables, and bring those of an older version up to date; within a transaction."""
