@@ -227,7 +227,7 @@ def test_a_batch_is_as_large_as_the_cap_allows_and_never_larger(tmp_path):
         session = Session(tmp_path / "less", server.url, budget=Budget(max_tokens=10_000))
         one, _ = session.client.most(session.critic.request(cases(1)[0]))
         with pytest.raises(CapReached, match="answers so far are kept"):
-            session.run(200)
+            session.run(60)
         assert 10_000 - one < session.client.budget.spent_tokens <= 10_000
 
 
