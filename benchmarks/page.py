@@ -23,14 +23,15 @@ what it found.
 
 ```{{figure}} _static/model_client.svg
 :name: model-client
-:alt: Left, answers a second against questions in flight, from {first} to {last}, on logarithmic axes. The judge's questions and the critic's with panels drawn before lie just below the line of perfect scaling and end at {judge:.1f} and {drawn:.1f} times their start; the critic's with panels drawn on the way bend off and end at {critic:.1f} times. Right, memory of the client over {cases} answers: it begins at {begin:.0f} MB and ends at {end:.0f} MB.
+:alt: Left, answers a second against questions in flight, from {first} to {last}, on logarithmic axes. The judge's questions and the critic's with panels drawn before lie along the line of perfect scaling and end at {judge:.1f} and {drawn:.1f} times their start; the critic's with panels drawn on the way bend off and end at {critic:.1f} times. Right, memory of the client over {cases} answers: it begins at {begin:.0f} MB and ends at {end:.0f} MB.
 :width: 100%
 
 Left: answers a second by questions in flight; dashed, as many times the first value as there are questions in
 flight. Right: memory of the client's process over {cases} answers of the judge with {last} in flight.
 ```
 
-With {last} questions in flight the client gets this many times as many answers as with one:
+With {last} questions in flight the client gets this many times as many answers as with one (the runs with one are short,
+so that the last digit is uncertain):
 
 | questions | one at a time | {last} in flight | times as many |
 |---|---|---|---|
@@ -109,6 +110,7 @@ def draw(measured: dict, file: Path) -> None:
         left.plot(in_flight, [rates[0] * n for n in in_flight], "--", color=colour, linewidth=0.8)
     left.set(xscale="log", yscale="log", xlabel="questions in flight", ylabel="answers a second")
     left.set_xticks(in_flight, [str(n) for n in in_flight])
+    left.set_yticks([3, 10, 30, 100], ["3", "10", "30", "100"])
     left.minorticks_off()
     left.legend(fontsize=8, frameon=False)
     memory = measured["judge"]["megabytes"]
