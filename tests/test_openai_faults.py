@@ -512,6 +512,7 @@ TOLD = {
     # the server's reply: what the user reads, how many tries
     "no eyes, 500": (Fault(500, {}, "image input is not supported - hint: mmproj"), "does not see", 1),  # 10
     "no eyes, 400": (Fault(400, {}, "this model does not support images"), "does not see", 1),  # beyond
+    "no eyes, vLLM": (Fault(400, {}, "NAME is not a multimodal model"), "does not see", 1),  # beyond, as tried
     "error in a 200": (Fault(body={"error": "Unexpected endpoint or method. (POST /x)"}), "end in /v1", 1),  # 12
     "a page": (Fault(body="<!DOCTYPE html><title>Hello</title>"), "Hello.*end in /v1", 1),  # 13
     "a page, 404": (Fault(404, body="<html>nothing here</html>"), "nothing here.*end in /v1", 1),  # beyond

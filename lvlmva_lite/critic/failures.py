@@ -17,7 +17,7 @@ SHORTEST_KEY = 8
 
 NO_EYES = re.compile(
     r"image input is not supported|(?:not|n't) support (?:\w+ ){0,3}(?:image|vision|multimodal)"
-    r"|(?:image|vision|multimodal)\w*(?: \w+){0,3} (?:is|are) not supported|mmproj"
+    r"|(?:image|vision|multimodal)\w*(?: \w+){0,3} (?:is|are) not supported|not a (?:multimodal|vision)|mmproj"
 )
 NO_SUCH_PAGE = re.compile(r"unexpected endpoint|^\s*<(?:!doctype|html|head|body)\b|<title>", re.IGNORECASE)
 
