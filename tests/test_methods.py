@@ -114,7 +114,7 @@ class Constant(torch.nn.Module):
         self.answers = answers
 
     def forward(self, images):
-        return torch.nn.functional.one_hot(self.answers, 2).float()
+        return torch.nn.functional.one_hot(self.answers[: len(images)], 2).float()
 
 
 def two_groups():

@@ -196,18 +196,29 @@ def smooth(n: int) -> Tensor:
 
 
 def unsettle(network: nn.Module) -> nn.Module:
-    """BatchNorm statistics and heads as after training; the initial ones are too kind to be a test."""
+    """BatchNorm statistics and heads as after training; the initial ones are too kind to be a test.
+
+    Deep networks with statistics that are not those of their images answer all
+    images alike, and then there is nothing to explain.
+    """
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats and module.momentum is not None
+    ]
     for module in network.modules():
-        if (
-            isinstance(module, nn.BatchNorm2d)
-            and module.track_running_stats
-            and module.momentum is not None
-        ):
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
         # torchvision's vision transformers start from a head of zeros, and thus explain nothing.
         if isinstance(module, nn.Linear) and not module.weight.any():
             nn.init.normal_(module.weight, 0, 0.1)
+    if norms:
+        momenta = [module.momentum for module in norms]
+        for module in norms:
+            module.momentum = 1.0
+        network.train()
+        with torch.no_grad():
+            network(smooth(16).to(next(network.parameters()).dtype))
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum
     return network.eval()
 
 
