@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvlmva_lite.config import Config
 from lvlmva_lite.critic import Critique
 from lvlmva_lite.files import append_line, inside, to_json, write_whole
 from lvlmva_lite.fingerprint import fingerprint
 from lvlmva_lite.run_folder import RunFolder
+from lvlmva_lite.tasks import DecoyMNIST
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -81,7 +81,7 @@ def test_what_is_said_to_be_on_disk_was_synced(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
 def test_an_answer_of_a_run_is_synced(tmp_path, monkeypatch):
-    with RunFolder(tmp_path / "run", Config(dataset="decoy-mnist")) as run:
+    with RunFolder(tmp_path / "run", DecoyMNIST(), DecoyMNIST().config()) as run:
         seen = synced(monkeypatch)
         run.add_critique(Critique("decoy-1", "a critic", "Segment A is spurious."))
         assert (tmp_path / "run/critiques.jsonl").read_text() in seen

@@ -255,17 +255,15 @@ def test_hardsigmoid_has_a_second_derivative_and_other_functions_without_are_nam
         gradients.append(network[1].weight.grad)
     torch.testing.assert_close(*gradients)
 
-    class Warped(nn.Module):
-        def forward(self, x):
-            grid = nn.functional.affine_grid(
-                0.9 * torch.eye(2, 3).expand(len(x), 2, 3), x.shape, align_corners=False
-            )
-            return nn.functional.grid_sample(x, grid, align_corners=False)
+    class Prototypes(nn.Module):
+        """Minus the distance to three points."""
 
-    with pytest.raises(
-        NetworkError, match=r"a second derivative that PyTorch lacks \(.*grid_sampler_2d_backward"
-    ):
-        aligned(nn.Sequential(Warped(), chain()))
+        def forward(self, x):
+            return -torch.cdist(x[:, None], torch.eye(3, 8)[None])[:, 0]
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), Prototypes())
+    with pytest.raises(NetworkError, match=r"a second derivative that PyTorch lacks \(.*_cdist_backward"):
+        aligned(network)
 
 
 def test_a_compiled_network_is_explained_and_aligned_uncompiled():
