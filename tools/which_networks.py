@@ -239,8 +239,8 @@ def row(build: Callable[[], nn.Module]) -> Row:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = unsettle(build())
-        images, baselines = smooth(3), smooth(4)
-        masks = torch.rand(3, 64, 64) < 0.2
+        images, baselines = smooth(2), smooth(2)
+        masks = torch.rand(2, 64, 64) < 0.2
     remarks = []
     try:
         check_network(network, images)
@@ -266,11 +266,11 @@ HEADER = """\
 # Which networks work
 
 Any PyTorch network that maps images to logits and has a gradient can be explained and aligned.
-The table is made by `python tools/which_networks.py`, and a test holds it against the code: networks with random weights, for images of 3 x 64 x 64, each explained against four baselines and aligned for one epoch with random masks.
+The table is made by `python tools/which_networks.py`, and a test holds it against the code: networks with random weights, for images of 3 x 64 x 64, each explained against two baselines and aligned for one epoch with random masks.
 
 The explainer `auto` takes {doc}`DeepLIFT-SHAP <../notebooks/03_explanations>` where captum can follow the network, and says why where it changes over to integrated gradients.
 Both work; the mend in the last column is for those who want DeepLIFT-SHAP, which is exact in one pass and cheaper.
-The *completeness error* is what the values of a map miss of the change of output that they must add up to, as a share of the sum of their absolute values; of three images, the largest.
+The *completeness error* is what the values of a map miss of the change of output that they must add up to, as a share of the sum of their absolute values; of two images, the larger.
 That of integrated gradients falls with the number of steps, which is raised until the error is below one hundredth of the change or one thousandth of the sum.
 
 Outputs may be logits (n, classes); one logit (n, 1) or (n,) for the second of two classes; or a dict or an object with `logits`.
