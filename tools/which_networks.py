@@ -266,7 +266,7 @@ HEADER = """\
 # Which networks work
 
 Any PyTorch network that maps images to logits and has a gradient can be explained and aligned.
-The table is made by `python tools/which_networks.py`, and a test holds it against the code: networks with random weights, for images of 3 x 64 x 64, each explained against two baselines and aligned for one epoch with random masks.
+The table is made by `python tools/which_networks.py`, and a test holds most rows against the code: networks with random weights, for images of 3 x 64 x 64, each explained against two baselines and aligned for one epoch with random masks.
 
 The explainer `auto` takes {doc}`DeepLIFT-SHAP <../notebooks/03_explanations>` where captum can follow the network, and says why where it changes over to integrated gradients.
 Both work; the mend in the last column is for those who want DeepLIFT-SHAP, which is exact in one pass and cheaper.
