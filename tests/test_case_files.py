@@ -244,7 +244,7 @@ def test_one_old_case_among_others_is_refused_by_its_name(folder, store):
 def test_the_commands_make_the_same_round_trip(tmp_path, capsys, monkeypatch):
     """From export over answers to an evaluation of what was recorded, with no server anywhere."""
     monkeypatch.chdir(tmp_path)
-    take_few(monkeypatch.setattr, monkeypatch.setitem)
+    take_few(monkeypatch.setattr)
 
     def lvlmva(command: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["lvlmva", "critic", *command.split()])

@@ -898,7 +898,7 @@ def evaluate(tmp_path, monkeypatch, capsys):
     from lvlmva_lite.cli import main
 
     monkeypatch.chdir(tmp_path)
-    take_few(monkeypatch.setattr, monkeypatch.setitem)
+    take_few(monkeypatch.setattr)
 
     def run(url: str, n: int = 3) -> tuple[int, str, str]:
         command = (
