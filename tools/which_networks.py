@@ -265,11 +265,11 @@ def row(build: Callable[[], nn.Module]) -> Row:
 HEADER = """\
 # Which networks work
 
-Any PyTorch network that maps images to logits and has a gradient can be explained and aligned.
+Most PyTorch networks that map images to logits and have a gradient can be explained and aligned; deep ones may need more steps than integrated gradients allow by default, and are then refused.
 The table is made by `python tools/which_networks.py`, and a test holds most rows against the code: networks with random weights, for images of 3 x 64 x 64, each explained against two baselines and aligned for one epoch with random masks.
 
 The explainer `auto` takes {doc}`DeepLIFT-SHAP <../notebooks/03_explanations>` where captum can follow the network, and says why where it changes over to integrated gradients.
-Both work; the mend in the last column is for those who want DeepLIFT-SHAP, which is exact in one pass and cheaper.
+The mend in the last column is for those who want DeepLIFT-SHAP, which is exact in one pass and cheaper.
 The *completeness error* is what the values of a map miss of the change of output that they must add up to, as a share of the sum of their absolute values; of two images, the larger.
 That of integrated gradients falls with the number of steps, which is raised until the error is below one hundredth of the change or one thousandth of the sum.
 
