@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,37 +13,11 @@ from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lvlmva_lite.completeness import CANCELLED, CompletenessError, Question, describe
 from lvlmva_lite.models.obstacles import obstacles
-from lvlmva_lite.models.own import (
-    NetworkError,
-    as_classifier,
-    as_the_user_names,
-    check_network,
-    is_half,
-    one_line,
-)
+from lvlmva_lite.models.own import NetworkError, as_the_user_names, one_line
 from lvlmva_lite.registry import EXPLAINERS
 from lvlmva_lite.threads import threads
-
-FLOOR = 1e-3
-"""Share of what was summed below which an image's output difference counts as nearly zero.
-
-Summed are the absolute attributions, and the outputs whose difference is taken.  Measured
-rounding is below 7e-7 of the former and 4e-6 of the latter (MLP, residual networks,
-EfficientNet-Lite0), and with the default tolerance errors up to 1e-5 pass.
-"""
-
-
-CANCELLED = 0.1
-"""Share of the absolute attributions that is scale enough for integrated gradients.
-
-Their steps err in proportion to that sum.  With the default tolerance a thousandth of it passes:
-a map that is off by so little tells the same.
-"""
-
-
-class CompletenessError(RuntimeError):
-    """The explainer does not follow the network: its values do not add up to the difference of the outputs."""
 
 
 @EXPLAINERS.register("deeplift-shap")
@@ -109,7 +82,7 @@ def deeplift_shap(
         raise ValueError(f"baselines must hold at least 2 images, got {len(baselines)}")
     if max_rows < 6:
         raise ValueError(f"max_rows must be at least 6, got {max_rows}")
-    question = _Question(model, targets, baselines, rivals, max_rows)
+    question = Question(model, targets, baselines, rivals, max_rows)
     # Chunks of nearly equal size, none of a single baseline, which captum refuses.
     n_chunks = min(math.ceil(len(baselines) / (max_rows // 2)), len(baselines) // 2)
     chunks = baselines.tensor_split(n_chunks)
@@ -130,7 +103,7 @@ def deeplift_shap(
         errors = question.errors(batch, weight, maps[-1])
         if (errors > tolerance).any():
             raise CompletenessError(
-                f"DeepLIFT-SHAP misses completeness by {_describe(errors, tolerance, len(maps), batch_size)}: "
+                f"DeepLIFT-SHAP misses completeness by {describe(errors, tolerance, len(maps), batch_size)}: "
                 f"{_reason(question.model, batch)}"
             )
     return torch.cat(maps)
@@ -196,7 +169,7 @@ def integrated_gradients(
         raise ValueError(f"max_rows must be at least 1, got {max_rows}")
     if not 1 <= n_steps <= max_steps:
         raise ValueError(f"n_steps must lie between 1 and max_steps = {max_steps}, got {n_steps}")
-    question = _Question(model, targets, baselines, rivals, max_rows)
+    question = Question(model, targets, baselines, rivals, max_rows)
     batch_size = min(batch_size, max_rows)
     maps = []
     batches = list(zip(images.split(batch_size), question.weights.split(batch_size), strict=True))
@@ -224,7 +197,7 @@ def integrated_gradients(
         if len(left):
             raise CompletenessError(
                 f"with {steps} steps a line, integrated gradients miss completeness by "
-                f"{_describe(errors, tolerance, len(maps) + 1, batch_size)}: "
+                f"{describe(errors, tolerance, len(maps) + 1, batch_size)}: "
                 + (
                     "the network gives NaN or infinity"
                     if errors.isinf().any()
@@ -324,60 +297,6 @@ def auto(
             reason = str(error)
     warnings.warn(f"explained by integrated gradients instead of DeepLIFT-SHAP: {reason}", stacklevel=2)
     return integrated_gradients(model, images, targets, baselines, **options)
-
-
-class _Question:
-    """What is to be explained: a weighted sum of the logits, against their mean over the baselines.
-
-    Attributes
-    ----------
-    model : in eval mode, single precision at least
-    weights : (n, K) float32
-    """
-
-    def __init__(
-        self, model: nn.Module, targets: Tensor, baselines: Tensor, rivals: Tensor | None, max_rows: int
-    ) -> None:
-        model = as_classifier(model)
-        if is_half(model):
-            model = copy.deepcopy(model).float()
-        self.model = model.eval()
-        if len(baselines) > 1:
-            check_network(model, baselines[:2])
-        with torch.no_grad():
-            self.reference = torch.cat([model(rows) for rows in baselines.split(max_rows)]).mean(0)
-        n_classes = len(self.reference)
-        for classes in (targets,) if rivals is None else (targets, rivals):
-            if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < n_classes:
-                raise ValueError(
-                    f"the network tells {n_classes} classes apart, so that targets and rivals must be below "
-                    f"{n_classes}, got {int(classes.min())} to {int(classes.max())}"
-                )
-        self.weights = nn.functional.one_hot(targets, n_classes).to(self.reference)
-        if rivals is not None:
-            self.weights -= nn.functional.one_hot(rivals, n_classes)
-
-    @torch.no_grad()
-    def errors(self, images: Tensor, weights: Tensor, maps: Tensor, cancelled: float = 0.0) -> Tensor:
-        """Completeness error (n,) of each map (n, H, W), relative to its scale; NaN becomes infinite."""
-        logits = self.model(images)
-        expected = ((logits - self.reference) * weights).sum(1)
-        magnitudes = ((logits.abs() + self.reference.abs()) * weights.abs()).sum(1)
-        values = maps.abs().sum((1, 2))
-        summed = values + magnitudes
-        scale = torch.maximum(expected.abs(), FLOOR * summed).clamp_min(torch.finfo(expected.dtype).tiny)
-        scale = torch.maximum(scale, cancelled * values)
-        # NaN is an error of its own kind, and no comparison finds it.
-        return ((maps.sum((1, 2)) - expected).abs() / scale).nan_to_num(math.inf)
-
-
-def _describe(errors: Tensor, tolerance: float, n_batches: int, batch_size: int) -> str:
-    """The worst error of the last batch, its image, and how many are too large."""
-    worst = int(errors.argmax())
-    return (
-        f"{errors[worst]:.2g} of the output difference of image {(n_batches - 1) * batch_size + worst}, and by more "
-        f"than {tolerance:g} in {int((errors > tolerance).sum())} of {len(errors)}"
-    )
 
 
 def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) -> str:

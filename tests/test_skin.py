@@ -14,9 +14,10 @@ from PIL import Image
 from lvlmva_lite.datasets import ShortcutDataset, load_skin
 from lvlmva_lite.datasets.annotations import read_mask
 from lvlmva_lite.datasets.decoding import ImageDataError, read_image
-from lvlmva_lite.datasets.image_files import SharedImagesWarning, SkippedFilesWarning
+from lvlmva_lite.datasets.image_files import SPLIT_SHARES, SharedImagesWarning, SkippedFilesWarning
 from lvlmva_lite.datasets.pasting import cut_out
-from lvlmva_lite.datasets.skin import PASTE_RATES, SPLIT_SHARES, estimate_patch_mask
+from lvlmva_lite.datasets.skin import PASTE_RATES, estimate_patch_mask
+from lvlmva_lite.datasets.skin_layouts import hashed_splits
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "isic"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the real dermoscopic images are not at {REAL}")
@@ -280,9 +281,8 @@ def images(challenge):
 
 
 def test_shares_of_the_hashed_split():
-    from lvlmva_lite.datasets.skin import _hashed_splits
 
-    splits = _hashed_splits([{"image": f"ISIC_{i:07d}"} for i in range(10_000)], "image")
+    splits = hashed_splits([{"image": f"ISIC_{i:07d}"} for i in range(10_000)], "image")
     for split, share in SPLIT_SHARES.items():
         # Four standard deviations of a binomial count.
         assert abs(splits.count(split) / 10_000 - share) < 4 * (share * (1 - share) / 10_000) ** 0.5
@@ -443,10 +443,9 @@ def test_colour_finds_the_drawn_patches():
     )
 )
 def test_no_patient_no_lesion_and_no_image_is_in_two_splits(rows):
-    from lvlmva_lite.datasets.skin import _hashed_splits
 
     records = [{"patient_id": p, "lesion_id": lesion, "image": f"image {i}"} for p, lesion, i in rows]
-    splits = _hashed_splits(records, "image")
+    splits = hashed_splits(records, "image")
     assert len(splits) == len(records)
     for column in ("patient_id", "lesion_id", "image"):
         for name in {record[column] for record in records} - {""}:
@@ -454,14 +453,13 @@ def test_no_patient_no_lesion_and_no_image_is_in_two_splits(rows):
 
 
 def test_a_lesion_with_two_patient_ids_is_in_one_split():
-    from lvlmva_lite.datasets.skin import _hashed_splits
 
     records = [
         {"image": f"i{k}-{p}", "lesion_id": f"l{k}", "patient_id": f"p{k}-{p}"}
         for k in range(200)
         for p in (0, 1)
     ]
-    splits = _hashed_splits(records, "image")
+    splits = hashed_splits(records, "image")
     assert splits[::2] == splits[1::2]
     assert 110 <= splits[::2].count("train") <= 170  # 140 expected, five deviations
 

@@ -19,6 +19,9 @@ from lvlmva_lite.datasets.shortcut_dataset import ShortcutDataset
 from lvlmva_lite.files import inside
 
 SPLITS = ("train", "validation", "test")
+SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Shares of the images, or patients, where the source has no split of its own."""
+
 SPLIT_NAMES = {
     "train": "train",
     "val": "validation",

@@ -17,7 +17,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -28,46 +28,23 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lvlmva_lite.datasets.annotations import read_mask
-from lvlmva_lite.datasets.decoding import ImageDataError, check_readable, is_grey, read_image, read_marked
+from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, read_image, read_marked
 from lvlmva_lite.datasets.image_files import (
-    SPLIT_NAMES,
+    SPLIT_SHARES,
     SPLITS,
     ImageFileDataset,
     apart,
-    check_masks_fit,
-    check_stems,
     data_folder,
-    image_files,
-    images_below,
-    named_file,
-    normalised,
     read_images,
     read_splits,
-    read_table,
     report_skipped,
 )
+from lvlmva_lite.datasets.image_listing import TABLE, Item, from_folders, from_table
 from lvlmva_lite.datasets.image_store import ImageStore
 from lvlmva_lite.threads import threads
 
-SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
-"""Shares of each class where a split is missing: it is drawn out of train, in this proportion to it."""
-
 IN_MEMORY = 4 * 2**30
 """Bytes of float32 images up to which a split is read into memory."""
-
-TABLE = "images.csv"
-MASKS = "masks"
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One image: its name below the root, class, split (None: to be drawn), group and mask file."""
-
-    name: str
-    label: str
-    split: str | None
-    group: str | None = None
-    mask: Path | None = None
 
 
 class ImageFolder:
@@ -87,7 +64,7 @@ class ImageFolder:
     shared_images : "error", "drop" or "warn", where one image, byte for byte,
         is in two splits: refuse, keep it in the later split alone, or keep both
     random_state : int
-        Draws the splits that are missing.  Every class is divided by
+        Draws the splits that are missing, out of train.  Every class is divided by
         ``SPLIT_SHARES``, rounded to whole images; frames of one film or images
         of one patient are not known to belong together, so give ``splits``.
 
@@ -131,9 +108,9 @@ class ImageFolder:
         self.root = root.parent if root.is_file() else data_folder(root)
         self.image_size, self.notes = image_size, []
         if table.is_file():
-            items = _from_table(table, self.root)
+            items = from_table(table, self.root)
         else:
-            items, skipped = _from_folders(self.root)
+            items, skipped = from_folders(self.root)
             if note := report_skipped(skipped, self.root):
                 self.notes.append(note)
         if not items:
@@ -225,7 +202,7 @@ class ImageFolder:
     def _mode(self) -> str:
         return "L" if self.channels == 1 else "RGB"
 
-    def _with_all_splits(self, items: list[_Item], random_state: int) -> list[_Item]:
+    def _with_all_splits(self, items: list[Item], random_state: int) -> list[Item]:
         """Splits that nobody named, drawn out of train."""
         given = {item.split for item in items}
         items = [replace(item, split=item.split or "train") for item in items]
@@ -261,7 +238,7 @@ class ImageFolder:
             if lacking:
                 self.notes.append(f"{split} has no image of the class(es) {', '.join(lacking)}")
 
-    def _masks(self, items: list[_Item]) -> Tensor | None:
+    def _masks(self, items: list[Item]) -> Tensor | None:
         if not any(item.mask for item in items):
             return None
         masks = torch.zeros(len(items), self.image_size, self.image_size, dtype=torch.bool)
@@ -272,7 +249,7 @@ class ImageFolder:
         return masks
 
     def _groups(
-        self, items: list[_Item], labels: Tensor, masks: Tensor | None
+        self, items: list[Item], labels: Tensor, masks: Tensor | None
     ) -> tuple[Tensor | None, tuple[str, ...]]:
         kinds = sorted({item.group for item in self._items if item.group is not None})
         if kinds:
@@ -314,7 +291,7 @@ class ImageFolder:
         return target
 
 
-def _classes(items: list[_Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
+def _classes(items: list[Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
     found = sorted({item.label for item in items})
     if len(found) < 2:
         raise ImageDataError(
@@ -326,82 +303,3 @@ def _classes(items: list[_Item], given: Sequence[str] | None, root: Path) -> tup
     if isinstance(given, str) or len(set(given)) != len(given) or set(given) != set(found):
         raise ValueError(f"classes must be those of {root} in any order, {found}; got {given!r}")
     return tuple(given)
-
-
-def _from_folders(root: Path) -> tuple[list[_Item], list[tuple[Path, str]]]:
-    skipped: list[tuple[Path, str]] = []
-    folders = [
-        child
-        for child in sorted(root.iterdir())
-        if child.is_dir() and not child.name.startswith(".") and child.name != MASKS
-    ]
-    of_splits = [child for child in folders if child.name in SPLIT_NAMES]
-    names = [SPLIT_NAMES[child.name] for child in of_splits]
-    for child, split in zip(of_splits, names, strict=True):
-        if names.count(split) > 1:
-            raise ImageDataError(
-                f"{root} has two folders of the split {split}, {child.name} is one; keep one"
-            )
-    if of_splits and "train" not in names:
-        raise ImageDataError(f"{root} has the folder {of_splits[0].name}, but no folder train; name one")
-    if not of_splits and len(folders) == 1 and any((folders[0] / name).is_dir() for name in SPLIT_NAMES):
-        raise ImageDataError(f"the folders of the splits are in {folders[0]}; give that as the data folder")
-    loose = [path for parent in (root, *of_splits) for path in image_files(parent, skipped)]
-    if loose:
-        raise ImageDataError(f"{loose[0]} is in no folder of a class; put it into one")
-    skipped += [
-        (child, "a folder of no split") for child in folders if of_splits and child not in of_splits
-    ]
-    items = []
-    for parent, split in zip(of_splits, names, strict=True) if of_splits else [(root, None)]:
-        for child in sorted(parent.iterdir()):
-            if not child.is_dir() or child.name.startswith(".") or (parent == root and child.name == MASKS):
-                continue
-            before = len(skipped)
-            paths = images_below(child, skipped)
-            if not paths:
-                reason = (
-                    f"; {skipped[before][0].name}: {skipped[before][1]}" if len(skipped) > before else ""
-                )
-                raise ImageDataError(
-                    f"the folder of a class {child} holds no image{reason}; give it some, or remove it"
-                )
-            check_stems(paths)
-            items += [_Item(path.relative_to(root).as_posix(), child.name, split) for path in paths]
-    return _with_masks(root, items, skipped), skipped
-
-
-def _with_masks(root: Path, items: list[_Item], skipped: list[tuple[Path, str]]) -> list[_Item]:
-    if not (root / MASKS).is_dir():
-        return items
-    paths = images_below(root / MASKS, skipped)
-    check_stems(paths)
-    masks = {path.relative_to(root / MASKS).with_suffix("").as_posix(): path for path in paths}
-    stem_of = {item.name: Path(item.name).with_suffix("").as_posix() for item in items}
-    skipped += check_masks_fit(masks, stem_of.values())
-    return [replace(item, mask=masks.get(stem_of[item.name])) for item in items]
-
-
-def _from_table(table: Path, root: Path) -> list[_Item]:
-    rows = read_table(table, ("path", "class"))
-    lines: dict[str, int] = {}
-    items = []
-    for line, row in rows:
-        where = f"{table}, line {line}"
-        check_readable(named_file(root, row["path"], where))
-        name, split = normalised(row["path"]), row.get("split", "").lower()
-        if name in lines:
-            raise ImageDataError(f"{where}: {name!r} has a row already, line {lines[name]}; keep one")
-        lines[name] = line
-        if not row["class"]:
-            raise ImageDataError(f"{where}: class is empty; give the class of {name!r}, or remove the row")
-        if split and split not in SPLIT_NAMES:
-            raise ImageDataError(
-                f"{where}: split must be one of {list(SPLIT_NAMES)} or empty, got {row['split']!r}"
-            )
-        if "group" in row and not row["group"]:
-            raise ImageDataError(f"{where}: group is empty; give it in every row, or leave the column out")
-        mask = named_file(root, row["mask"], where, "mask") if row.get("mask") else None
-        items.append(_Item(name, row["class"], SPLIT_NAMES.get(split), row.get("group"), mask))
-    check_stems([root / name for name in sorted(lines)])
-    return items

@@ -9,85 +9,41 @@ M. Combalia et al., "BCN20000"; P. Tschandl et al., "The HAM10000 dataset".
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from skimage.color import rgb2lab
 
 from lvlmva_lite.datasets.annotations import Annotation, box_mask, read_annotations, read_mask
 from lvlmva_lite.datasets.decoding import ImageDataError, read_image
 from lvlmva_lite.datasets.image_files import (
-    SPLIT_NAMES,
     SPLITS,
     ImageFileDataset,
     apart,
     check_classes,
-    check_masks_fit,
     check_request,
     check_stems,
     data_folder,
-    flag,
-    image_files,
-    images_below,
-    named_file,
-    normalised,
     read_images,
     read_splits,
-    read_table,
-    report_skipped,
 )
 from lvlmva_lite.datasets.pasting import Layer, cut_out, patch_layer
-from lvlmva_lite.files import inside
+from lvlmva_lite.datasets.skin_layouts import CLASS_NAMES, READERS, SkinRow, found_layout, with_masks
 from lvlmva_lite.threads import threads
 
-CLASS_NAMES = ("benign", "malignant")
 GROUP_NAMES = tuple(f"{name}, {kind}" for name in CLASS_NAMES for kind in ("no patch", "patch"))
 
 PASTE_RATES = {"train": (0.0, 0.0), "validation": (0.5, 0.5), "test": (0.5, 0.5)}
 """Share of the patch-free benign and malignant images that get a patch."""
-
-SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
-"""Shares of patients where the source has no split of its own."""
-
-ISIC_2019_CLASSES = {
-    "MEL": "malignant",
-    "BCC": "malignant",
-    "SCC": "malignant",
-    "NV": "benign",
-    "BKL": "benign",
-    "DF": "benign",
-    "VASC": "benign",
-    "AK": None,
-    "UNK": None,
-}
-"""Actinic keratosis may turn into cancer; the ISIC Archive files it under "Indeterminate".  It is left out."""
 
 PATCH_COLOUR_DISTANCE = 16
 """CIELAB distance in (a, b) from the image's median beyond which a pixel is no skin.
 
 Chosen among 12, 16, 20, 25 and 30 on the drawn masks of the small real set.
 """
-
-LAYOUTS = ("isic-cli", "isic-2019", "manifest")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One image of known class: its file, split, and whether it shows a patch (None: not known)."""
-
-    path: Path
-    label: int
-    split: str
-    patch: bool | None
-    mask: Path | None
 
 
 @threads(1)
@@ -167,16 +123,15 @@ def load_skin(
         are not as described
     """
     check_request(split, size, unannotated, paste_rate, "paste_rate", random_state)
-    if layout not in ("auto", *LAYOUTS):
-        raise ValueError(f"layout must be one of {['auto', *LAYOUTS]}, got {layout!r}")
+    if layout not in ("auto", *READERS):
+        raise ValueError(f"layout must be one of {['auto', *READERS]}, got {layout!r}")
     if shared_images not in ("error", "drop", "warn"):
         raise ValueError(f"shared_images must be 'error', 'drop' or 'warn', got {shared_images!r}")
     root = data_folder(root)
-    read = {"isic-cli": _isic_cli_rows, "isic-2019": _isic_2019_rows, "manifest": _manifest_rows}
-    every = read[_found_layout(root) if layout == "auto" else layout](root)
+    every = READERS[found_layout(root) if layout == "auto" else layout](root)
     known = {} if annotations is None else read_annotations(annotations, root)
 
-    def name(row: _Row) -> str:
+    def name(row: SkinRow) -> str:
         return row.path.relative_to(root).as_posix()
 
     if splits is not None:
@@ -188,9 +143,9 @@ def load_skin(
     )
     kept = {path for paths in parts.values() for path in paths}
     every = [row for row in every if row.path in kept]
-    every = _with_masks(root, every)
+    every = with_masks(root, every)
 
-    def shows_patch(row: _Row) -> bool | None:
+    def shows_patch(row: SkinRow) -> bool | None:
         return known[name(row)].spurious if name(row) in known else row.patch
 
     rows = [row for row in every if row.split == split]
@@ -274,7 +229,7 @@ def estimate_patch_mask(image: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(kept)
 
 
-def _natural_mask(row: _Row, known: Annotation | None, image: np.ndarray) -> tuple[np.ndarray, str]:
+def _natural_mask(row: SkinRow, known: Annotation | None, image: np.ndarray) -> tuple[np.ndarray, str]:
     size = len(image)
     path = _mask_file(row, known)
     if path is not None:
@@ -285,7 +240,7 @@ def _natural_mask(row: _Row, known: Annotation | None, image: np.ndarray) -> tup
     return mask, "estimated" if mask.any() else "missing"
 
 
-def _mask_file(row: _Row, known: Annotation | None) -> Path | None:
+def _mask_file(row: SkinRow, known: Annotation | None) -> Path | None:
     return known.mask if known is not None and known.mask is not None else row.mask
 
 
@@ -294,190 +249,3 @@ def _donor(path: Path, mask_path: Path, size: int) -> Layer:
     if image.shape[0] != image.shape[1] or image.shape[0] > 4 * size:
         image = read_image(path, "RGB", 4 * size)
     return cut_out(image, read_mask(mask_path, len(image), path), size)
-
-
-def _found_layout(root: Path) -> str:
-    files = {
-        "manifest": "manifest.csv",
-        "isic-2019": "ISIC_2019_Training_GroundTruth.csv",
-        "isic-cli": "metadata.csv",
-    }
-    found = [layout for layout, file in files.items() if (root / file).is_file()]
-    if not found:
-        inner = [
-            child for child in sorted(root.iterdir()) for file in files.values() if (child / file).is_file()
-        ]
-        raise ImageDataError(
-            f"{root} must hold one of {', '.join(files.values())} to tell its layout, it holds none"
-            + (f"; {inner[0]} does, so give that as the data folder" if inner else "")
-        )
-    if len(found) > 1:
-        raise ImageDataError(
-            f"{root} must hold one of {', '.join(files.values())} to tell its layout, "
-            f"it holds {[files[layout] for layout in found]}; pass layout=... to say which"
-        )
-    return found[0]
-
-
-def _with_masks(root: Path, rows: list[_Row]) -> list[_Row]:
-    """The rows with the masks of ``patch_masks``; those that fit no image are reported."""
-    folder = root / "patch_masks"
-    if not folder.is_dir():
-        return rows
-    skipped: list[tuple[Path, str]] = []
-    paths = image_files(folder, skipped)
-    check_stems(paths)
-    masks = {path.stem: path for path in paths}
-    stems = Counter(row.path.stem for row in rows)
-    for row in rows:
-        if row.path.stem in masks and stems[row.path.stem] > 1:
-            raise ImageDataError(
-                f"{masks[row.path.stem]} fits {stems[row.path.stem]} images of one name, such as {row.path}; "
-                "rename them, or name the masks in an annotation file"
-            )
-    # An image that is left out, of no class that is read, may have a mask all the same.
-    pictured = {*stems, *(path.stem for path in images_below(root) if folder not in path.parents)}
-    report_skipped([*skipped, *check_masks_fit(masks, pictured)], root)
-    return [replace(row, mask=masks.get(row.path.stem)) for row in rows]
-
-
-def _check_rows(rows: Sequence[tuple[int, dict[str, str]]], column: str, table: Path) -> None:
-    """Refuse two rows of one image."""
-    first: dict[str, int] = {}
-    for line, row in rows:
-        name = normalised(row[column])
-        if name in first:
-            raise ImageDataError(
-                f"{table}, line {line}: {name!r} has a row already, line {first[name]}; keep one"
-            )
-        first[name] = line
-
-
-def _manifest_rows(root: Path) -> list[_Row]:
-    table = root / "manifest.csv"
-    records = read_table(table, ("image", "label", "split", "coloured_patch"))
-    rows = []
-    for line, row in records:
-        where = f"{table}, line {line}"
-        for column, allowed in (("label", CLASS_NAMES), ("split", SPLIT_NAMES)):
-            if row[column].lower() not in allowed:
-                raise ImageDataError(
-                    f"{where}: {column} must be one of {list(allowed)}, got {row[column]!r}"
-                )
-        try:
-            patch = flag(row["coloured_patch"])
-        except ValueError as error:
-            raise ImageDataError(f"{where}: coloured_patch {error}") from None
-        named_file(root, row["image"], where)
-        path, label = root / normalised(row["image"]), CLASS_NAMES.index(row["label"].lower())
-        rows.append(_Row(path, label, SPLIT_NAMES[row["split"].lower()], patch, None))
-    _check_rows(records, "image", table)
-    return rows
-
-
-def _isic_cli_rows(root: Path) -> list[_Row]:
-    table = root / "metadata.csv"
-    records = read_table(table, ("isic_id",))
-    if records and not {"diagnosis_1", "benign_malignant"} & set(records[0][1]):
-        raise ImageDataError(
-            f"{table} has neither the column diagnosis_1 nor the older benign_malignant; "
-            f"it has {sorted(records[0][1])}"
-        )
-    _check_rows(records, "isic_id", table)
-    files = _by_stem(
-        image_files(root) or [path for path in images_below(root) if "mask" not in path.parent.name.lower()]
-    )
-    split_of = _hashed_splits([record for _, record in records], "isic_id")
-    rows = []
-    for (line, record), split in zip(records, split_of, strict=True):
-        diagnosis = (record.get("diagnosis_1") or record.get("benign_malignant") or "").lower()
-        if diagnosis in CLASS_NAMES:
-            path = _named(record["isic_id"], files, root, f"{table}, line {line} ({record['isic_id']})")
-            rows.append(_Row(path, CLASS_NAMES.index(diagnosis), split, None, None))
-    return rows
-
-
-def _isic_2019_rows(root: Path) -> list[_Row]:
-    table = root / "ISIC_2019_Training_GroundTruth.csv"
-    records = read_table(table, ("image", *ISIC_2019_CLASSES))
-    _check_rows(records, "image", table)
-    extra = root / "ISIC_2019_Training_Metadata.csv"
-    if extra.is_file():
-        lesions = {row["image"]: row["lesion_id"] for _, row in read_table(extra, ("image", "lesion_id"))}
-        records = [(n, {**record, "lesion_id": lesions.get(record["image"], "")}) for n, record in records]
-    folder = root / "ISIC_2019_Training_Input"
-    folder = folder / folder.name if (folder / folder.name).is_dir() else folder
-    files = _by_stem(image_files(folder) if folder.is_dir() else [])
-    split_of = _hashed_splits([record for _, record in records], "image")
-    rows = []
-    for (line, record), split in zip(records, split_of, strict=True):
-        where = f"{table}, line {line} ({record['image']})"
-        try:
-            of = [name for name in ISIC_2019_CLASSES if flag(record[name])]
-        except ValueError as error:
-            raise ImageDataError(
-                f"{where}: a class {error}; the columns {list(ISIC_2019_CLASSES)} hold 0 or 1"
-            ) from error
-        if len(of) != 1:
-            raise ImageDataError(f"{where} must be of one class, it is of {of}")
-        diagnosis = ISIC_2019_CLASSES[of[0]]
-        if diagnosis is not None:
-            path = _named(record["image"], files, folder, where)
-            rows.append(_Row(path, CLASS_NAMES.index(diagnosis), split, None, None))
-    return rows
-
-
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
-    """Images by their name without the end, however that is written."""
-    files: dict[str, Path] = {}
-    for path in paths:
-        other = files.setdefault(path.stem, path)
-        if other != path:
-            raise ImageDataError(f"{other} and {path} are of one name, so one image twice; keep one")
-    return files
-
-
-def _named(name: str, files: dict[str, Path], folder: Path, where: str) -> Path:
-    """The image of a table that names it without folder and end."""
-    try:
-        inside(folder, name)
-    except ValueError as error:
-        raise ImageDataError(f"{where}: image {error}") from None
-    if name not in files:
-        raise ImageDataError(
-            f"{where} names the image {name + '.jpg'!r}, but there is no such file in {folder}, with .jpg or "
-            "any other end; download it again, or remove its row"
-        )
-    return files[name]
-
-
-def _hashed_splits(records: list[dict[str, str]], image_column: str) -> list[str]:
-    """A split for each record such that no patient, no lesion and no image is in two.
-
-    Records are tied by a patient, a lesion or an image that they share, and
-    so are those tied to them; the hash of the first patient's name (else the
-    lesion's, else the image's) places all of them.
-    """
-    columns = ("patient_id", "lesion_id", image_column)
-    nodes: dict[tuple[int, str], int] = {}
-    owners, members = [], []
-    for i, record in enumerate(records):
-        for kind, column in enumerate(columns):
-            if name := record.get(column):
-                owners.append(i)
-                members.append(nodes.setdefault((kind, name), len(nodes)))
-    n = len(records)
-    links = coo_array(
-        (np.ones(len(owners), bool), (owners, np.array(members, int) + n)), shape=(n + len(nodes),) * 2
-    )
-    _, group = connected_components(links, directed=False)
-    first: dict[int, tuple[int, str]] = {}
-    for node, number in nodes.items():
-        tied = group[n + number]
-        first[tied] = min(first.get(tied, node), node)
-    bounds = np.cumsum(list(SPLIT_SHARES.values()))
-    splits = []
-    for tied in group[:n]:
-        place = int.from_bytes(hashlib.sha256(first.get(tied, (2, ""))[1].encode()).digest()[:8]) / 2**64
-        splits.append(list(SPLIT_SHARES)[min(int(np.searchsorted(bounds, place, side="right")), 2)])
-    return splits

@@ -1,0 +1,111 @@
+"""Which images a folder or a table of a reader's own holds, of which class, split and group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lvlmva_lite.datasets.decoding import ImageDataError, check_readable
+from lvlmva_lite.datasets.image_files import (
+    SPLIT_NAMES,
+    check_masks_fit,
+    check_stems,
+    image_files,
+    images_below,
+    named_file,
+    normalised,
+    read_table,
+)
+
+TABLE = "images.csv"
+MASKS = "masks"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: its name below the root, class, split (None: to be drawn), group and mask file."""
+
+    name: str
+    label: str
+    split: str | None
+    group: str | None = None
+    mask: Path | None = None
+
+
+def from_folders(root: Path) -> tuple[list[Item], list[tuple[Path, str]]]:
+    skipped: list[tuple[Path, str]] = []
+    folders = [
+        child
+        for child in sorted(root.iterdir())
+        if child.is_dir() and not child.name.startswith(".") and child.name != MASKS
+    ]
+    of_splits = [child for child in folders if child.name in SPLIT_NAMES]
+    names = [SPLIT_NAMES[child.name] for child in of_splits]
+    for child, split in zip(of_splits, names, strict=True):
+        if names.count(split) > 1:
+            raise ImageDataError(
+                f"{root} has two folders of the split {split}, {child.name} is one; keep one"
+            )
+    if of_splits and "train" not in names:
+        raise ImageDataError(f"{root} has the folder {of_splits[0].name}, but no folder train; name one")
+    if not of_splits and len(folders) == 1 and any((folders[0] / name).is_dir() for name in SPLIT_NAMES):
+        raise ImageDataError(f"the folders of the splits are in {folders[0]}; give that as the data folder")
+    loose = [path for parent in (root, *of_splits) for path in image_files(parent, skipped)]
+    if loose:
+        raise ImageDataError(f"{loose[0]} is in no folder of a class; put it into one")
+    skipped += [
+        (child, "a folder of no split") for child in folders if of_splits and child not in of_splits
+    ]
+    items = []
+    for parent, split in zip(of_splits, names, strict=True) if of_splits else [(root, None)]:
+        for child in sorted(parent.iterdir()):
+            if not child.is_dir() or child.name.startswith(".") or (parent == root and child.name == MASKS):
+                continue
+            before = len(skipped)
+            paths = images_below(child, skipped)
+            if not paths:
+                reason = (
+                    f"; {skipped[before][0].name}: {skipped[before][1]}" if len(skipped) > before else ""
+                )
+                raise ImageDataError(
+                    f"the folder of a class {child} holds no image{reason}; give it some, or remove it"
+                )
+            check_stems(paths)
+            items += [Item(path.relative_to(root).as_posix(), child.name, split) for path in paths]
+    return _with_masks(root, items, skipped), skipped
+
+
+def _with_masks(root: Path, items: list[Item], skipped: list[tuple[Path, str]]) -> list[Item]:
+    if not (root / MASKS).is_dir():
+        return items
+    paths = images_below(root / MASKS, skipped)
+    check_stems(paths)
+    masks = {path.relative_to(root / MASKS).with_suffix("").as_posix(): path for path in paths}
+    stem_of = {item.name: Path(item.name).with_suffix("").as_posix() for item in items}
+    skipped += check_masks_fit(masks, stem_of.values())
+    return [replace(item, mask=masks.get(stem_of[item.name])) for item in items]
+
+
+def from_table(table: Path, root: Path) -> list[Item]:
+    rows = read_table(table, ("path", "class"))
+    lines: dict[str, int] = {}
+    items = []
+    for line, row in rows:
+        where = f"{table}, line {line}"
+        check_readable(named_file(root, row["path"], where))
+        name, split = normalised(row["path"]), row.get("split", "").lower()
+        if name in lines:
+            raise ImageDataError(f"{where}: {name!r} has a row already, line {lines[name]}; keep one")
+        lines[name] = line
+        if not row["class"]:
+            raise ImageDataError(f"{where}: class is empty; give the class of {name!r}, or remove the row")
+        if split and split not in SPLIT_NAMES:
+            raise ImageDataError(
+                f"{where}: split must be one of {list(SPLIT_NAMES)} or empty, got {row['split']!r}"
+            )
+        if "group" in row and not row["group"]:
+            raise ImageDataError(f"{where}: group is empty; give it in every row, or leave the column out")
+        mask = named_file(root, row["mask"], where, "mask") if row.get("mask") else None
+        items.append(Item(name, row["class"], SPLIT_NAMES.get(split), row.get("group"), mask))
+    check_stems([root / name for name in sorted(lines)])
+    return items
