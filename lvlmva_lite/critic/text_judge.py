@@ -196,7 +196,7 @@ def outright(text: str, names: Sequence[str]) -> dict[str, str]:
     return ruled
 
 
-def text_by_segment(text: str, names: Sequence[str]) -> dict[str, str]:
+def text_by_segment(text: str, names: Sequence[str], *, as_written: bool = False) -> dict[str, str]:
     """What a critique says about each segment it names, but for verdicts.
 
     A clause belongs to the segments that it begins with, else to those that
@@ -209,14 +209,15 @@ def text_by_segment(text: str, names: Sequence[str]) -> dict[str, str]:
     ----------
     text : quotations (the expert's words) are left out
     names : the segments there are; a name is written in capitals
+    as_written : quotations stay, and no word stands for another
     """
     steps: dict[int, list[str]] = {}
     step = 0
-    for line in _unquoted(text).splitlines():
+    for line in (text if as_written else _unquoted(text)).splitlines():
         if numbered := _STEP.match(line):
             step, line = int(numbered[1]), line[numbered.end() :]
         steps.setdefault(step, []).append(line)
-    roles = _roles(" ".join(steps.get(2, ())))
+    roles = {} if as_written else _roles(" ".join(steps.get(2, ())))
     in_steps = 3 in steps or 4 in steps or 5 in steps
     lines = [line for n in ((3, 4, 5) if in_steps else sorted(steps)) for line in steps.get(n, ())]
     said: dict[str, list[str]] = {}
