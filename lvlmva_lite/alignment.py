@@ -2,13 +2,15 @@
 
 The loss is that of "Right for the right reasons" (Ross, Hughes and
 Doshi-Velez, IJCAI 2017): cross-entropy plus a penalty on the input gradient of
-the summed log-probabilities inside a mask.
+the summed log-probabilities inside a mask.  Two other penalties can stand in
+its place.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
+from lvlmva_lite.config import Config
+from lvlmva_lite.fills import fill
 from lvlmva_lite.models.own import NetworkError, OwnNetwork, as_classifier, check_trainable, one_line
 from lvlmva_lite.registry import PENALTIES
 from lvlmva_lite.streams import stream
@@ -190,6 +194,72 @@ def jacobian_penalty(
     return total if reduction == "sum" else total / masks.numel()
 
 
+@PENALTIES.register("finite-difference")
+@threads()
+def finite_difference_penalty(
+    model: nn.Module,
+    images: Tensor,
+    masks: Tensor,
+    *,
+    reduction: str = "sum",
+    variant: str = "surroundings",
+    others: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """sum_n sum_k (c_k(x_n) - c_k(x'_n))^2, differentiable in the weights, x' being x with its mask filled.
+
+    c are the logits less their mean over classes; of two classes the sum is
+    half the square of the change of their difference.  To first order in
+    x' - x the change of c is the masked gradient times x' - x: what
+    :func:`jacobian_penalty` and :func:`rrr_penalty` bound.  They speak of slopes at x and
+    are met where these die; this one is not, as long as the answer hangs on
+    what lies under the mask.
+
+    Not the log-probabilities: their sum over two classes is the same at logit
+    differences z and -z, so that a shortcut that turns the answer round would
+    cost nothing, and the true class's changes little where the network is sure.
+
+    Parameters
+    ----------
+    model : as in :func:`rrr_penalty`, but a first derivative is enough
+    images : (n, C, H, W) float
+    masks : (n, H, W) bool
+    reduction : "sum" (the formula), or "mean" over the masks' entries (n H W), as every
+        penalty has it.  The sum does not depend on the scale of the inputs, nor,
+        of the same picture, on the resolution.
+    variant, others, generator : of :func:`fills.fill`
+
+    Returns
+    -------
+    Tensor, scalar
+
+    Raises
+    ------
+    ValueError : as :func:`fills.fill`, or unknown ``reduction``
+    """
+    _masks_like(images, masks, reduction)
+    images = images.detach()
+    filled = fill(images, masks, variant, others=others, generator=generator)
+    logits = as_classifier(model)(torch.cat([images, filled]))
+    change = torch.sub(*(logits - logits.mean(1, keepdim=True)).chunk(2))
+    total = change.square().sum()
+    return total if reduction == "sum" else total / masks.numel()
+
+
+def penalty_of(config: Config, others: Tensor) -> Callable[..., Tensor]:
+    """The penalty that ``config`` names, with its fill if it has one.
+
+    Parameters
+    ----------
+    others : (m, C, H, W), from which patches of another image are cut
+    """
+    penalty = PENALTIES.get(config.penalty)
+    if config.penalty != "finite-difference":
+        return penalty
+    generator = stream(config.seed, "penalty fill")
+    return partial(penalty, variant=config.penalty_fill, others=others, generator=generator)
+
+
 @threads()
 def align(
     model: nn.Module,
@@ -215,7 +285,7 @@ def align(
     Each batch holds ``align_fraction`` samples of the alignment set
     (repeated when there are few), the rest plain training samples, so that
     what the model knows is not forgotten.  The loss is the mean cross-entropy
-    of the batch plus ``penalty_weight`` times the RRR penalty of its alignment
+    of the batch plus ``penalty_weight`` times the penalty of its alignment
     samples, averaged over samples and pixels.
 
     Parameters
@@ -227,7 +297,7 @@ def align(
     penalty : function with the signature of :func:`rrr_penalty`
     penalty_scale : "none", or "initial": the penalty is divided by its mean
         over the alignment set before the first step.  Then lambda is in nats,
-        what it is worth to ``model`` to lose the masked gradient altogether,
+        what it is worth to ``model`` to lose the penalty altogether,
         and depends neither on the scale of the inputs nor on the resolution.
         It is relative to this model: one that hardly looks at the masks any
         more is pushed as hard as one that looks nowhere else.
@@ -248,7 +318,7 @@ def align(
     ValueError : negative ``penalty_weight``, unknown ``penalty_scale``, empty
         alignment set, ``align_fraction`` not strictly between 0 and 1 or leaving a batch
         without a plain or without an alignment sample, or
-        "initial" with masks under which ``model`` has no gradient at all; a
+        "initial" with masks under which ``model`` has no penalty at all; a
         NetworkError: each weight is frozen, one is of half precision, or a function has no
         second derivative
     """
@@ -283,7 +353,7 @@ def align(
         )
         if not initial:
             raise ValueError(
-                "the model's input gradient is 0 under all masks, so that its penalty cannot be the unit; "
+                "the model's penalty is 0 under all masks, so that it cannot be the unit; "
                 "use penalty_scale='none'"
             )
         penalty_weight = penalty_weight / (initial / masks.numel())

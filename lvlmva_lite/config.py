@@ -29,6 +29,12 @@ def _critics() -> tuple[str, ...]:
     return providers.names()
 
 
+def _fills() -> tuple[str, ...]:
+    from lvlmva_lite.fills import FILLS
+
+    return FILLS
+
+
 def _critic_settings() -> CriticSettings:
     from lvlmva_lite.critic.providers import CriticSettings
 
@@ -137,6 +143,9 @@ class Config:
         "is well here, which is not known.", off="--drop-unjudged",
     )  # fmt: skip
     penalty: str = setting("rrr", "What is penalised under the masks.", choices=PENALTIES)
+    penalty_fill: str = setting(
+        "surroundings", "What the penalty finite-difference puts under the masks.", choices=_fills
+    )
     penalty_weight: float = setting(
         2.0, "Weight of the penalty: of its mean over samples and pixels, inputs in 0-1, or in nats.",
         low=0, option="lambda", metavar="X",
@@ -183,6 +192,11 @@ class Config:
             raise ConfigError(
                 f"a version of the critic's prompt, {self.critic_settings.prompt!r}, is chosen for the recorded "
                 "critic alone; leave it out"
+            )
+        if self.penalty_fill != "surroundings" and self.penalty != "finite-difference":
+            raise ConfigError(
+                f"penalty_fill {self.penalty_fill!r} does nothing with the penalty {self.penalty!r}; leave it "
+                "out, or choose the penalty 'finite-difference'"
             )
         if self.device == "cuda":
             import torch

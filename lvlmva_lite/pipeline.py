@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
-from lvlmva_lite.alignment import align, correction_masks
+from lvlmva_lite.alignment import align, correction_masks, penalty_of
 from lvlmva_lite.alignment_set import (
     AlignmentSet,
     check_amounts,
@@ -38,7 +38,6 @@ from lvlmva_lite.critic.providers import Connection, CriticSettings
 from lvlmva_lite.critic.types import BACKGROUND, SPURIOUS
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.models import Classifier, fit, predict
-from lvlmva_lite.registry import PENALTIES
 from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
 
@@ -181,7 +180,7 @@ class Prepared:
                 student, self.train.images, self.train.labels,
                 chosen.images[keep], chosen.labels[keep], masks[keep],
                 **{
-                    "penalty": PENALTIES.get(config.penalty),
+                    "penalty": penalty_of(config, self.train.images),
                     "penalty_weight": config.penalty_weight,
                     "penalty_scale": config.penalty_scale,
                     "batch_size": config.batch_size,

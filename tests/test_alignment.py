@@ -6,8 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lvlmva_lite.alignment import align, correction_masks, jacobian_penalty, rrr_penalty
+from lvlmva_lite.alignment import (
+    align,
+    correction_masks,
+    finite_difference_penalty,
+    jacobian_penalty,
+    penalty_of,
+    rrr_penalty,
+)
+from lvlmva_lite.config import Config
+from lvlmva_lite.fills import FILLS, fill
 from lvlmva_lite.models import mlp
+from lvlmva_lite.streams import stream
 
 
 def test_masks_are_the_union_of_spurious_segments():
@@ -168,13 +178,111 @@ def test_both_penalties_can_be_zero_where_the_answer_hangs_on_the_mask():
     assert (Step()(images).argmax(1) != Step()(brighter).argmax(1)).all()
 
 
+def test_finite_difference_has_a_closed_form_on_a_linear_model():
+    # Of a linear model the change of the logits is W (x' - x).
+    linear, model, images, masks = linear_softmax()
+    rows = linear.weight - linear.weight.mean(0)
+    expected = ((fill(images, masks) - images).flatten(1) @ rows.T).square().sum()
+    ours = finite_difference_penalty(model, images, masks)
+    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, linear.weight)[0], torch.autograd.grad(expected, linear.weight)[0]
+    )
+    mean = finite_difference_penalty(model, images, masks, reduction="mean")
+    torch.testing.assert_close(mean, expected / (6 * 3 * 4))
+
+
+def test_of_two_classes_it_is_half_the_square_of_the_change_of_the_margin():
+    model = mlp((1, 3, 4), 2, hidden=(6,)).double()
+    images, masks = torch.rand(5, 1, 3, 4, dtype=torch.float64), torch.rand(5, 3, 4) > 0.5
+    before, after = (model(x)[:, 1] - model(x)[:, 0] for x in (images, fill(images, masks)))
+    ours = finite_difference_penalty(model, images, masks)
+    torch.testing.assert_close(ours, (after - before).square().sum() / 2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), n_classes=st.integers(2, 5))
+def test_the_jacobian_times_the_change_is_its_first_order(seed, n_classes):
+    """Small steps towards the filled image: what is left over falls faster than the penalty."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, n_classes)).double()
+    image, mask = torch.rand(1, 1, 3, 4, dtype=torch.float64), torch.rand(1, 3, 4) > 0.5
+    jacobian = torch.autograd.functional.jacobian(lambda x: model(x)[0], image)[:, 0, 0]
+    jacobian = jacobian - jacobian.mean(0)
+    step = (fill(image, mask) - image)[0, 0]
+    first_order = ((jacobian * step).sum((1, 2))).square().sum().item()
+    # x at a share h of the way has a change of h times the whole.
+    h = 1e-4
+    near = torch.where(mask, fill(image, mask) - h * step, image)
+    ours = finite_difference_penalty(model, near, mask).item() / h**2
+    at = torch.autograd.functional.jacobian(lambda x: model(x)[0], near)[:, 0, 0]
+    at = ((at - at.mean(0)) * step).sum((1, 2)).square().sum().item()
+    assert ours == pytest.approx(at, rel=1e-2, abs=1e-9)
+    # By Cauchy and Schwarz it is bounded by what the Jacobian's penalty penalises.
+    bound = jacobian_penalty(model, image, mask).item() * (mask * step).square().sum().item()
+    assert first_order <= bound * (1 + 1e-9) + 1e-15
+
+
+def test_where_a_saturated_unit_hides_the_letter_the_change_of_the_answer_shows_it():
+    class Saturated(nn.Module):
+        """Reads the left pixel through a unit that is shut between 1/2 and 3/2 and open outside."""
+
+        def forward(self, x):
+            z = 20 * (0.5 - x[:, 0, 0, 0]).relu() - 4
+            return torch.stack([torch.zeros_like(z), z], 1)
+
+    images = torch.tensor([1.0, 0.0, 0.9, 0.1]).view(2, 1, 1, 2)  # a bright letter on dark ground
+    masks = LEFT.expand(2, 1, 2)
+    assert rrr_penalty(Saturated(), images, masks) == 0
+    assert jacobian_penalty(Saturated(), images, masks) == 0
+    # Dark pixels to the right come in: the margin goes from -4 to 20 (.5 - .0) - 4 and 20 (.5 - .1) - 4.
+    assert finite_difference_penalty(Saturated(), images, masks).item() == pytest.approx((100 + 64) / 2)
+
+
+def test_a_shortcut_that_turns_the_answer_round_costs_what_it_moves():
+    """Sums of log-probabilities are the same at z and -z; the penalty is not of these."""
+    model = linear_in_two_pixels([(-2.0, 0.0), (2.0, 0.0)], (1.0, -1.0))
+    image = torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
+    sums = [model(x).log_softmax(1).sum().item() for x in (image, torch.zeros_like(image))]
+    assert sums[0] == pytest.approx(sums[1])
+    assert finite_difference_penalty(model, image, LEFT).item() == pytest.approx(4**2 / 2)
+
+
+@pytest.mark.parametrize("variant", FILLS)
+def test_the_config_names_penalty_and_fill(variant):
+    _, model, images, masks = linear_softmax()
+    others = images.flip(0) + 1
+    config = Config(penalty="finite-difference", penalty_fill=variant, seed=5)
+    draw = stream(5, "penalty fill")
+    expected = finite_difference_penalty(
+        model, images, masks, variant=variant, others=others, generator=draw
+    )
+    assert torch.equal(penalty_of(config, others)(model, images, masks), expected)
+    assert penalty_of(Config(), others) is rrr_penalty
+
+
+@pytest.mark.parametrize("penalty_scale", ["none", "initial"])
+def test_finite_difference_takes_the_weight_off_the_masked_pixel(penalty_scale):
+    images, labels, left = two_pixels()
+    weights = {}
+    for weight in (0.0, 30.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+        align(
+            model, images, labels, images, labels, left, penalty=finite_difference_penalty,
+            penalty_scale=penalty_scale, penalty_weight=weight, epochs=30, batch_size=64, learning_rate=0.05,
+        )  # fmt: skip
+        weights[weight] = (model[1].weight[1] - model[1].weight[0]).abs().detach()
+    assert weights[30.0][0] < 0.1 * weights[0.0][0]
+
+
 def test_empty_mask_costs_nothing():
     _, model, images, masks = linear_softmax()
-    for penalty in (rrr_penalty, jacobian_penalty):
+    for penalty in (rrr_penalty, jacobian_penalty, finite_difference_penalty):
         assert penalty(model, images, torch.zeros_like(masks)) == 0
 
 
-@pytest.mark.parametrize("penalty", [rrr_penalty, jacobian_penalty])
+@pytest.mark.parametrize("penalty", [rrr_penalty, jacobian_penalty, finite_difference_penalty])
 def test_masks_of_the_wrong_shape_are_refused(penalty):
     _, model, images, masks = linear_softmax()
     with pytest.raises(ValueError, match=r"must be \(n, H, W\) = \(6, 3, 4\)"):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lvlmva_lite import config, metrics, registry
+from lvlmva_lite import config, fills, metrics, registry
 
 PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 
 # The order in which data flows; a module may use those before it, never those after.
 ORDER = (
-    "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "datasets",
+    "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "fills", "datasets",
     "models", "sampling", "completeness", "attribution", "segmentation", "superpixels", "critic", "config", "segmenters",
     "alignment", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
     "experiments", "plots", "evaluation", "widgets", "annotation_widget", "cli",
@@ -66,9 +66,9 @@ def test_the_command_answers_before_anything_large_is_imported():
 
 
 def test_the_examples_in_docstrings_run():
-    results = [doctest.testmod(module) for module in (registry, config, metrics)]
+    results = [doctest.testmod(module) for module in (registry, config, metrics, fills)]
     assert not sum(result.failed for result in results)
-    assert sum(result.attempted for result in results) == 8
+    assert sum(result.attempted for result in results) == 10
 
 
 def test_torchvision_imports_without_its_compiled_operators():

@@ -169,6 +169,7 @@ def test_another_penalty_is_minimised_in_its_place():
             name: PENALTIES.get(name)(student, images, masks).item() for name in PENALTIES.names()
         }
     assert left["jacobian"]["jacobian"] < left["rrr"]["jacobian"]
+    assert left["finite-difference"]["finite-difference"] < left["rrr"]["finite-difference"]
 
 
 def test_the_results_keep_the_keys_of_earlier_ones(small_run):
