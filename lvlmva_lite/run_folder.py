@@ -135,7 +135,7 @@ class RunFolder:
     def finish(self, result: Result) -> None:
         """Write the run: ``results.json`` last, and all on disk when this returns.
 
-        Before it ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors``
+        Before it ``masks.npz``, ``verdicts.jsonl``, ``before.safetensors``, ``aligned.safetensors``
         and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
         that the verdicts rest on and no others.
         """
@@ -154,9 +154,10 @@ class RunFolder:
             lines = "".join(to_json(asdict(record)) + "\n" for record in records)
             if lines or name == "verdicts":
                 write_whole(self.path / f"{name}.jsonl", lines)
-        # Convolutions lie channels-last in memory, which the file format does not know.
-        weights = {name: value.contiguous() for name, value in result.models["after"].state_dict().items()}
-        write_whole(self.path / "aligned.safetensors", save(weights))
+        for name, when in (("before", "before"), ("aligned", "after")):
+            # Convolutions lie channels-last in memory, which the file format does not know.
+            weights = {key: value.contiguous() for key, value in result.models[when].state_dict().items()}
+            write_whole(self.path / f"{name}.safetensors", save(weights))
         write_whole(self.path / "results.json", to_json(result.summary(), indent=1) + "\n")
 
     def _claim(self) -> None:

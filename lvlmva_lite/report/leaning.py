@@ -103,7 +103,9 @@ def leaning(cases: Sequence[JudgedCase], words: str, class_names: Sequence[str])
         raise ValueError("there is no judged case to gather from; ask a critic about at least one")
     for case in cases:
         if len(case.kinds) != len(case.shares):
-            raise ValueError(f"case {case.case_id} has {len(case.kinds)} kinds and {len(case.shares)} shares")
+            raise ValueError(
+                f"case {case.case_id} has {len(case.kinds)} kinds and {len(case.shares)} shares"
+            )
     rows = []
     effects = {case.case_id: _proportions(case.shares) for case in cases}
     for case in cases:
@@ -120,13 +122,18 @@ def leaning(cases: Sequence[JudgedCase], words: str, class_names: Sequence[str])
     return Leaning(n_cases, by_class, _things(cases, effects, words))
 
 
-def _things(cases: Sequence[JudgedCase], effects: Mapping[str, list[float]], words: str) -> tuple[Thing, ...]:
+def _things(
+    cases: Sequence[JudgedCase], effects: Mapping[str, list[float]], words: str
+) -> tuple[Thing, ...]:
     texts = {case.case_id: segment_texts(case.text, segment_names(len(case.kinds))) for case in cases}
 
     def told(case: JudgedCase) -> list[tuple[int, str, str]]:
         said = texts[case.case_id]
         names = segment_names(len(case.kinds))
-        return [(j, kind, said.get(name, "")) for j, (kind, name) in enumerate(zip(case.kinds, names, strict=True))]
+        return [
+            (j, kind, said.get(name, ""))
+            for j, (kind, name) in enumerate(zip(case.kinds, names, strict=True))
+        ]
 
     spurious = [text for case in cases for _, kind, text in told(case) if kind == "spurious"]
     other = [text for case in cases for _, kind, text in told(case) if kind in ("relevant", "background")]
@@ -138,7 +145,9 @@ def _things(cases: Sequence[JudgedCase], effects: Mapping[str, list[float]], wor
         for j, kind, text in told(case):
             if kind != "spurious":
                 continue
-            name = named_thing(text) or next((word for word in own if word in text.split()), "thing without a name")
+            name = named_thing(text) or next(
+                (word for word in own if word in text.split()), "thing without a name"
+            )
             of_case = shares.setdefault(name, {})
             of_case[case.case_id] = of_case.get(case.case_id, 0.0) + effects[case.case_id][j]
             segments.setdefault(name, {}).setdefault(case.case_id, []).append(j)

@@ -28,12 +28,19 @@ _LEAST = 0.3
 """By how much more often a word must stand in texts about spurious segments to name a thing."""
 
 _PLAIN = frozenset(
-    "segment segments bright dark brightest brighter fully evenly evidence image expert class covers lies lie rests"
-    " rest depends depend foreign object objects meaningless dismissed dismisses dismiss nothing means meaning spurious"
-    " corner corners only whole inside outside upper lower left right middle top bottom mostly exactly names side very"
-    " with from this that the and its for are not but all over upon there here which what who grey black white"
-    " fills thing things shortcut part parts says say of it is to on in at an by as".split()
+    re.findall(
+        r"\w+",
+        """
+        all an and are as at black bottom bright brighter brightest but by class corner corners covers
+        dark depend depends dismiss dismissed dismisses evenly evidence exactly expert fills for foreign
+        from fully grey here image in inside is it its left lie lies lower meaning meaningless means
+        middle mostly names not nothing object objects of on only outside over part parts rest rests
+        right say says segment segments shortcut side spurious that the there thing things this to top
+        upon upper very what which white who whole with
+        """,
+    )
 )
+"""Words of every critique, which name nothing."""
 
 
 def segment_texts(text: str, names: Sequence[str]) -> dict[str, str]:
@@ -70,7 +77,9 @@ def telling_words(spurious: Sequence[str], other: Sequence[str]) -> list[str]:
     """
     if not spurious:
         return []
-    here, there = (Counter(w for text in texts for w in set(_WORD.findall(text))) for texts in (spurious, other))
+    here, there = (
+        Counter(w for text in texts for w in set(_WORD.findall(text))) for texts in (spurious, other)
+    )
     more = {
         word: count / len(spurious) - there[word] / max(len(other), 1)
         for word, count in here.items()

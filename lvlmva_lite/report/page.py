@@ -1,0 +1,220 @@
+"""The report as a page: one HTML file that needs nothing else, and Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+from lvlmva_lite import plots
+from lvlmva_lite.alignment_set import draw_baselines, explain
+from lvlmva_lite.config import ConfigError
+from lvlmva_lite.critic.types import KINDS, segment_names
+from lvlmva_lite.report.counterfactual import Counterfactual, without
+from lvlmva_lite.report.finished_run import FinishedRun
+from lvlmva_lite.report.leaning import MUCH, Leaning, Thing, leaning
+from lvlmva_lite.report.things import segment_texts
+
+_LOOKED_ONLY = "look"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One case as the page shows it.
+
+    Attributes
+    ----------
+    case_id, class_name : str
+    picture : PNG, base64
+    alt : what it shows, in words
+    said : lines of the critique, (segment, kind, text)
+    """
+
+    case_id: str
+    class_name: str
+    picture: str
+    alt: str
+    said: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says.
+
+    Attributes
+    ----------
+    run : FinishedRun
+    leaning : Leaning
+    counterfactuals : thing's name -> what filling it does to the model's answers before alignment, and after it
+    examples : list of Example
+    """
+
+    run: FinishedRun
+    leaning: Leaning
+    counterfactuals: dict[str, dict[str, Counterfactual]]
+    examples: list[Example]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the run changed the model."""
+        return self.run.method != _LOOKED_ONLY
+
+    def html(self) -> str:
+        """One file: pictures, style and all."""
+        return self._filled("page.html.j2", autoescape=True)
+
+    def markdown(self) -> str:
+        """The same words and numbers, without pictures."""
+        return self._filled("page.md.j2", autoescape=False)
+
+    def accepted(self, names: Sequence[str]) -> str:
+        """The expert's words, with a sentence for each candidate that the expert accepts.
+
+        Raises
+        ------
+        ConfigError : no candidate is called so
+        """
+        known = {thing.name: thing for thing in self.leaning.candidates}
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"there is no candidate {name!r} to accept; there are: {', '.join(map(repr, known)) or 'none'}"
+                )
+        return " ".join([self.run.config.description.strip(), *(known[name].sentence for name in names)])
+
+    def _filled(self, template: str, *, autoescape: bool) -> str:
+        environment = jinja2.Environment(
+            autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )
+        environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.0f} %"
+        environment.filters["signed"] = lambda change: f"{100 * change:+.0f} %".replace("-", "−")
+        text = resources.files(__package__).joinpath(template).read_text("utf-8")
+        return environment.from_string(text).render(report=self, kinds=KINDS, much=MUCH, **self._numbers())
+
+    def _numbers(self) -> dict[str, Any]:
+        results, leaning = self.run.results, self.leaning
+        whens = ("before", "after") if self.aligned else ("before",)
+        measures = {
+            label: {when: results["scores"][when][name] for when in whens}
+            for label, name in (
+                ("accuracy", "accuracy"), ("worst group", "wga"), ("average of groups", "aga"),
+                ("accuracy without the shortcut", "accuracy_clean"),
+            )
+            if results["scores"]["before"].get(name) is not None
+        }  # fmt: skip
+        return {
+            "whens": whens,
+            "measures": measures,
+            "groups": results["groups"],
+            "rows": [
+                (name, leaning.n_cases.get(name, len(self.run.cases)), row)
+                for name, row in leaning.by_class.iterrows()
+            ],
+            "n": len(self.run.cases),
+            "summary": self.summary,
+        }
+
+    @property
+    def summary(self) -> str:
+        """The report in two sentences."""
+        total = self.leaning.by_class.loc["all"]
+        n, on = len(self.run.cases), round(total["leans on spurious"] * len(self.run.cases))
+        first = (
+            f"In {on} of {n} images at least {MUCH:.0%} of what speaks for the class lies on something that the critic "
+            f"calls spurious; over all images it is {total['spurious']:.0%}, and {total['background']:.0%} more lie on "
+            "bare surroundings."
+        )
+        if not self.leaning.things:
+            return first + " No thing was named."
+        thing = self.leaning.things[0]
+        where = ", ".join(
+            f"{len(ids)} of {self.leaning.n_cases[of]} {of}" for of, ids in thing.cases.items()
+        )
+        return f"{first} Most of it is called {thing.name}" + (f": {where}." if where else ".")
+
+
+def make_report(run: FinishedRun, *, n_examples: int = 6) -> Report:
+    """Gather a run, check each thing by filling it in, and draw examples.
+
+    Parameters
+    ----------
+    run : from :func:`read_run`
+    n_examples : images shown: those that lean most on each thing, then the first without any
+
+    Raises
+    ------
+    ConfigError : the run kept no weights of before; its images are others now
+    """
+    gathered = leaning(run.cases, run.config.description, run.train.class_names)
+    whens = ("before",) if run.method == _LOOKED_ONLY else ("before", "after")
+    networks = {when: run.network(when) for when in whens}
+    counterfactuals = {
+        thing.name: {when: without(run, network, thing) for when, network in networks.items()}
+        for thing in gathered.things
+    }
+    return Report(run, gathered, counterfactuals, _examples(run, gathered.things, networks, n_examples))
+
+
+def _examples(
+    run: FinishedRun, things: Sequence[Thing], networks: dict[str, nn.Module], n_examples: int
+) -> list[Example]:
+    chosen: dict[str, None] = {}
+    # In turn, so that each thing has one before any has two.
+    ids = [[case for of in thing.cases.values() for case in of] for thing in things]
+    for k in range(max(map(len, ids), default=0)):
+        for of in ids:
+            if k < len(of):
+                chosen[of[k]] = None
+    shown = list(chosen)[: max(n_examples - 2, 0)]
+    shown += [case.case_id for case in run.cases if "spurious" not in case.kinds][: n_examples - len(shown)]
+    place = {case.case_id: i for i, case in enumerate(run.cases)}
+    rows = torch.tensor([place[case_id] for case_id in shown], dtype=torch.int64)
+    data = run.train.subset(run.indices[rows]).in_memory()
+    baselines = draw_baselines(run.config, run.train)
+    maps = {
+        when: explain(run.config, network, data, baselines, rivals=None, max_rows=64)
+        for when, network in networks.items()
+    }
+    return [
+        _example(run, int(row), data.images[k], {when: of[k] for when, of in maps.items()})
+        for k, row in enumerate(rows)
+    ]
+
+
+def _example(run: FinishedRun, row: int, image: torch.Tensor, maps: dict[str, torch.Tensor]) -> Example:
+    case = run.cases[row]
+    labels = run.segment_labels[row]
+    plots.set_theme()
+    figure, axes = plots.image_grid(1, 2 + len(maps), size=1.8)
+    plots.show_image(axes[0, 0], image)
+    plots.show_segments(axes[0, 1], image, labels, case.kinds)
+    limit = max(float(one.abs().max()) for one in maps.values())
+    for axis, (when, one) in zip(axes[0, 2:], maps.items(), strict=True):
+        plots.show_attribution(axis, one, limit)
+        axis.set_title(f"evidence {when}", fontsize=9)
+    axes[0, 0].set_title("image", fontsize=9)
+    axes[0, 1].set_title("verdicts", fontsize=9)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, facecolor="white")
+    plt.close(figure)
+    names = segment_names(len(case.kinds))
+    said = segment_texts(case.text, names)
+    by_kind = ", ".join(
+        f"{kind}: {' '.join(name for name, of in zip(names, case.kinds, strict=True) if of == kind)}"
+        for kind in KINDS
+        if kind in case.kinds
+    )
+    return Example(
+        case.case_id, case.class_name, base64.b64encode(file.getvalue()).decode("ascii"),
+        f"{case.case_id}, {case.class_name}: the image, its segments ({by_kind}), and the evidence "
+        + " and ".join(maps),
+        tuple((name, kind, said.get(name, "")) for name, kind in zip(names, case.kinds, strict=True)),
+    )  # fmt: skip
