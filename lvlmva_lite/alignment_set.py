@@ -123,11 +123,16 @@ def find_alignment_set(
     rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
     rows = task.networks[config.model].max_rows
     maps = explain(config, model, chosen, baselines, rivals=rivals, max_rows=rows, progress=progress)
-    if config.smoothing:
-        sigma = config.smoothing * maps.shape[-1]
-        maps = torch.from_numpy(gaussian_filter(maps.numpy(), sigma, axes=(1, 2)))
+    maps = smoothed(config, maps)
     segments = segment(config, chosen.images, maps, progress=progress)
     return make_alignment_set(train, indices, maps, segments, config.description)
+
+
+def smoothed(config: Config, maps: Tensor) -> Tensor:
+    """Maps (n, H, W) as they are segmented: smoothed, where the config says so."""
+    if not config.smoothing:
+        return maps
+    return torch.from_numpy(gaussian_filter(maps.numpy(), config.smoothing * maps.shape[-1], axes=(1, 2)))
 
 
 @as_configured

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 from lvlmva_lite import plots
-from lvlmva_lite.alignment_set import draw_baselines, explain
+from lvlmva_lite.alignment_set import draw_baselines, explain, smoothed
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic.types import KINDS, segment_names
 from lvlmva_lite.report.counterfactual import Counterfactual, without
@@ -95,7 +95,7 @@ class Report:
             autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )
         environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.0f} %"
-        environment.filters["signed"] = lambda change: f"{100 * change:+.0f} %".replace("-", "−")
+        environment.filters["signed"] = _signed
         text = resources.files(__package__).joinpath(template).read_text("utf-8")
         return environment.from_string(text).render(report=self, kinds=KINDS, much=MUCH, **self._numbers())
 
@@ -141,6 +141,11 @@ class Report:
         return f"{first} Most of it is called {thing.name}" + (f": {where}." if where else ".")
 
 
+def _signed(change: float) -> str:
+    """A change in per cent, with its sign where it is not nothing."""
+    return f"{round(100 * change):+d} %".replace("-", "−").replace("+0 ", "0 ")
+
+
 def make_report(run: FinishedRun, *, n_examples: int = 6) -> Report:
     """Gather a run, check each thing by filling it in, and draw examples.
 
@@ -180,7 +185,7 @@ def _examples(
     data = run.train.subset(run.indices[rows]).in_memory()
     baselines = draw_baselines(run.config, run.train)
     maps = {
-        when: explain(run.config, network, data, baselines, rivals=None, max_rows=64)
+        when: smoothed(run.config, explain(run.config, network, data, baselines, rivals=None, max_rows=64))
         for when, network in networks.items()
     }
     return [

@@ -1,0 +1,253 @@
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import pytest
+import torch
+from few_decoys import take_few
+from torch import nn
+
+from lvlmva_lite.cli import main
+from lvlmva_lite.config import ConfigError
+from lvlmva_lite.critic import recordings
+from lvlmva_lite.critic.types import segment_names
+from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.report import JudgedCase, leaning, make_report, read_run
+from lvlmva_lite.report.counterfactual import without
+from lvlmva_lite.report.leaning import MUCH, Thing
+from lvlmva_lite.report.things import named_thing, segment_texts, telling_words
+from lvlmva_lite.segmentation import positive_effect, segment_sums
+
+PLANTED = {
+    "decoy-mnist": "square or block",
+    "knee": "letter or marker",
+    "knee-phantom": "letter or marker",
+    "skin": "sticker, patch or plaster",
+    "skin-phantom": "sticker, patch or plaster",
+}
+
+
+def judged(recording, prompt="critic-2"):
+    """The recorded cases of a real model, as a run of them is judged."""
+    shares = segment_sums(
+        recording.segment_labels, recording.n_segments, positive_effect(recording.attributions)
+    )
+    names = segment_names(recording.n_segments)
+    place = {index: i for i, index in enumerate(recording.indices.tolist())}
+    return [
+        JudgedCase(
+            f"{recording.source}-{index}",
+            str(int(recording.class_labels[place[index]])),
+            tuple(answer.verdicts.get(name, "background") for name in names),
+            tuple(shares[place[index]].tolist()),
+            answer.critique,
+        )
+        for index, answer in recording.answers[prompt].items()
+    ]
+
+
+@pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
+def test_the_planted_shortcut_is_the_first_thing_that_a_real_critic_names(source, seed):
+    recording = recordings.find(source, seed)
+    found = leaning(judged(recording), recording.description, [str(i) for i in range(10)])
+    assert found.things[0].name == PLANTED[source]
+    # The words for skin name only what counts; the others dismiss the shortcut by name.
+    assert (found.things[0] in found.candidates) == source.startswith("skin")
+
+
+def test_shares_of_kinds_and_things_by_hand():
+    cases = [
+        JudgedCase(
+            "a-0", "cat", ("spurious", "relevant"), (3.0, 1.0), "A covers the letter R. B is the cat."
+        ),
+        JudgedCase("a-1", "cat", ("spurious", "background"), (0.05, 0.95), "A is ink. B is ground."),
+        JudgedCase("a-2", "dog", ("undecided", "relevant"), (0.0, 0.0), "A is hard to tell. B is the dog."),
+    ]
+    found = leaning(cases, "Letters mean nothing.", ("bird", "cat", "dog"))
+    assert list(found.by_class.index) == ["cat", "dog", "all"]
+    assert found.n_cases == {"cat": 2, "dog": 1}
+    assert found.by_class.loc["cat"].tolist() == pytest.approx([0.125, 0.4, 0.475, 0.0, 0.5])
+    assert found.by_class.loc["dog"].tolist() == [0, 0, 0, 0, 0]
+    assert found.by_class.loc["all", "spurious"] == pytest.approx(0.8 / 3)
+    letter, ink = found.things
+    assert (letter.name, letter.in_words, letter.cases) == ("letter or marker", True, {"cat": ("a-0",)})
+    assert letter.share == pytest.approx(0.75 / 3)
+    # Less than MUCH of the evidence: it is there, and no case leans on it.
+    assert (ink.name, ink.in_words, ink.cases, ink.segments) == ("ink", False, {}, {"a-1": (0,)})
+    assert found.candidates == ()
+
+
+def test_a_thing_that_no_list_knows_is_called_by_the_critics_own_word():
+    cases = [
+        JudgedCase(f"a-{i}", "x", ("spurious", "relevant"), (1, 1), "A is a barnacle. B is the hull.")
+        for i in range(4)
+    ]
+    assert [thing.name for thing in leaning(cases, "The hull counts.", ("x",)).things] == ["barnacle"]
+    assert telling_words(["a barnacle sits"] * 4, ["the hull sits"] * 4) == ["barnacle"]
+    assert telling_words([], ["hull"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("covers the stickers", "sticker, patch or plaster"),
+        ("the unstickerlike skin", None),
+        ("ink beside ink, on a ruler", "ink"),
+        ("tick marks of a scale", "ruler or scale"),
+        ("the left hand column of the hairline", None),
+        ("", None),
+    ],
+)
+def test_things_are_named_by_whole_words(text, name):
+    assert named_thing(text) == name
+
+
+def test_quotations_of_the_expert_count_as_what_the_critic_names():
+    text = 'Segment A covers what the expert dismisses: "The grey square means nothing". Segment A is spurious.'
+    assert named_thing(segment_texts(text, ("A", "B"))["A"]) == "square or block"
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [([], "no judged case"), ([JudgedCase("a-0", "x", ("spurious",), (1, 2), "")], "1 kinds and 2 shares")],
+)
+def test_cases_that_cannot_be_gathered(cases, message):
+    with pytest.raises(ValueError, match=message):
+        leaning(cases, "words", ("x",))
+
+
+class Corner(nn.Module):
+    """Class 1 by as much as the upper left pixel is bright."""
+
+    def forward(self, images):
+        bright = images[:, 0, 0, 0] - 0.5
+        return torch.stack([-bright, bright], 1)
+
+
+def test_filling_a_thing_asks_what_the_answer_would_be_without_it():
+    images = torch.zeros(3, 1, 4, 4)
+    images[:, 0, 0, 0] = 1.0
+    labels = torch.full((3, 4, 4), -1)
+    labels[:, 0, 0], labels[:, 3, 3] = 0, 1
+    data = ShortcutDataset(images, torch.ones(3, dtype=torch.int64), class_names=("dark", "bright"))
+    cases = [JudgedCase(f"images-{i}", "bright", ("spurious", "relevant"), (1, 1), "") for i in range(3)]
+    run = SimpleNamespace(train=data, indices=torch.arange(3), segment_labels=labels, cases=cases)
+    corner, far = (Thing("x", 1.0, {}, False, {"images-0": (j,), "images-2": (j,)}) for j in (0, 1))
+    change = without(run, Corner(), corner)
+    assert (change.n, change.n_changed) == (2, 2)
+    # The corner is 0 once filled: sigmoid(-1) in place of sigmoid(1).
+    assert change.drop == pytest.approx(
+        torch.sigmoid(torch.tensor(-1.0)) - torch.sigmoid(torch.tensor(1.0))
+    )
+    assert without(run, Corner(), far).n_changed == 0
+
+
+class Page(HTMLParser):
+    """What an HTML page asks for, and the text of its cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.images, self.headings, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.fetched += [attributes[name] for name in ("src", "href") if name in attributes]
+        if tag == "img":
+            self.images.append(attributes)
+        if re.fullmatch(r"h\d", tag):
+            self.headings.append(tag)
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One run that aligns and one that only looks, on few decoys; two of ten words are markup."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = "The pen stroke & <b> matter. The grey square in a corner means nothing."
+    with pytest.MonkeyPatch.context() as patch:
+        take_few(patch.setattr)
+        for method in ("lvlm-va", "look", "finetune"):
+            patch.setattr(
+                "sys.argv",
+                ["lvlmva", "run", "decoy-mnist", "--method", method, "--n-align", "40", "--train-epochs", "2",
+                 "--align-epochs", "1", "--quiet", "--description", words, "--out", str(folder / method)],
+            )  # fmt: skip
+            with pytest.raises(SystemExit):
+                main()
+        yield folder
+
+
+def test_a_page_that_needs_nothing_else(runs, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["lvlmva", "report", str(runs / "lvlm-va"), "--examples", "3"])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert not done.value.code
+    assert "square or block" in capsys.readouterr().out
+    text = (runs / "lvlm-va/report.html").read_text()
+    page = Page(text)
+    assert not page.open
+    assert all(one.startswith("data:image/png;base64,") for one in page.fetched)
+    assert len(page.images) == 3
+    assert all(len(image["alt"]) > 20 for image in page.images)
+    assert page.headings[0] == "h1"
+    assert set(page.headings[1:]) == {"h2"}
+    assert "The pen stroke &amp; &lt;b&gt; matter." in text
+    # The same rows in Markdown, each as wide as its table's head.
+    tables = re.findall(r"(?:^\|.*\n)+", (runs / "lvlm-va/report.md").read_text(), re.MULTILINE)
+    assert len(tables) == 3
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
+def test_numbers_of_the_report_are_those_of_the_run(runs):
+    run = read_run(runs / "lvlm-va")
+    report = make_report(run, n_examples=0)
+    assert sum(report.leaning.n_cases.values()) == run.results["n_cases"] == 40
+    assert (
+        report.leaning.by_class[["relevant", "spurious", "background", "undecided"]]
+        .sum(1)
+        .round(6)
+        .eq(1)
+        .all()
+    )
+    judged = [case for case in run.cases if "spurious" in case.kinds]
+    assert set(report.leaning.things[0].segments) == {case.case_id for case in judged}
+    assert report.leaning.by_class.loc["all", "leans on spurious"] <= len(judged) / 40
+    assert f"{MUCH:.0%}" in report.summary
+    before, after = (run.network(when) for when in ("before", "after"))
+    assert not all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_a_model_that_is_only_looked_at_stays_as_it_was(runs):
+    run = read_run(runs / "look")
+    before, after = (run.network(when).state_dict() for when in ("before", "after"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    report = make_report(run, n_examples=1)
+    assert not report.aligned
+    assert '<th scope="col">after' not in report.html()
+
+
+def test_what_cannot_be_reported_is_refused_in_a_line(runs, tmp_path):
+    with pytest.raises(ConfigError, match="holds no finished run"):
+        read_run(tmp_path)
+    with pytest.raises(ConfigError, match="asked no critic"):
+        read_run(runs / "finetune")
+    report = make_report(read_run(runs / "look"), n_examples=0)
+    with pytest.raises(ConfigError, match="no candidate 'square' to accept"):
+        report.accepted(["square"])
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_run(tmp_path)
+
+
+def test_accepting_a_candidate_adds_one_sentence():
+    recording = recordings.find("skin-phantom", 0)
+    found = leaning(judged(recording), recording.description, ("0", "1"))
+    thing = found.candidates[0]
+    again = leaning(judged(recording), f"{recording.description} {thing.sentence}", ("0", "1"))
+    assert thing.name not in [one.name for one in again.candidates]
