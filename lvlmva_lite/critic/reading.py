@@ -99,8 +99,18 @@ class Reading:
     not_understood: tuple[str, ...]
     unknown_words: tuple[str, ...]
 
+    @property
+    def at_odds(self) -> list[tuple[str, str]]:
+        """Phrases that say the opposite of the same things: (dismissed, upheld)."""
+        return [
+            (one.phrase, other.phrase)
+            for one in self.clauses
+            for other in self.clauses
+            if one.means_nothing and not other.means_nothing and set(one.terms) == set(other.terms)
+        ]
+
     def lines(self) -> list[str]:
-        """How the description was read, for people: dismissed, upheld, not understood, unknown words."""
+        """How the description was read, for people: dismissed, upheld, at odds, not understood, unknown words."""
         dismissed = [f'"{clause.phrase}"' for clause in self.clauses if clause.means_nothing]
         upheld = [
             f'"{clause.phrase}"' + (" (and nothing else)" if clause.only_this else "")
@@ -110,6 +120,7 @@ class Reading:
         said = [
             ("dismissed", dismissed),
             ("upheld", upheld),
+            ("at odds", [f'"{one}" and "{other}"' for one, other in self.at_odds]),
             ("not understood", [f'"{phrase}"' for phrase in self.not_understood]),
             ("words I do not know", list(self.unknown_words)),
         ]

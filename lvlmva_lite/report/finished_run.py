@@ -16,7 +16,7 @@ from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.registry import TASKS
-from lvlmva_lite.report.leaning import JudgedCase
+from lvlmva_lite.report.leaning import JudgedCase, judged_cases
 from lvlmva_lite.tasks import Task
 
 
@@ -85,9 +85,6 @@ def read_run(path: Path) -> FinishedRun:
         raise ConfigError(
             f"{path} asked no critic (method {settings['method']}); report a run of lvlm-va, or of look"
         )
-    texts: dict[str, str] = {}
-    for critique in _lines(path / "critiques.jsonl"):
-        texts[critique["case_id"]] = f"{texts.get(critique['case_id'], '')}\n{critique['text']}".strip()
     with np.load(path / "masks.npz", allow_pickle=False) as arrays:
         indices, labels, shares = (
             torch.from_numpy(arrays[name].astype(kind))
@@ -102,10 +99,10 @@ def read_run(path: Path) -> FinishedRun:
             f"the images of {task.name} are no longer those of {path}; put them back, or run it anew"
         )
     names = [train.class_names[label] for label in train.labels[indices].tolist()]
-    cases = [
-        JudgedCase(case_id, name, tuple(verdict["kinds"]), tuple(row), texts.get(case_id, ""))
-        for case_id, name, verdict, row in zip(ids, names, verdicts, shares.tolist(), strict=True)
-    ]
+    cases = judged_cases(
+        ids, names, [verdict["kinds"] for verdict in verdicts], shares.tolist(),
+        ((critique["case_id"], critique["text"]) for critique in _lines(path / "critiques.jsonl")),
+    )  # fmt: skip
     return FinishedRun(path, task, config, settings["method"], results, train, indices, labels, cases)
 
 

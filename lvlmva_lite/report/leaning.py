@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -84,6 +84,29 @@ class Leaning:
     def candidates(self) -> tuple[Thing, ...]:
         """Things that the expert's words do not name, for the expert to accept or to refuse."""
         return tuple(thing for thing in self.things if not thing.in_words and thing.n_cases)
+
+
+def judged_cases(
+    case_ids: Sequence[str],
+    class_names: Sequence[str],
+    kinds: Sequence[Sequence[str]],
+    shares: Sequence[Sequence[float]],
+    critiques: Iterable[tuple[str, str]],
+) -> list[JudgedCase]:
+    """One for each case, with all that was said about it.
+
+    Parameters
+    ----------
+    case_ids, class_names, kinds, shares : one entry a case, see :class:`JudgedCase`
+    critiques : (case id, text), in any order; several on one case are joined
+    """
+    texts: dict[str, list[str]] = {}
+    for case_id, text in critiques:
+        texts.setdefault(case_id, []).append(text)
+    return [
+        JudgedCase(case_id, name, tuple(of), tuple(row), "\n".join(texts.get(case_id, ())))
+        for case_id, name, of, row in zip(case_ids, class_names, kinds, shares, strict=True)
+    ]
 
 
 def leaning(cases: Sequence[JudgedCase], words: str, class_names: Sequence[str]) -> Leaning:
