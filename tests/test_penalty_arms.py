@@ -31,7 +31,7 @@ def prepared():
 
 @pytest.fixture(scope="module")
 def rows(prepared):
-    return penalty_arms.penalty_rows(prepared, FEW, (0.0, 5.0))
+    return penalty_arms.penalty_rows(prepared, FEW, (0.0, 5.0), placebo=True)
 
 
 def test_every_penalty_meets_every_mask_with_every_weight(rows):
@@ -83,7 +83,7 @@ def test_rows_are_what_the_models_do(prepared, rows):
 
 
 def test_placebo_masks_are_as_large_as_those_they_stand_for(prepared):
-    by = {name: masks for name, masks, _ in penalty_arms.masks_to_compare(prepared)}
+    by = {name: masks for name, masks, _ in penalty_arms.masks_to_compare(prepared, placebo=True)}
     assert [*by] == ["true", "lexicon", "placebo"]
     assert torch.equal(by["true"], prepared.chosen.spurious_masks)
     assert torch.equal(by["placebo"].sum((1, 2)), by["lexicon"].sum((1, 2)))

@@ -31,15 +31,15 @@ PENALTIES: Mapping[str, Mapping[str, str]] = {
 }
 """Arm -> fields of the config: RRR, and finite difference by the name of its fill."""
 
-WEIGHTS = (1.0, 3.0, 10.0)
+WEIGHTS = (1.0, 3.0)
 """Of the penalty, in nats, to choose from by the validation split."""
 
 
-def masks_to_compare(prepared: Prepared) -> Iterator[tuple[str, Tensor, Tensor]]:
+def masks_to_compare(prepared: Prepared, placebo: bool = False) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Whose masks, the masks (N, H, W) and who takes part (N,).
 
-    The true ones; the lexicon's; where the critic is "recorded", by its words; and "placebo": the
-    last of these in the wrong place.
+    The true ones; the lexicon's; where the config has another critic, by its words; with
+    ``placebo`` the last of these in the wrong place.
     """
     config, true = prepared.config, prepared.chosen.spurious_masks
     yield "true", true, torch.ones(len(true), dtype=torch.bool)
@@ -49,7 +49,8 @@ def masks_to_compare(prepared: Prepared) -> Iterator[tuple[str, Tensor, Tensor]]
         masks = prepared.masks(kinds)
         keep = taking_part(kinds, masks, config.keep_unjudged)
         yield critic, masks, keep
-    yield "placebo", placebo_masks(masks, random_state=config.seed), keep
+    if placebo:
+        yield "placebo", placebo_masks(masks, random_state=config.seed), keep
 
 
 @as_configured
@@ -57,6 +58,8 @@ def penalty_rows(
     prepared: Prepared,
     penalties: Mapping[str, Mapping[str, str]] = PENALTIES,
     weights: Sequence[float] = WEIGHTS,
+    *,
+    placebo: bool = False,
 ) -> list[Row]:
     """Every penalty with every weight, under each of :func:`masks_to_compare`.
 
@@ -65,6 +68,7 @@ def penalty_rows(
     prepared : of two classes, with the twins of its test images
     penalties : as ``PENALTIES``
     weights : lambdas >= 0
+    placebo : masks in the wrong place, too
 
     Returns
     -------
@@ -81,7 +85,7 @@ def penalty_rows(
         model = prepared.trained(clean)
         never = {"masks": "none", "penalty": "never saw it", "chosen": True}
         rows.append(never | _measured(prepared, model))
-    for name, masks, keep in masks_to_compare(prepared):
+    for name, masks, keep in masks_to_compare(prepared, placebo):
         for penalty, settings in penalties.items():
             changed = dataclasses.replace(prepared, config=dataclasses.replace(config, **settings))
             trials = []
@@ -122,4 +126,4 @@ def real_penalty_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
     has_words = (task.source, seed) in recordings.recorded_sets()
     prepared = prepare(task, task.config(seed=seed, **(recorded if has_words else {})))
     few = {name: PENALTIES[name] for name in ("rrr", "surroundings")}
-    return penalty_rows(prepared, few, (prepared.config.penalty_weight,))
+    return penalty_rows(prepared, few, (prepared.config.penalty_weight,), placebo=True)
