@@ -36,15 +36,15 @@ from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.providers import Connection, CriticSettings
 from lvlmva_lite.critic.types import BACKGROUND, SPURIOUS
+from lvlmva_lite.crossed import crossed_readouts
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.models import Classifier, fit, predict
 from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
 
 __all__ = [
-    "AlignmentSet", "Config", "ConfigError", "Prepared", "explain", "groups_of", "make_alignment_set",
-    "make_cases", "prepare", "recorded_set", "segment", "taking_part", "trained", "verdict_matrix",
-    "verdict_quality",
+    "AlignmentSet", "Config", "ConfigError", "Prepared", "explain", "groups_of", "make_alignment_set", "make_cases",
+    "prepare", "recorded_set", "segment", "taking_part", "trained", "verdict_matrix", "verdict_quality",
 ]  # fmt: skip
 
 _OF_THE_DATA = ("seed", "evaluate_on")
@@ -110,6 +110,11 @@ class Prepared:
     def validation(self) -> ShortcutDataset:
         """The validation split, loaded when first asked for."""
         return self.task.load("validation", seed=self.config.seed)
+
+    @cached_property
+    def marked_test(self) -> ShortcutDataset | None:
+        """The test images, each with the spurious feature; None where there are none such."""
+        return self.task.marked(self.config.evaluate_on, seed=self.config.seed)
 
     @as_configured
     def criticised(
@@ -224,6 +229,7 @@ class Prepared:
             "mu_align": metrics.mu_align(maps, shown.spurious_masks),
             "wga": metrics.worst_group_accuracy(in_groups),
             "aga": metrics.average_group_accuracy(in_groups),
+            **crossed_readouts(model, self.clean_test, self.marked_test, self.train),
         }
 
 
@@ -255,15 +261,9 @@ def prepare(
 
 @as_configured
 def _prepared(
-    config: Config,
-    task: Task,
-    train: ShortcutDataset,
-    test: ShortcutDataset,
-    clean_test: ShortcutDataset | None,
-    model: nn.Module,
-    training_seconds: float,
-    progress: bool = False,
-) -> Prepared:
+    config: Config, task: Task, train: ShortcutDataset, test: ShortcutDataset,
+    clean_test: ShortcutDataset | None, model: nn.Module, training_seconds: float, progress: bool = False,
+) -> Prepared:  # fmt: skip
     check_amounts(config, train)
     baselines = draw_baselines(config, train)
     alignment_set = find_alignment_set(config, task, train, model, baselines, progress=progress)

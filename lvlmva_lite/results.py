@@ -36,6 +36,8 @@ class Score:
         there are none such
     mu_align : share of attribution outside the spurious feature, test set
     wga, aga : worst and average accuracy over the test set's groups
+    conflict_auc, letter_effect : of :func:`crossed.crossed_readouts`, over the test images with and
+        without the spurious feature; None where there are no such twins
     verdict_sensitivity, verdict_specificity, verdict_balanced_accuracy,
     verdict_accuracy, verdict_base_rate : of critic and judge, from
         :func:`metrics.verdict_scores`; None where nobody judged or there was
@@ -49,6 +51,8 @@ class Score:
     seconds: float
     wga: float | None = None
     aga: float | None = None
+    conflict_auc: float | None = None
+    letter_effect: float | None = None
     verdict_sensitivity: float | None = None
     verdict_specificity: float | None = None
     verdict_balanced_accuracy: float | None = None
@@ -112,7 +116,7 @@ class Result:
             **{
                 f"{measure}_{row}": getattr(score, measure)
                 for row, score in self.scores.items()
-                for measure in ("accuracy", "wga", "aga", "mu_align")
+                for measure in ("accuracy", "wga", "aga", "mu_align", "conflict_auc", "letter_effect")
             },
             "delta_wga": _change(before.wga, after.wga),
             "delta_aga": _change(before.aga, after.aga),
@@ -158,6 +162,8 @@ _COLUMNS = {
     "WGA": "wga",
     "AGA": "aga",
     "mu_Align": "mu_align",
+    "conflict": "conflict_auc",
+    "letter": "letter_effect",
     "found": "verdict_sensitivity",
     "spared": "verdict_specificity",
 }

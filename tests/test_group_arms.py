@@ -23,15 +23,21 @@ KNEE = Knee(image_size=32)
 def few_images():
     """Splits of a few small phantoms in place of thousands."""
 
-    def load(task, split, *, seed, clean=False):
+    def few(task, split, seed, rate):
         draw = {"knee": knee_phantom, "skin": skin_phantom}[task.name]
         n = 200 if split == "train" else 80
-        rate = (0.0, 0.0) if clean else None
         return draw(split, size=32, n=n, marker_rate=rate, random_state=seed)
+
+    def load(task, split, *, seed, clean=False):
+        return few(task, split, seed, (0.0, 0.0) if clean else None)
+
+    def marked(task, split, *, seed):
+        return few(task, split, seed, (1.0, 1.0))
 
     with pytest.MonkeyPatch.context() as patch:
         for task in (Knee, Skin):
             patch.setattr(task, "load", load)
+            patch.setattr(task, "marked", marked)
         yield
 
 

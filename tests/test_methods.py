@@ -12,7 +12,7 @@ from lvlmva_lite import methods, pipeline
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.datasets import ShortcutDataset, knee_phantom, skin_phantom
 from lvlmva_lite.methods.dfr import DFR, halves
-from lvlmva_lite.models import predict
+from lvlmva_lite.models import predict, predict_logits
 from lvlmva_lite.registry import RegistryError
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import DecoyMNIST, Knee, Skin
@@ -26,9 +26,9 @@ N_IMAGES = {"train": 200, "validation": 80, "test": 80}
 
 
 @functools.cache
-def few(dataset, split, seed, clean):
+def few(dataset, split, seed, clean, marked=False):
     draw = {"knee": knee_phantom, "skin": skin_phantom}[dataset]
-    rate = (0.0, 0.0) if clean else None
+    rate = (1.0, 1.0) if marked else (0.0, 0.0) if clean else None
     return draw(split, size=32, n=N_IMAGES[split], marker_rate=rate, random_state=seed)
 
 
@@ -39,8 +39,12 @@ def few_images(monkeypatch):
     def load(task, split, *, seed, clean=False):
         return few(task.name, split, seed, clean)
 
+    def marked(task, split, *, seed):
+        return few(task.name, split, seed, False, marked=True)
+
     for task in (Knee, Skin):
         monkeypatch.setattr(task, "load", load)
+        monkeypatch.setattr(task, "marked", marked)
 
 
 @pytest.mark.parametrize("method", methods.names())
@@ -48,6 +52,7 @@ def test_every_method_runs_and_its_summary_is_what_its_models_do(few_images, met
     result = methods.run(KNEE, KNEE.config(**TINY), method=method)
     summary = result.summary()
     test = few("knee", "test", 0, False)
+    twins = few("knee", "test", 0, True), few("knee", "test", 0, False, marked=True)
     for when in ("before", "after"):
         right = predict(result.models[when], test.images) == test.labels
         groups = [right[test.groups == g].double().mean().item() for g in range(4)]
@@ -55,6 +60,14 @@ def test_every_method_runs_and_its_summary_is_what_its_models_do(few_images, met
         assert summary[f"aga_{when}"] == pytest.approx(sum(groups) / 4)
         assert summary[f"accuracy_{when}"] == pytest.approx(right.double().mean().item())
         assert [of[when] for of in summary["groups"].values()] == pytest.approx(groups)
+        z = [predict_logits(result.models[when], twin.images).diff(dim=1)[:, 0] for twin in twins]
+        # The letter goes with healthy knees: ill ones with it against healthy ones without.
+        pairs = z[1][test.labels == 1][:, None] - z[0][test.labels == 0]
+        outranked = (pairs > 0).double() + 0.5 * (pairs == 0)
+        assert summary[f"conflict_auc_{when}"] == pytest.approx(outranked.mean().item())
+        spread = z[0].double().std()
+        effect = ((z[0] - z[1]).double().mean() / spread).item() if spread else None
+        assert summary[f"letter_effect_{when}"] == (effect if effect is None else pytest.approx(effect))
     for measure in ("wga", "aga"):
         change = summary[f"{measure}_after"] - summary[f"{measure}_before"]
         assert summary[f"delta_{measure}"] == pytest.approx(change)

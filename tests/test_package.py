@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lvlmva_lite import config, fills, metrics, registry
+from lvlmva_lite import config, crossed, fills, metrics, registry
 
 PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "fills", "datasets",
     "models", "sampling", "completeness", "attribution", "segmentation", "superpixels", "critic", "config", "segmenters",
-    "alignment", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
+    "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
     "experiments", "plots", "report", "evaluation", "widgets", "annotation_widget", "cli",
 )  # fmt: skip
 
@@ -66,9 +66,9 @@ def test_the_command_answers_before_anything_large_is_imported():
 
 
 def test_the_examples_in_docstrings_run():
-    results = [doctest.testmod(module) for module in (registry, config, metrics, fills)]
+    results = [doctest.testmod(module) for module in (registry, config, metrics, fills, crossed)]
     assert not sum(result.failed for result in results)
-    assert sum(result.attempted for result in results) == 10
+    assert sum(result.attempted for result in results) == 13
 
 
 def test_torchvision_imports_without_its_compiled_operators():

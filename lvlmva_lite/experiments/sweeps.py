@@ -10,6 +10,7 @@ from lvlmva_lite.experiments import (
     decoy_sweeps,
     group_arms,
     overlap_arms,
+    penalty_arms,
     recorded_arms,
     recorded_verdicts,
     rounding_arms,
@@ -28,6 +29,7 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "decoy_beyond": decoy_arms.beyond_sweep,
     "knee_overlap": partial(overlap_arms.overlap_sweep, "knee"),
     "knee_rounding": partial(rounding_arms.rounding_sweep, "knee"),
+    "knee_penalties": partial(penalty_arms.penalty_sweep, "knee"),
     "recorded_masks": recorded_arms.recorded_sweep,
     "recorded_verdicts": recorded_verdicts.verdict_sweep,
 }
@@ -36,6 +38,7 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
 REAL_SWEEPS: dict[str, Callable[[str, int], Rows]] = {
     "knee_real": partial(group_arms.real_sweep, "knee"),
     "skin_real": partial(group_arms.real_sweep, "skin"),
+    "knee_penalties_real": partial(penalty_arms.real_penalty_sweep, "knee"),
     "knee_recorded": partial(recorded_arms.real_recorded_sweep, "knee"),
     "skin_recorded": partial(recorded_arms.real_recorded_sweep, "skin"),
     "knee_verdicts": partial(recorded_verdicts.real_verdict_sweep, "knee"),

@@ -93,8 +93,8 @@ def fit(
 
 @threads()
 @torch.no_grad()
-def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
-    """Softmax probabilities of the classes, in eval mode.
+def predict_logits(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Logits of the classes, in eval mode.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = Non
 
     Returns
     -------
-    Tensor, (n, n_classes), float32; of one logit z (1 - sigmoid(z), sigmoid(z))
+    Tensor, (n, n_classes), float32; of one logit z (-z / 2, z / 2)
 
     Raises
     ------
@@ -115,7 +115,16 @@ def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = Non
     if batch_size is None:
         batch_size = max(1, 4096 * 28 * 28 // images[0].numel())
     refuse_probabilities(model, images[:1])
-    return torch.cat([model(batch).softmax(1) for batch in images.split(batch_size)])
+    return torch.cat([model(batch) for batch in images.split(batch_size)])
+
+
+@threads()
+def predict_proba(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
+    """Softmax probabilities (n, n_classes) float32 of ``images`` (n, C, H, W); see :func:`predict_logits`.
+
+    Of one logit z they are (1 - sigmoid(z), sigmoid(z)).
+    """
+    return predict_logits(model, images, batch_size).softmax(1)
 
 
 def predict(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:

@@ -47,6 +47,10 @@ _PHOTOGRAPHS = _PHANTOMS | {
 }
 
 
+NONE, ALL = (0.0, 0.0), (1.0, 1.0)
+"""Shares of the images of each class that show the spurious feature."""
+
+
 @dataclass(frozen=True)
 class DrawnOrReal(Task):
     """Phantoms, or with a ``data_root`` real images.
@@ -97,6 +101,5 @@ class DrawnOrReal(Task):
         """Files come sorted; phantoms are measured as they come."""
         return bool(self.data_root)
 
-    def _drawn(self, draw: Any, split: str, seed: int, clean: bool) -> Any:
-        rate = (0.0, 0.0) if clean else None
+    def _drawn(self, draw: Any, split: str, seed: int, rate: tuple[float, float] | None) -> Any:
         return draw(split, size=self.image_size, marker_rate=rate, overlap=self.overlap, random_state=seed)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lvlmva_lite.datasets import ShortcutDataset, load_skin, skin_phantom
 from lvlmva_lite.registry import TASKS
-from lvlmva_lite.tasks.phantoms import DrawnOrReal
+from lvlmva_lite.tasks.phantoms import ALL, NONE, DrawnOrReal
 
 
 @TASKS.register("skin")
@@ -22,9 +22,13 @@ class Skin(DrawnOrReal):
     def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset | None:
         """Lesions with patches; clean ones are drawn alone: natural patches cannot be taken off."""
         if not self.data_root:
-            return self._drawn(skin_phantom, split, seed, clean)
+            return self._drawn(skin_phantom, split, seed, NONE if clean else None)
         if clean:
             return None
         return load_skin(
             self.data_root, split, size=self.image_size, shared_images="warn", random_state=seed
         )
+
+    def marked(self, split: str, *, seed: int) -> ShortcutDataset | None:
+        """Drawn lesions with a patch each; into photographs none is put."""
+        return None if self.data_root else self._drawn(skin_phantom, split, seed, ALL)

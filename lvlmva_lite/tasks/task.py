@@ -73,6 +73,10 @@ class Task(ABC):
         ImageDataError : the files are not as their reader wants them
         """
 
+    def marked(self, split: str, *, seed: int) -> ShortcutDataset | None:
+        """The images of a split, in order, each *with* the spurious feature; None where there are none such."""
+        return None
+
     @property
     def source(self) -> str:
         """Where the images come from, as in the names of recordings."""
