@@ -15,7 +15,9 @@ def run(
     out: options.Out,
     method: Annotated[
         str,
-        typer.Option(help="lvlm-va, rrr-gt, subg, dfr, jtt, placebo, finetune, or one of another package."),
+        typer.Option(
+            help="lvlm-va, rrr-gt, counterexamples, subg, group-dro, dfr, jtt, afr, placebo, finetune, look, or one of another package."
+        ),
     ] = "lvlm-va",
     quiet: options.Quiet = False,
     **settings: Any,

@@ -25,10 +25,11 @@ def fit(
     decay: bool = False,
     indices: Tensor | None = None,
     on_batch: Callable[[Tensor, Tensor], None] | None = None,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     random_state: int = 0,
     progress: bool = False,
 ) -> list[float]:
-    """Train with AdamW (Adam, where ``weight_decay`` is 0) on the cross-entropy, in place.
+    """Train with AdamW (Adam, where ``weight_decay`` is 0) on the cross-entropy, or another loss, in place.
 
     Parameters
     ----------
@@ -40,6 +41,7 @@ def fit(
     weight_decay : each step shrinks the weights by ``learning_rate * weight_decay``
     indices : (m,) int64, the samples of an epoch, repeats allowed; None: each once
     on_batch : called with the batch's indices and logits, before the step
+    loss : of (logits, labels, indices) of a batch, a scalar; None: the mean cross-entropy
     decay : lower the learning rate to 0 in equal steps; at a constant rate BatchNorm
         makes single epochs jump
     random_state : int, shuffles the samples
@@ -79,13 +81,17 @@ def fit(
             logits = model(images[batch])
             if on_batch is not None:
                 on_batch(batch, logits.detach())
-            loss = nn.functional.cross_entropy(logits, labels[batch])
+            value = (
+                nn.functional.cross_entropy(logits, labels[batch])
+                if loss is None
+                else loss(logits, labels[batch], batch)
+            )
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
             if decay:
                 schedule.step()
-            total += loss.item() * len(batch)
+            total += value.item() * len(batch)
         history.append(total / len(indices))
     model.eval()
     return history
