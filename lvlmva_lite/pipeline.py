@@ -43,9 +43,8 @@ from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
 
 __all__ = [
-    "AlignmentSet", "Config", "ConfigError", "Prepared", "explain", "groups_of", "make_alignment_set",
-    "make_cases", "prepare", "recorded_set", "segment", "taking_part", "trained", "verdict_matrix",
-    "verdict_quality",
+    "AlignmentSet", "Config", "ConfigError", "Prepared", "explain", "groups_of", "make_alignment_set", "make_cases",
+    "prepare", "recorded_set", "segment", "taking_part", "trained", "verdict_matrix", "verdict_quality",
 ]  # fmt: skip
 
 _OF_THE_DATA = ("seed", "evaluate_on")
@@ -210,11 +209,10 @@ class Prepared:
         test, config = self.test, self.config
         step = max(1, len(test) // config.n_explained) if self.task.sorted else 1
         shown = test.subset(torch.arange(len(test))[::step][: config.n_explained])
-        network = self.task.networks[config.model]
+        network = self.task.network_named(config.model)
         # Of few images, so that a pretrained network keeps within 2 GB.
         rows = 32 if network.pretrained else network.max_rows
-        maps = explain(config, model, shown, self.baselines, rivals=None, max_rows=rows)
-        in_groups = groups_of(model, test)
+        masks, in_groups = shown.spurious_masks, groups_of(model, test)
 
         def accuracy(data: ShortcutDataset) -> float:
             return metrics.accuracy(predict(model, data.images), data.labels)
@@ -222,9 +220,13 @@ class Prepared:
         return {
             "accuracy": accuracy(test),
             "accuracy_clean": None if self.clean_test is None else accuracy(self.clean_test),
-            "mu_align": metrics.mu_align(maps, shown.spurious_masks),
-            "wga": metrics.worst_group_accuracy(in_groups),
-            "aga": metrics.average_group_accuracy(in_groups),
+            "mu_align": None
+            if masks is None
+            else metrics.mu_align(
+                explain(config, model, shown, self.baselines, rivals=None, max_rows=rows), masks
+            ),
+            "wga": None if in_groups is None else metrics.worst_group_accuracy(in_groups),
+            "aga": None if in_groups is None else metrics.average_group_accuracy(in_groups),
         }
 
 
@@ -249,7 +251,7 @@ def prepare(
     check_amounts(config, train)
     test, clean_test = (task.load(config.evaluate_on, seed=config.seed, clean=c) for c in (False, True))
     start = time.perf_counter()
-    model = model or trained(task, config, train, progress=progress)
+    model = model or task.ready(config, train) or trained(task, config, train, progress=progress)
     seconds = time.perf_counter() - start
     return _prepared(config, task, train, test, clean_test, model, seconds, progress)
 
@@ -292,8 +294,10 @@ def trained(
     return model
 
 
-def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor:
-    """Accuracy of a model in each group of a data set, (n_groups,), nan where a group is empty."""
+def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor | None:
+    """Accuracy in each group of a data set, (n_groups,), nan where one is empty; None without groups."""
+    if dataset.groups is None:
+        return None
     return metrics.group_accuracy(
         predict(model, dataset.images), dataset.labels, dataset.groups, len(dataset.group_names)
     )

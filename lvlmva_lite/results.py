@@ -34,8 +34,9 @@ class Score:
     accuracy : on the test set, in [0, 1]; each sample counts alike
     accuracy_clean : on the same images without the spurious feature, None where
         there are none such
-    mu_align : share of attribution outside the spurious feature, test set
-    wga, aga : worst and average accuracy over the test set's groups
+    mu_align : share of attribution outside the spurious feature, test set; None where
+        nobody knows where it is
+    wga, aga : worst and average accuracy over the test set's groups; None without groups
     verdict_sensitivity, verdict_specificity, verdict_balanced_accuracy,
     verdict_accuracy, verdict_base_rate : of critic and judge, from
         :func:`metrics.verdict_scores`; None where nobody judged or there was
@@ -45,7 +46,7 @@ class Score:
 
     accuracy: float
     accuracy_clean: float | None
-    mu_align: float
+    mu_align: float | None
     seconds: float
     wga: float | None = None
     aga: float | None = None
@@ -76,10 +77,12 @@ class Result:
         None where nobody was asked
     models : dict of nn.Module, "before", "after" and the task's bounds
     scores : dict of Score, by the same keys
-    group_accuracies : dict of Tensor, (n_groups,), by the same keys; nan where a group is empty
+    group_accuracies : dict of Tensor, (n_groups,), by the same keys; nan where a group is
+        empty; no key without groups
     group_names : tuple of str
     trials : list of dict, the method's settings tried and their "score"
-    spurious_share_align : share of the alignment set that shows the spurious feature
+    spurious_share_align : share of the alignment set that shows the spurious feature; None
+        where nobody knows
     """
 
     task: Task
@@ -98,7 +101,7 @@ class Result:
     group_accuracies: dict[str, Tensor]
     group_names: tuple[str, ...]
     trials: list[dict[str, Any]]
-    spurious_share_align: float
+    spurious_share_align: float | None
 
     def summary(self) -> dict[str, Any]:
         """The numbers of a run as plain values, ready for JSON."""

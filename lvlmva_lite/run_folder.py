@@ -17,6 +17,7 @@ from safetensors.torch import save
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique
 from lvlmva_lite.files import append_line, to_json, write_whole
+from lvlmva_lite.models import OwnNetwork, save_weights
 from lvlmva_lite.results import Result, settings_of
 from lvlmva_lite.tasks import Task
 
@@ -136,7 +137,7 @@ class RunFolder:
         """Write the run: ``results.json`` last, and all on disk when this returns.
 
         Before it ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors``
-        and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
+        (``aligned.pt``, for the reader's own class, where the network is theirs) and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
         that the verdicts rest on and no others.
         """
         self._claim()
@@ -154,9 +155,13 @@ class RunFolder:
             lines = "".join(to_json(asdict(record)) + "\n" for record in records)
             if lines or name == "verdicts":
                 write_whole(self.path / f"{name}.jsonl", lines)
-        # Convolutions lie channels-last in memory, which the file format does not know.
-        weights = {name: value.contiguous() for name, value in result.models["after"].state_dict().items()}
-        write_whole(self.path / "aligned.safetensors", save(weights))
+        model = result.models["after"]
+        if isinstance(model, OwnNetwork):
+            save_weights(model, self.path / "aligned.pt")
+        else:
+            # Convolutions lie channels-last in memory, which the file format does not know.
+            weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+            write_whole(self.path / "aligned.safetensors", save(weights))
         write_whole(self.path / "results.json", to_json(result.summary(), indent=1) + "\n")
 
     def _claim(self) -> None:

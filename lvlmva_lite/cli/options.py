@@ -298,10 +298,13 @@ def failures_told() -> Iterator[None]:
     from lvlmva_lite.critic.failures import ServerError
     from lvlmva_lite.critic.store import StoreError
     from lvlmva_lite.datasets.mnist import DataFileError
+    from lvlmva_lite.models import NetworkError
 
     try:
         yield
-    except (CapReached, DataFileError, NothingUsable, ServerError, SettingsError, StoreError) as error:
+    except (
+        CapReached, DataFileError, NetworkError, NothingUsable, ServerError, SettingsError, StoreError
+    ) as error:  # fmt: skip
         raise fail(error, 1) from None
 
 

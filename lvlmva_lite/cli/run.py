@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,11 @@ def run(
 
     lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
     """
+    made(dataset, out, method, quiet, settings)
+
+
+def made(dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, Any]) -> None:
+    """Do one run by the options given, and tell of it."""
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import methods
     from lvlmva_lite.critic import providers

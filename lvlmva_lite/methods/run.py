@@ -79,7 +79,7 @@ def run(
     shown = prepared.alignment_set
     critiques: list[Critique] = []
     verdicts: list[Verdict] = []
-    kinds = torch.full(shown.truth.shape, UNDECIDED)
+    kinds = torch.full((len(shown.indices), shown.segments.n_segments), UNDECIDED)
     if chosen.asks:
         critiques, verdicts = prepared.criticised(
             connection, known=known_critiques, on_critique=on_critique, progress=progress
@@ -113,10 +113,12 @@ def run(
         task, prepared.config, method,
         shown.indices, shown.attributions, shown.segments, critiques, verdicts, kinds,
         prepared.masks(kinds) if chosen.asks else chosen.masks(prepared, kinds),
-        metrics.kind_confusion(kinds, shown.truth) if chosen.asks else None,
+        metrics.kind_confusion(kinds, shown.truth) if chosen.asks and shown.truth is not None else None,
         models, scores,
-        {row: groups_of(model, prepared.test) for row, model in models.items()},
+        {} if prepared.test.groups is None
+        else {row: groups_of(model, prepared.test) for row, model in models.items()},
         prepared.test.group_names,
         trials,
-        prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
+        None if prepared.chosen.spurious_masks is None
+        else prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
     )  # fmt: skip

@@ -113,9 +113,23 @@ class Task(ABC):
         if given.get("critic") == "recorded":
             given = self._as_recorded(given, usual)
         config = Config(**usual | given)
-        if config.model not in self.networks:
-            raise ConfigError(f"unknown model {config.model!r}; choose one of: {', '.join(self.networks)}")
+        self.network_named(config.model)
         return config
+
+    def network_named(self, name: str) -> Network:
+        """One of the task's networks.
+
+        Raises
+        ------
+        ConfigError : there is none of this name
+        """
+        if name not in self.networks:
+            raise ConfigError(f"unknown model {name!r}; choose one of: {', '.join(self.networks)}")
+        return self.networks[name]
+
+    def ready(self, config: Config, dataset: ShortcutDataset) -> nn.Module | None:
+        """A network that was trained elsewhere; None: one is trained on ``dataset``."""
+        return None
 
     def changed(self, config: Config, **settings: Any) -> Config:
         """``config`` with other settings; None: the task's default."""
@@ -167,12 +181,16 @@ class Task(ABC):
 
     def network(self, config: Config, dataset: ShortcutDataset, random_state: int) -> Classifier:
         """An untrained (or, for the backbones, pretrained) network of the config for this data set."""
-        network = self.networks[config.model]
+        network = self.network_named(config.model)
         more = {"weights": config.weights} if network.pretrained else {}
         model = network.make(dataset.images.shape[1:], dataset.n_classes, random_state=random_state, **more)
+        return model.to(self._device(config))
+
+    def _device(self, config: Config) -> str:
         if config.device == "auto":
-            return model.to("cuda" if network.gpu and torch.cuda.is_available() else "cpu")
-        return model.to(config.device)
+            worth_it = self.network_named(config.model).gpu and torch.cuda.is_available()
+            return "cuda" if worth_it else "cpu"
+        return config.device
 
     def bounds(self, prepared: Any) -> Iterator[tuple[str, nn.Module]]:
         """What a method could reach at best: (row of the result, model); none where nothing is known.
