@@ -120,7 +120,7 @@ def integrated_gradients(
     rivals: Tensor | None = None,
     batch_size: int = 128,
     max_rows: int = 4096,
-    tolerance: float = 1e-2,
+    tolerance: float = 5e-2,
     n_steps: int = 8,
     max_steps: int = 512,
     progress: bool = False,
@@ -150,7 +150,7 @@ def integrated_gradients(
     max_rows : rows sent through the network at once, at most, and at least 1;
         images x baselines x steps are cut accordingly
     tolerance : as for :func:`deeplift_shap`, but that at least ``CANCELLED`` of the
-        sum of absolute values is the scale
+        sum of absolute values is the scale; the default is the one of the paper (its section 5)
     n_steps, max_steps : steps a line, at first and at most
 
     Returns
@@ -272,7 +272,7 @@ def auto(
     rivals: Tensor | None = None,
     batch_size: int = 128,
     max_rows: int = 4096,
-    tolerance: float = 1e-2,
+    tolerance: float | None = None,
     progress: bool = False,
 ) -> Tensor:
     """:func:`deeplift_shap` where it can follow the network, else :func:`integrated_gradients`, with a warning that says why.
@@ -281,13 +281,15 @@ def auto(
 
     Parameters, returns
     -------------------
-    as for :func:`deeplift_shap`
+    as for :func:`deeplift_shap`; ``tolerance`` None: the default of the one that is taken
 
     Raises
     ------
     CompletenessError : neither can
     """
-    options = {"rivals": rivals, "max_rows": max_rows, "tolerance": tolerance}
+    options = {"rivals": rivals, "max_rows": max_rows}
+    if tolerance is not None:
+        options["tolerance"] = tolerance
     name, reason = choose_explainer(model, images, targets, baselines, **options)
     options |= {"batch_size": batch_size, "progress": progress}
     if name == "deeplift-shap":

@@ -12,14 +12,17 @@ from lvlmva_lite.cli.run import made
 
 Data = Annotated[
     str,
-    typer.Option(help="A folder DIR/{train,val,test}/CLASS, or a CSV of path, class, split.", metavar="DIR|CSV"),
+    typer.Option(
+        help="A folder DIR/{train,val,test}/CLASS, or a CSV of path, class, split.", metavar="DIR|CSV"
+    ),
 ]
 Model = Annotated[
     str, typer.Option(help="FILE.py:NAME, torchvision:NAME or timm:NAME.", metavar="SOURCE:NAME")
 ]
 Weights = Annotated[str, typer.Option(help="Those it was trained to.", metavar="FILE")]
 Words = Annotated[
-    str, typer.Option(help="What counts and what does not, or a text file that says it.", metavar="TEXT|FILE")
+    str,
+    typer.Option(help="What counts and what does not, or a text file that says it.", metavar="TEXT|FILE"),
 ]
 
 
@@ -55,4 +58,6 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         | options.of_tasks(named[:1])
         | options.of_config(arguments=named[:1], list_choices="--help" in arguments)
     )
-    return options.with_options(align, {name: one for name, one in all_options.items() if name != "description"})
+    return options.with_options(
+        align, {name: one for name, one in all_options.items() if name != "description"}
+    )

@@ -6,17 +6,30 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from lvlmva_lite.config import Config, ConfigError, setting
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.datasets.image_folder import ImageFolder
-from lvlmva_lite.models import check_network, efficientnet_lite0, load_model, resnet50, small_resnet
+from lvlmva_lite.metrics import accuracy
+from lvlmva_lite.models import (
+    check_network,
+    efficientnet_lite0,
+    load_model,
+    predict,
+    resnet50,
+    small_resnet,
+)
 from lvlmva_lite.registry import TASKS
 from lvlmva_lite.tasks.task import Network, Task
 
 _NO_FILE = ("imagenet", "none")
 """What ``weights`` says where it names no file."""
+
+_ASKED = 200
+"""Training images about which a ready network is asked."""
+
 
 @TASKS.register("folder")
 @dataclass(frozen=True)
@@ -61,13 +74,20 @@ class Folder(Task):
         "", "Your images: a folder DIR/{train,val,test}/CLASS, or a CSV of path, class, split.",
         metavar="DIR|CSV",
     )  # fmt: skip
-    image_size: int = setting(64, "Side in pixels, to which images are brought.", low=16, high=1024, metavar="N")
+    image_size: int = setting(
+        64, "Side in pixels, to which images are brought.", low=16, high=1024, metavar="N"
+    )
+    classes: str = setting(
+        "", "Classes in the order of your network's outputs; default: sorted by name.", metavar="A,B,..."
+    )
     splits: str = setting("", "CSV of image and split, in place of folders.", metavar="FILE")
     shared_images: str = setting(
         "error", "One image in two splits: error, drop it from the earlier, or warn.",
         choices=("error", "drop", "warn"),
     )  # fmt: skip
-    mean: str = setting("", "Your network sees (image - mean) / std: numbers in 0-1, one a channel.", metavar="X,...")
+    mean: str = setting(
+        "", "Your network sees (image - mean) / std: numbers in 0-1, one a channel.", metavar="X,..."
+    )
     std: str = setting("", "See --mean.", metavar="X,...")
 
     def __post_init__(self) -> None:
@@ -112,7 +132,8 @@ class Folder(Task):
         if seed not in self._loaded:
             try:
                 self._loaded[seed] = ImageFolder(
-                    self.data, image_size=self.image_size, splits=self.splits or None,
+                    self.data, image_size=self.image_size,
+                    classes=[name.strip() for name in self.classes.split(",")] if self.classes else None, splits=self.splits or None,
                     shared_images=self.shared_images, random_state=seed,
                 )  # fmt: skip
             except ValueError as error:
@@ -150,10 +171,25 @@ class Folder(Task):
         return model.to(self._device(config))
 
     def ready(self, config: Config, dataset: ShortcutDataset) -> nn.Module | None:
-        """The reader's own network, where a file of its weights is named."""
-        if ":" in config.model and config.weights not in _NO_FILE:
-            return self.network(config, dataset, config.seed)
-        return None
+        """The reader's own network, where a file of its weights is named.
+
+        Raises
+        ------
+        ConfigError : it knows less about its training images than chance does
+        """
+        if ":" not in config.model or config.weights in _NO_FILE:
+            return None
+        model = self.network(config, dataset, config.seed)
+        step = max(1, len(dataset) // _ASKED)
+        some = dataset.subset(torch.arange(len(dataset))[::step])
+        right = accuracy(predict(model, some.images), some.labels)
+        if right < 1 / dataset.n_classes:
+            raise ConfigError(
+                f"{config.model} is right about {right:.0%} of {len(some)} training images, less than by chance; are its "
+                f"classes in another order than {','.join(dataset.class_names)} (--classes), or its images at another "
+                "scale (--mean, --std, --image-size)?"
+            )
+        return model
 
     def _numbers(self, name: str) -> list[float] | None:
         text = getattr(self, name)
