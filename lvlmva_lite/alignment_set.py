@@ -145,7 +145,7 @@ def explain(
     dataset: ShortcutDataset,
     baselines: Tensor,
     *,
-    rivals: Tensor | None,
+    rivals: Tensor | None = None,
     max_rows: int = 256,
     progress: bool = False,
 ) -> Tensor:

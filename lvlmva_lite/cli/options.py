@@ -199,8 +199,8 @@ def of_tasks(arguments: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     options: dict[str, tuple[Any, Any]] = {}
     for name in tasks.names() if task is None else ():
         with suppress(RegistryError):  # a package that cannot be loaded, of a task that nobody asks for
-            options = {one.name: option_of(one) for one in fields(tasks.get(name))} | options
-    return options if task is None else {one.name: option_of(one) for one in fields(task)}
+            options = {one.name: option_of(one) for one in tasks.options_of(tasks.get(name))} | options
+    return options if task is None else {one.name: option_of(one) for one in tasks.options_of(task)}
 
 
 def _named(arguments: Sequence[str]) -> type[Task] | None:
@@ -226,7 +226,7 @@ def task_of(name: str, settings: dict[str, Any]) -> Task:
     from lvlmva_lite.config import Config, ConfigError
 
     kind = tasks.get(name)
-    own = {one.name for one in fields(kind)}
+    own = {one.name for one in tasks.options_of(kind)}
     of_the_method = {one.name for one in fields(Config)}
     given = {key: settings.pop(key) for key in [*settings] if key not in of_the_method}
     given = {key: value for key, value in given.items() if value is not None}

@@ -8,6 +8,8 @@ Table: ``DIR/images.csv``, or any CSV file by its path, with the columns
 ``path`` (below the table's folder, forward slashes) and ``class``, and
 optionally ``split`` (train, val, test; empty counts as train), ``group`` (what is spurious: "sticker",
 "no sticker") and ``mask``.
+
+What is spurious, and where, may also be said by an annotation file.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +30,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lvlmva_lite.datasets.annotations import read_mask
+from lvlmva_lite.datasets.annotations import box_mask, read_mask
 from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, read_image, read_marked
 from lvlmva_lite.datasets.image_files import (
     SPLIT_SHARES,
@@ -39,7 +42,7 @@ from lvlmva_lite.datasets.image_files import (
     read_splits,
     report_skipped,
 )
-from lvlmva_lite.datasets.image_listing import TABLE, Item, from_folders, from_table
+from lvlmva_lite.datasets.image_listing import TABLE, Item, annotated, from_folders, from_table, grouped
 from lvlmva_lite.datasets.image_store import ImageStore
 from lvlmva_lite.threads import threads
 
@@ -61,6 +64,15 @@ class ImageFolder:
         them; None takes them sorted as text, as torchvision's ``ImageFolder`` does
     splits : CSV file with the columns image and split, which names every
         image, or None.  It goes before folders and table.
+    annotations : annotation file, or None
+        Which images show the spurious feature, and where (by a box or a mask, which goes
+        before one in ``masks``); see :func:`lvlmva_lite.datasets.annotations.read_annotations`.
+        Groups are then class x {unmarked, marked}, where no others are named.
+    unannotated : "error", "drop" or "clean"
+        What to do with images that the annotation file does not decide:
+        refuse, leave them out, or take them as free of the spurious feature.
+    groups : CSV file with the columns image and group, which names every
+        image, or None.  It goes before the table's column.
     shared_images : "error", "drop" or "warn", where one image, byte for byte,
         is in two splits: refuse, keep it in the later split alone, or keep both
     random_state : int
@@ -92,6 +104,9 @@ class ImageFolder:
         channels: int | None = None,
         classes: Sequence[str] | None = None,
         splits: str | Path | None = None,
+        annotations: str | Path | None = None,
+        unannotated: str = "error",
+        groups: str | Path | None = None,
         shared_images: str = "error",
         random_state: int = 0,
     ) -> None:
@@ -101,6 +116,10 @@ class ImageFolder:
             raise ValueError(f"channels must be 1, 3 or None, got {channels!r}")
         if shared_images not in ("error", "drop", "warn"):
             raise ValueError(f"shared_images must be 'error', 'drop' or 'warn', got {shared_images!r}")
+        if unannotated not in ("error", "drop", "clean"):
+            raise ValueError(f"unannotated must be 'error', 'drop' or 'clean', got {unannotated!r}")
+        if annotations is None and unannotated != "error":
+            raise ValueError("unannotated is about an annotation file; give annotations, or leave it out")
         if not isinstance(random_state, int | np.integer):
             raise ValueError(f"random_state must be an int, got {random_state!r}")
         root = Path(root)
@@ -115,6 +134,15 @@ class ImageFolder:
                 self.notes.append(note)
         if not items:
             raise ImageDataError(f"there is no image in {table if table.is_file() else self.root}")
+        if annotations is not None:
+            items = annotated(items, annotations, self.root, unannotated)
+            if unplaced := [item.name for item in items if item.unplaced]:
+                self._note(
+                    f"{annotations} says of {len(unplaced)} image(s), such as {unplaced[0]!r}, that they show the "
+                    "spurious feature, and not where; nothing is measured by masks in their splits"
+                )
+        if groups is not None:
+            items = grouped(items, groups)
         self.class_names = _classes(items, classes, self.root)
         if splits is not None:
             split_of = read_splits(Path(splits), [item.name for item in items])
@@ -177,7 +205,7 @@ class ImageFolder:
                 "disk, or a smaller image_size"
             )
         labels = torch.tensor([self.class_names.index(item.label) for item in items], dtype=torch.int64)
-        masks = self._masks(items)
+        masks, kinds = self._masks(items)
         groups, group_names = self._groups(items, labels, masks)
         paths = [self.root / item.name for item in items]
         if store is None:
@@ -185,7 +213,6 @@ class ImageFolder:
             images = images.unsqueeze(1) if self.channels == 1 else images.permute(0, 3, 1, 2).contiguous()
         else:
             images = ImageStore(self._stored(split, paths, Path(store), progress))
-        kinds = () if masks is None else tuple("drawn" if one.any() else "none" for one in masks)
         return ImageFileDataset(
             images=images,
             labels=labels,
@@ -221,7 +248,7 @@ class ImageFolder:
                 for i in islice(order, round(SPLIT_SHARES[split] / total * len(names))):
                     drawn[names[i]] = split
         shares = ", ".join(f"{SPLIT_SHARES[split] / total:.1%} {split}" for split in ("train", *missing))
-        self.notes.append(
+        self._note(
             f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"
         )
         return [replace(item, split=drawn.get(item.name, item.split)) for item in items]
@@ -236,17 +263,31 @@ class ImageFolder:
                     "or leave the class out"
                 )
             if lacking:
-                self.notes.append(f"{split} has no image of the class(es) {', '.join(lacking)}")
+                self._note(f"{split} has no image of the class(es) {', '.join(lacking)}")
 
-    def _masks(self, items: list[Item]) -> Tensor | None:
-        if not any(item.mask for item in items):
-            return None
-        masks = torch.zeros(len(items), self.image_size, self.image_size, dtype=torch.bool)
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        warnings.warn(text, stacklevel=4)
+
+    def _masks(self, items: list[Item]) -> tuple[Tensor | None, tuple[str, ...]]:
+        """Masks and their kinds; none where nobody drew one, or a place is missing."""
+        if not any(item.mask or item.box for item in items) or any(item.unplaced for item in items):
+            return None, ()
+        size = self.image_size
+        masks, kinds = torch.zeros(len(items), size, size, dtype=torch.bool), ["none"] * len(items)
         for i, item in enumerate(items):
+            if item.box is not None:
+                masks[i], kinds[i] = (
+                    torch.from_numpy(box_mask(item.box, self.root / item.name, size)),
+                    "box",
+                )
             # All black, as drawing programs write for an image with nothing on it.
-            if item.mask is not None and read_marked(item.mask).any():
-                masks[i] = torch.from_numpy(read_mask(item.mask, self.image_size, self.root / item.name))
-        return masks
+            elif item.mask is not None and (item.spurious or read_marked(item.mask).any()):
+                masks[i], kinds[i] = (
+                    torch.from_numpy(read_mask(item.mask, size, self.root / item.name)),
+                    "drawn",
+                )
+        return masks, tuple(kinds)
 
     def _groups(
         self, items: list[Item], labels: Tensor, masks: Tensor | None
@@ -254,6 +295,8 @@ class ImageFolder:
         kinds = sorted({item.group for item in self._items if item.group is not None})
         if kinds:
             of = torch.tensor([kinds.index(item.group) for item in items], dtype=torch.int64)
+        elif any(item.spurious is not None for item in items):
+            kinds, of = ["unmarked", "marked"], torch.tensor([int(bool(item.spurious)) for item in items])
         elif masks is not None:
             kinds, of = ["unmarked", "marked"], masks.flatten(1).any(1).long()
         else:

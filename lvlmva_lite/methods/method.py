@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from lvlmva_lite import metrics
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.datasets import ShortcutDataset
-from lvlmva_lite.models import predict
-from lvlmva_lite.pipeline import Prepared, groups_of
+from lvlmva_lite.pipeline import Prepared, accuracy_of, groups_of
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def best_trial(
             fitted.check_held_out(validation)
             in_groups = groups_of(fitted.model, validation)
             if in_groups is None:
-                score = metrics.accuracy(predict(fitted.model, validation.images), validation.labels)
+                score = accuracy_of(fitted.model, validation)
             else:
                 score = metrics.worst_group_accuracy(in_groups)
         tried.append({**trial, "score": score})

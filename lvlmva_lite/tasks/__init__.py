@@ -9,8 +9,8 @@ from lvlmva_lite.tasks.decoy_mnist import DecoyMNIST
 from lvlmva_lite.tasks.folder import Folder
 from lvlmva_lite.tasks.knee import Knee
 from lvlmva_lite.tasks.skin import Skin
-from lvlmva_lite.tasks.task import Network, Task
+from lvlmva_lite.tasks.task import Network, Task, options_of
 
 get, names = TASKS.get, TASKS.names
 
-__all__ = ["DecoyMNIST", "Folder", "Knee", "Network", "Skin", "Task", "get", "names"]
+__all__ = ["DecoyMNIST", "Folder", "Knee", "Network", "Skin", "Task", "get", "names", "options_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +35,11 @@ class Network:
     gpu: bool = True
 
 
+def options_of(task: type[Task]) -> list[Field]:
+    """The fields of a task that :func:`config.setting` declared: its options."""
+    return [one for one in fields(task) if "choices" in one.metadata]
+
+
 class Task(ABC):
     """Images, words, networks and settings that belong together.
 
@@ -55,7 +60,7 @@ class Task(ABC):
     n_trials: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        for declared in fields(self):
+        for declared in options_of(type(self)):
             check(declared.name, declared, getattr(self, declared.name))
 
     @abstractmethod
@@ -90,7 +95,7 @@ class Task(ABC):
 
     def options(self) -> dict[str, Any]:
         """The task's own options, by name."""
-        return asdict(self)
+        return {one.name: getattr(self, one.name) for one in options_of(type(self))}
 
     def config(self, **settings: Any) -> Config:
         """Settings for this task.
