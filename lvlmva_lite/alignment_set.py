@@ -129,13 +129,28 @@ def find_alignment_set(
     )  # fmt: skip
     chosen = train.subset(indices)
     rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
+    maps = smooth_maps(config, task, model, chosen, baselines, rivals, progress=progress)
+    segments = segment(config, chosen.images, maps, progress=progress)
+    return make_alignment_set(train, indices, maps, segments, config.description)
+
+
+def smooth_maps(
+    config: Config,
+    task: Task,
+    model: nn.Module,
+    dataset: ShortcutDataset,
+    baselines: Tensor,
+    rivals: Tensor | None,
+    *,
+    progress: bool = False,
+) -> Tensor:
+    """As :func:`explain`, smoothed as the config says."""
     rows = task.network_named(config.model).max_rows
-    maps = explain(config, model, chosen, baselines, rivals=rivals, max_rows=rows, progress=progress)
+    maps = explain(config, model, dataset, baselines, rivals=rivals, max_rows=rows, progress=progress)
     if config.smoothing:
         sigma = config.smoothing * maps.shape[-1]
         maps = torch.from_numpy(gaussian_filter(maps.numpy(), sigma, axes=(1, 2)))
-    segments = segment(config, chosen.images, maps, progress=progress)
-    return make_alignment_set(train, indices, maps, segments, config.description)
+    return maps
 
 
 @as_configured

@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -133,11 +135,24 @@ class RunFolder:
         self._claim()
         append_line(self.path / "critiques.jsonl", to_json(asdict(critique)))
 
-    def finish(self, result: Result) -> None:
+    def finish(
+        self,
+        result: Result,
+        *,
+        notes: Sequence[str] = (),
+        figures: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         """Write the run: ``results.json`` last, and all on disk when this returns.
 
+        Parameters
+        ----------
+        result : the run
+        notes : what the reader was warned of; kept in ``results.json``
+        figures : name -> contents of further files
+
         Before it ``masks.npz``, ``verdicts.jsonl``, ``aligned.safetensors``
-        (``aligned.pt``, for the reader's own class, where the network is theirs) and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
+        (``aligned.pt``, for the reader's own class, where the network is theirs)
+        and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
         that the verdicts rest on and no others.
         """
         self._claim()
@@ -162,7 +177,10 @@ class RunFolder:
             # Convolutions lie channels-last in memory, which the file format does not know.
             weights = {name: value.contiguous() for name, value in model.state_dict().items()}
             write_whole(self.path / "aligned.safetensors", save(weights))
-        write_whole(self.path / "results.json", to_json(result.summary(), indent=1) + "\n")
+        for name, content in figures.items():
+            write_whole(self.path / name, content)
+        summary = result.summary() | {"notes": list(notes)}
+        write_whole(self.path / "results.json", to_json(summary, indent=1) + "\n")
 
     def _claim(self) -> None:
         if not (self.path / "config.json").exists():

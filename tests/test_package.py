@@ -14,7 +14,7 @@ ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "datasets",
     "models", "sampling", "completeness", "attribution", "segmentation", "superpixels", "critic", "config", "segmenters",
     "alignment", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
-    "experiments", "plots", "evaluation", "widgets", "annotation_widget", "cli",
+    "experiments", "plots", "result_figures", "evaluation", "widgets", "annotation_widget", "cli",
 )  # fmt: skip
 
 

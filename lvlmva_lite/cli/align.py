@@ -10,6 +10,9 @@ import typer
 from lvlmva_lite.cli import options
 from lvlmva_lite.cli.run import made
 
+_NOT_ASKED = ("description", "train_epochs", "learning_rate")
+"""Settings under another name here, or of a training that does not take place."""
+
 Data = Annotated[
     str,
     typer.Option(
@@ -38,14 +41,25 @@ def align(
     """Align your own trained classifier by words.
 
     Writes aligned.pt (for your own class: load_state_dict(torch.load(...))),
-    results.json, masks.npz, critiques.jsonl and verdicts.jsonl to the folder --out.
+    results.json, cases.png, accuracy.png, masks.npz, critiques.jsonl and
+    verdicts.jsonl to the folder --out.
     Groups and masks of your images are not needed; where there are any, the worst
     group and the verdicts' scores are told too.  Example:
 
     lvlmva align --data belt --model net.py:Net --weights net.pt --words "A sticker means nothing." --out aligned
     """
+    for option, value, says in (
+        ("--model", model, ":" in model),
+        ("--weights", weights, weights not in ("", "imagenet", "none")),
+    ):
+        if not says:
+            raise options.fail(
+                f"{option} {value!r}: align takes a network of yours that is trained, by FILE.py:NAME, torchvision:NAME "
+                "or timm:NAME and the file of its weights; `lvlmva run folder` trains one first",
+                2,
+            )
     settings |= {"data": data, "model": model, "weights": weights, "description": words}
-    made("folder", out, "lvlm-va", quiet, settings)
+    made("folder", out, "lvlm-va", quiet, settings, figures=True)
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:
@@ -59,5 +73,5 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         | options.of_config(arguments=named[:1], list_choices="--help" in arguments)
     )
     return options.with_options(
-        align, {name: one for name, one in all_options.items() if name != "description"}
+        align, {name: one for name, one in all_options.items() if name not in _NOT_ASKED}
     )

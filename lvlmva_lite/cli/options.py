@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from lvlmva_lite.tasks import Task
 
 DEFAULT_STORE = Path("answers")
+
+_PACKAGE = Path(__file__).parents[1]
 
 CriticModel = Annotated[
     str, typer.Option(metavar="NAME", help="The model that looks; for openai, recorded and replay.")
@@ -290,8 +294,35 @@ def bad_settings_told() -> Iterator[None]:
 
 
 @contextmanager
+def warnings_told() -> Iterator[list[str]]:
+    """The package's own warnings are told in one line, each kind once; gives those told so far."""
+    told: list[str] = []
+    known: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", module=r"lvlmva_lite\b")
+        as_usual = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], file: str, *rest: Any, **more: Any
+        ) -> None:
+            if not Path(file).is_relative_to(_PACKAGE):
+                as_usual(message, category, file, *rest, **more)
+                return
+            text = " ".join(str(message).split())
+            # A second explanation of the same network misses completeness by another number.
+            if (kind := re.sub(r"[\d.]+", "", text)) not in known:
+                known.add(kind)
+                told.append(text)
+                typer.echo(f"note: {text}", err=True)
+
+        warnings.showwarning = show
+        yield told
+
+
+@contextmanager
 def failures_told() -> Iterator[None]:
     """What goes wrong on the way ends the command with one line and exit status 1."""
+    from lvlmva_lite.completeness import CompletenessError
     from lvlmva_lite.critic.batch import NothingUsable
     from lvlmva_lite.critic.budget import CapReached
     from lvlmva_lite.critic.endpoint import SettingsError
@@ -303,7 +334,8 @@ def failures_told() -> Iterator[None]:
     try:
         yield
     except (
-        CapReached, DataFileError, NetworkError, NothingUsable, ServerError, SettingsError, StoreError
+        CapReached, CompletenessError, DataFileError, NetworkError, NothingUsable, ServerError, SettingsError,
+        StoreError,
     ) as error:  # fmt: skip
         raise fail(error, 1) from None
 

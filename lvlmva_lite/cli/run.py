@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lvlmva_lite.cli import options
+
+if TYPE_CHECKING:
+    from lvlmva_lite.results import Result
 
 
 def run(
@@ -44,8 +47,23 @@ def run(
     made(dataset, out, method, quiet, settings)
 
 
-def made(dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, Any]) -> None:
+def made(
+    dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, Any], figures: bool = False
+) -> None:
     """Do one run by the options given, and tell of it."""
+    with options.warnings_told() as told:
+        _made(dataset, out, method, quiet, settings, figures, told)
+
+
+def _made(
+    dataset: str,
+    out: Path,
+    method: str,
+    quiet: bool,
+    settings: dict[str, Any],
+    figures: bool,
+    told: list[str],
+) -> None:
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import methods
     from lvlmva_lite.critic import providers
@@ -69,8 +87,8 @@ def made(dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, 
         for line in read_description(config.description).lines():
             typer.echo(f"I read: {line}", err=True)
     recording = task.recording(config)
-    if recording and (told := recording.told_of_another_network(vars(config))):
-        typer.echo(told, err=True)
+    if recording and (other := recording.told_of_another_network(vars(config))):
+        typer.echo(other, err=True)
     # Some settings can be held against the data only once these are there.
     with folder, options.bad_settings_told(), options.failures_told():
         result = methods.run(
@@ -82,7 +100,7 @@ def made(dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, 
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        folder.finish(result)
+        folder.finish(result, notes=told, figures=_drawn(result) if figures else {})
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
@@ -92,6 +110,8 @@ def made(dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, 
             f"of {summary['n_cases']} cases"
         )
     typer.echo(result.table())
+    if figures:
+        typer.echo(result.changes())
     if summary["critic"] and not summary["n_cases_judged_spurious"]:
         typer.echo(
             f"nothing was judged spurious in any of {summary['n_cases']} cases: "
@@ -99,6 +119,17 @@ def made(dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, 
         )
     typer.echo(f"results: {out / 'results.json'}")
     options.tell_unusable(result.verdicts)
+
+
+def _drawn(result: Result) -> dict[str, bytes]:
+    """What `align` shows before and after: name of the file -> PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from lvlmva_lite import plots, result_figures
+
+    plots.set_theme()
+    return result_figures.as_png(result)
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

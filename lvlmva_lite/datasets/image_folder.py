@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from lvlmva_lite.datasets.annotations import box_mask, read_mask
 from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, read_image, read_marked
+from lvlmva_lite.datasets.decoding import image_size as file_size
 from lvlmva_lite.datasets.image_files import (
     SPLIT_SHARES,
     SPLITS,
@@ -50,13 +51,18 @@ IN_MEMORY = 4 * 2**30
 """Bytes of float32 images up to which a split is read into memory."""
 
 
+OWN_SIZE = 256
+"""Largest side that images keep where no size is asked for."""
+
+
 class ImageFolder:
     """A user's own labelled images, listed and checked; :meth:`load` reads a split.
 
     Parameters
     ----------
     root : the data folder, or a CSV file; see the module's own text
-    image_size : side of the images handed back, in pixels; each pixel is the
+    image_size : side of the images handed back, in pixels, or None for that of the files where all are
+        squares of one size up to ``OWN_SIZE``, else 64, with a warning; each pixel is the
         mean of the area that it covers.  The aspect is not kept: an image is
         squashed to a square, since cropping could cut off what matters.
     channels : 1 or 3, or None for 1 where every file is grey, else 3
@@ -100,7 +106,7 @@ class ImageFolder:
         self,
         root: str | Path,
         *,
-        image_size: int = 224,
+        image_size: int | None = 224,
         channels: int | None = None,
         classes: Sequence[str] | None = None,
         splits: str | Path | None = None,
@@ -110,8 +116,10 @@ class ImageFolder:
         shared_images: str = "error",
         random_state: int = 0,
     ) -> None:
-        if not isinstance(image_size, int) or image_size < 16:
-            raise ValueError(f"image_size must be an int of at least 16 pixels, got {image_size!r}")
+        if image_size is not None and (not isinstance(image_size, int) or image_size < 16):
+            raise ValueError(
+                f"image_size must be an int of at least 16 pixels, or None, got {image_size!r}"
+            )
         if channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1, 3 or None, got {channels!r}")
         if shared_images not in ("error", "drop", "warn"):
@@ -125,7 +133,7 @@ class ImageFolder:
         root = Path(root)
         table = root if root.is_file() else root / TABLE
         self.root = root.parent if root.is_file() else data_folder(root)
-        self.image_size, self.notes = image_size, []
+        self.notes: list[str] = []
         if table.is_file():
             items = from_table(table, self.root)
         else:
@@ -157,6 +165,7 @@ class ImageFolder:
             split: tuple(item.name for item in self._items if item.split == split) for split in SPLITS
         }
         self._check_classes()
+        self.image_size = image_size or self._own_size()
         grey = channels is None and all(is_grey(self.root / item.name) for item in self._items)
         self.channels = channels or (1 if grey else 3)
 
@@ -228,6 +237,18 @@ class ImageFolder:
     @property
     def _mode(self) -> str:
         return "L" if self.channels == 1 else "RGB"
+
+    def _own_size(self) -> int:
+        sizes = Counter(file_size(self.root / item.name) for item in self._items)
+        (width, height), _ = sizes.most_common(1)[0]
+        if len(sizes) == 1 and width == height and 16 <= width <= OWN_SIZE:
+            return width
+        others = f" (and {len(sizes) - 1} other sizes)" if len(sizes) > 1 else ""
+        self._note(
+            f"images are {width} x {height} pixels{others} and brought to 64 x 64; give image_size where your "
+            "network was trained at another size"
+        )
+        return 64
 
     def _with_all_splits(self, items: list[Item], random_state: int) -> list[Item]:
         """Splits that nobody named, drawn out of train."""

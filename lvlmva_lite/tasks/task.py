@@ -118,7 +118,8 @@ class Task(ABC):
         if given.get("critic") == "recorded":
             given = self._as_recorded(given, usual)
         config = Config(**usual | given)
-        self.network_named(config.model)
+        if not self.network_named(config.model).pretrained and config.weights not in ("imagenet", "none"):
+            raise ConfigError(f"{config.model} takes no file of weights; leave weights out")
         return config
 
     def network_named(self, name: str) -> Network:
