@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -361,6 +362,13 @@ def read_splits(path: Path, known: Iterable[str]) -> dict[str, str]:
             f"{path} has no row for {len(lacking)} image(s), such as {lacking[0]!r}; give each its split"
         )
     return splits
+
+
+def draw_splits(n: int, missing: Sequence[str], rng: np.random.Generator) -> dict[int, str]:
+    """Which of n images leave train for the splits that are missing, by ``SPLIT_SHARES``."""
+    total = sum(SPLIT_SHARES[split] for split in ("train", *missing))
+    order = iter(rng.permutation(n).tolist())
+    return {i: split for split in missing for i in islice(order, round(SPLIT_SHARES[split] / total * n))}
 
 
 def check_classes(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:

@@ -21,7 +21,6 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ from lvlmva_lite.datasets.image_files import (
     ImageFileDataset,
     apart,
     data_folder,
+    draw_splits,
     read_images,
     read_splits,
     report_skipped,
@@ -131,6 +131,8 @@ class ImageFolder:
         if not isinstance(random_state, int | np.integer):
             raise ValueError(f"random_state must be an int, got {random_state!r}")
         root = Path(root)
+        if not root.exists():
+            raise ImageDataError(f"there is no folder or CSV file {root}")
         table = root if root.is_file() else root / TABLE
         self.root = root.parent if root.is_file() else data_folder(root)
         self.notes: list[str] = []
@@ -138,6 +140,8 @@ class ImageFolder:
             items = from_table(table, self.root)
         else:
             items, skipped = from_folders(self.root)
+            tables = {Path(one).resolve() for one in (splits, annotations, groups) if one is not None}
+            skipped = [(path, reason) for path, reason in skipped if path.resolve() not in tables]
             if note := report_skipped(skipped, self.root):
                 self.notes.append(note)
         if not items:
@@ -264,10 +268,7 @@ class ImageFolder:
         drawn: dict[str, str] = {}
         for label in self.class_names:
             names = sorted(item.name for item in items if item.split == "train" and item.label == label)
-            order = iter(rng.permutation(len(names)))
-            for split in missing:
-                for i in islice(order, round(SPLIT_SHARES[split] / total * len(names))):
-                    drawn[names[i]] = split
+            drawn |= {names[i]: split for i, split in draw_splits(len(names), missing, rng).items()}
         shares = ", ".join(f"{SPLIT_SHARES[split] / total:.1%} {split}" for split in ("train", *missing))
         self._note(
             f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"

@@ -132,6 +132,9 @@ class Folder(Task):
                 "say in words what counts and what does not, such as 'A sticker means nothing.': "
                 "--words TEXT or --description TEXT"
             )
+        usual = self.defaults["n_align"]
+        if settings.get("n_align") is None and (n := self.n_train(settings.get("seed") or 0)) < usual:
+            settings["n_align"] = n
         config = super().config(**settings)
         if self._is_own(config.model):
             return config
@@ -165,19 +168,26 @@ class Folder(Task):
         ConfigError : they are not as the reader of folders wants them
         """
         if seed not in self._loaded:
-            self._loaded[seed] = ImageFolder(
-                self.data,
-                image_size=self.image_size or None,
-                channels=None if self.channels == "auto" else int(self.channels),
-                classes=[name.strip() for name in self.classes.split(",")] if self.classes else None,
-                splits=self.splits or None,
-                annotations=self.annotations or None,
-                unannotated=self.unannotated,
-                groups=self.groups or None,
-                shared_images=self.shared_images,
-                random_state=seed,
-            )
+            try:
+                self._loaded[seed] = ImageFolder(
+                    self.data,
+                    image_size=self.image_size or None,
+                    channels=None if self.channels == "auto" else int(self.channels),
+                    classes=[name.strip() for name in self.classes.split(",")] if self.classes else None,
+                    splits=self.splits or None,
+                    annotations=self.annotations or None,
+                    unannotated=self.unannotated,
+                    groups=self.groups or None,
+                    shared_images=self.shared_images,
+                    random_state=seed,
+                )
+            except (ValueError, ImageDataError) as error:
+                raise ConfigError(str(error)) from error
         return self._loaded[seed]
+
+    def n_train(self, seed: int) -> int:
+        """Training images there are."""
+        return len(self.images(seed).names["train"])
 
     def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset | None:
         """A split of the folder; nobody can take the shortcut off it.
@@ -273,7 +283,7 @@ class Folder(Task):
             classes = ",".join(some.class_names[i] for i in best)
             raise ConfigError(
                 f"{name} is right about {counts.diag().sum() / counts.sum():.0%} of {len(some)} training images, and with its "
-                f"classes in another order about {would:.0%}; give --classes {classes}, if that is the order of its outputs"
+                f"classes in another order about {would:.0%}; give its classes in the order {classes}, if that is the order of its outputs"
             )
         if right < 1.1 / int(there.sum()):
             side = some.images.shape[-1]
