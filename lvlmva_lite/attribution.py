@@ -230,6 +230,9 @@ def _mean_over_lines(
     return total / len(baselines)
 
 
+_OTHERWISE = ", or explain by integrated gradients"
+
+
 def choose_explainer(
     model: nn.Module,
     images: Tensor,
@@ -297,6 +300,7 @@ def auto(
             return deeplift_shap(model, images, targets, baselines, **options)
         except CompletenessError as error:
             reason = str(error)
+    reason = reason.removesuffix(_OTHERWISE)
     warnings.warn(f"explained by integrated gradients instead of DeepLIFT-SHAP: {reason}", stacklevel=2)
     return integrated_gradients(model, images, targets, baselines, **options)
 
@@ -308,7 +312,7 @@ def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) ->
         found = ["it holds an operation without a rule" if error is None else one_line(error)]
     others = len(found) - 1
     more = f" (and {others} more such place{'s' * (others > 1)})" if others else ""
-    return f"{found[0]}{more}, or explain by integrated gradients"
+    return f"{found[0]}{more}{_OTHERWISE}"
 
 
 @contextmanager

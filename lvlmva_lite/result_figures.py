@@ -59,7 +59,7 @@ def cases(result: Result, indices: Sequence[int] | None = None) -> Figure:
     train = result.task.load("train", seed=result.config.seed)
     images = train.images[result.indices[chosen]]
     before, after = result.attributions[chosen], _after(result, chosen, train)
-    columns = ("image", "before", "verdicts", "mask", "after")
+    columns = ("image", "map before", "verdicts", "mask", "map after")
     figure, axes = plots.image_grid(len(chosen), len(columns), size=1.5)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize="medium")

@@ -53,13 +53,13 @@ def failing():
 
 
 def draw(label, marked, rng, n_channels=3, side=32):
-    """A bar whose height tells the class, and perhaps a bright square in a corner: (side, side[, 3]) uint8."""
-    image = rng.integers(40, 90, (side, side, n_channels))
+    """A dim bar whose height tells the class, and perhaps a square in a corner: (side, side[, 3]) uint8."""
+    image = rng.integers(0, 12, (side, side, n_channels))
     row = 7 + 5 * label
-    image[row : row + 3, 8:28] += 70
+    image[row : row + 3, 8:28] += rng.integers(0, 70, (3, 20, 1))
     if marked:
-        image[1:6, 1:6] = 250
-    image = image.clip(0, 255).astype(np.uint8)
+        image[1:6, 1:6] = 200
+    image = image.astype(np.uint8)
     return image[:, :, 0] if n_channels == 1 else image
 
 

@@ -18,8 +18,8 @@ from lvlmva_lite.config import ConfigError
 from lvlmva_lite.datasets import ShortcutDataset
 
 ROOT = Path(__file__).resolve().parents[1]
-WORDS = "The bright square in the corner means nothing."
-SMALL = ["--n-align", "24", "--align-epochs", "2", "--n-segments", "4", "--quiet"]
+WORDS = "The square in the corner means nothing."
+SMALL = ["--n-align", "24", "--align-epochs", "2", "--n-segments", "3", "--n-baselines", "2", "--quiet"]
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def test_torchvisions_network_by_its_name_and_normalised_images(tmp_path, align)
 
 
 def few(**more):
-    return {"words": WORDS, "n_align": 24, "align_epochs": 2, "n_segments": 4} | more
+    return {"words": WORDS, "n_align": 24, "align_epochs": 2, "n_segments": 3, "n_baselines": 2} | more
 
 
 def test_python_gives_what_the_command_gives(tmp_path, align, parts):

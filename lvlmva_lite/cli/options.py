@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import Field, fields
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from lvlmva_lite.tasks import Task
 
 DEFAULT_STORE = Path("answers")
-
-_PACKAGE = Path(__file__).parents[1]
 
 CriticModel = Annotated[
     str, typer.Option(metavar="NAME", help="The model that looks; for openai, recorded and replay.")
@@ -291,32 +287,6 @@ def bad_settings_told() -> Iterator[None]:
         yield
     except (ConfigError, RegistryError, SettingsError, StoreError) as error:
         raise fail(error, 2) from None
-
-
-@contextmanager
-def warnings_told() -> Iterator[list[str]]:
-    """The package's own warnings are told in one line, each kind once; gives those told so far."""
-    told: list[str] = []
-    known: set[str] = set()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", module=r"lvlmva_lite\b")
-        as_usual = warnings.showwarning
-
-        def show(
-            message: Warning | str, category: type[Warning], file: str, *rest: Any, **more: Any
-        ) -> None:
-            if not Path(file).is_relative_to(_PACKAGE):
-                as_usual(message, category, file, *rest, **more)
-                return
-            text = " ".join(str(message).split())
-            # A second explanation of the same network misses completeness by another number.
-            if (kind := re.sub(r"[\d.]+", "", text)) not in known:
-                known.add(kind)
-                told.append(text)
-                typer.echo(f"note: {text}", err=True)
-
-        warnings.showwarning = show
-        yield told
 
 
 @contextmanager

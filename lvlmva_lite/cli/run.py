@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lvlmva_lite.cli import options
+from lvlmva_lite.cli.notes import warnings_told
 
 if TYPE_CHECKING:
     from lvlmva_lite.results import Result
@@ -51,7 +52,7 @@ def made(
     dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, Any], figures: bool = False
 ) -> None:
     """Do one run by the options given, and tell of it."""
-    with options.warnings_told() as told:
+    with warnings_told() as told:
         _made(dataset, out, method, quiet, settings, figures, told)
 
 

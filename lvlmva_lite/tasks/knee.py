@@ -27,10 +27,12 @@ class Knee(DrawnOrReal):
         if self.unannotated != "error" and not self.annotations:
             raise ConfigError("unannotated is about an annotation file; give annotations, or leave it out")
 
-    def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset:
-        """Knees with markers, or the same without."""
+    def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset | None:
+        """Knees with markers, or the same without; letters of their own cannot be taken off."""
         if not self.data_root:
             return self._drawn(knee_phantom, split, seed, clean)
+        if clean and self.annotations:
+            return None
         rate = (0.0, 0.0) if clean else None
         return load_knee(
             self.data_root, split, size=self.image_size, marker_rate=rate,
