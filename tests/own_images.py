@@ -47,6 +47,17 @@ class Chain(nn.Sequential):
         )
 
 
+class Frozen(Net):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class Softmax(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
 def failing():
     raise OSError("no such disk")
 '''

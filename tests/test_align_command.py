@@ -189,6 +189,8 @@ BAD = {
     "no weights": ({"--weights": "none"}, "align takes a network of yours"),
     "no weights file": ({"--weights": "no.pt"}, "there is no file of weights no.pt"),
     "an image as weights": ({"--weights": "{}/net.py"}, "cannot be read as a file of tensors"),
+    "frozen": ({"--model": "{}/net.py:Frozen"}, "every weight of the network is frozen"),
+    "softmax": ({"--model": "{}/net.py:Softmax"}, "the network ends in a softmax"),
     "other weights": ({"--model": "torchvision:resnet18"}, "does not hold the weights of this ResNet: missing"),
     "unknown network": ({"--model": "torchvision:resnet17"}, "did you mean resnet"),
     "empty words": ({"--words": " "}, "say in words what counts"),

@@ -29,8 +29,10 @@ SPLIT_NAMES = {
     "valid": "validation",
     "validation": "validation",
     "test": "test",
+    "training": "train",
+    "testing": "test",
 }
-"""What a folder or a table may call a split."""
+"""What a folder or a table may call a split, in lower case."""
 
 MASK_KINDS = ("none", "pasted", "drawn", "box", "estimated", "missing")
 

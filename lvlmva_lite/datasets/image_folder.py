@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lvlmva_lite.datasets.annotations import box_mask, read_mask
-from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, read_image, read_marked
+from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, is_turned, read_image, read_marked
 from lvlmva_lite.datasets.decoding import image_size as file_size
 from lvlmva_lite.datasets.image_files import (
     SPLIT_SHARES,
@@ -170,6 +170,11 @@ class ImageFolder:
         }
         self._check_classes()
         self.image_size = image_size or self._own_size()
+        if turned := [item.name for item in self._items if is_turned(self.root / item.name)]:
+            self._note(
+                f"{len(turned)} image(s), such as {turned[0]!r}, are turned upright by their EXIF orientation; was your "
+                "network trained on them so? torchvision's ImageFolder leaves them as they lie"
+            )
         grey = channels is None and all(is_grey(self.root / item.name) for item in self._items)
         self.channels = channels or (1 if grey else 3)
 

@@ -58,8 +58,8 @@ def from_folders(root: Path) -> tuple[list[Item], list[tuple[Path, str]]]:
         for child in sorted(root.iterdir())
         if child.is_dir() and not child.name.startswith(".") and child.name != MASKS
     ]
-    of_splits = [child for child in folders if child.name in SPLIT_NAMES]
-    names = [SPLIT_NAMES[child.name] for child in of_splits]
+    of_splits = [child for child in folders if child.name.lower() in SPLIT_NAMES]
+    names = [SPLIT_NAMES[child.name.lower()] for child in of_splits]
     for child, split in zip(of_splits, names, strict=True):
         if names.count(split) > 1:
             raise ImageDataError(
@@ -67,8 +67,19 @@ def from_folders(root: Path) -> tuple[list[Item], list[tuple[Path, str]]]:
             )
     if of_splits and "train" not in names:
         raise ImageDataError(f"{root} has the folder {of_splits[0].name}, but no folder train; name one")
-    if not of_splits and len(folders) == 1 and any((folders[0] / name).is_dir() for name in SPLIT_NAMES):
+    if (
+        not of_splits
+        and len(folders) == 1
+        and any(one.name.lower() in SPLIT_NAMES for one in folders[0].iterdir())
+    ):
         raise ImageDataError(f"the folders of the splits are in {folders[0]}; give that as the data folder")
+    if not of_splits and len(folders) > 1:
+        inner = [{one.name for one in child.iterdir() if one.is_dir()} for child in folders]
+        if len(inner[0]) > 1 and all(one == inner[0] for one in inner):
+            raise ImageDataError(
+                f"the folders {folders[0].name} and {folders[1].name} of {root} hold the same folders; if they are splits, "
+                "name them train, val and test"
+            )
     loose = [path for parent in (root, *of_splits) for path in image_files(parent, skipped)]
     if loose:
         raise ImageDataError(f"{loose[0]} is in no folder of a class; put it into one")

@@ -24,6 +24,7 @@ from lvlmva_lite.models import (
     resnet50,
     small_resnet,
 )
+from lvlmva_lite.models.own import check_trainable
 from lvlmva_lite.registry import TASKS
 from lvlmva_lite.tasks.task import Network, Task
 
@@ -240,6 +241,7 @@ class Folder(Task):
         try:
             model = self._own(config, dataset, random_state)
             check_network(model, dataset.images[:4], dataset.n_classes)
+            check_trainable(model)
         except ValueError as error:
             side = dataset.images.shape[-1]
             hint = f"; images are read at {side} x {side} (--image-size)" if "fails" in str(error) else ""
