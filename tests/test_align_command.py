@@ -413,3 +413,15 @@ def test_the_readmes_lines_run(tmp_path, monkeypatch, parts):
     aligned.load_state_dict(torch.load(tmp_path / "aligned.pt", weights_only=True))
     command = re.search(r"^lvlmva align (.*)$", text, re.MULTILINE)[1]
     assert {"--data", "--model", "--weights", "--words", "--out"} <= set(command.split())
+
+
+def test_images_on_disk_give_what_images_in_memory_give(tmp_path, align, parts):
+    folder, _, _ = parts
+    tables = []
+    for name, options in (("memory", []), ("disk", ["--image-store", tmp_path / "bytes"])):
+        done = align(*usual(folder), *SMALL, *options, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        tables.append(torch.load(tmp_path / name / "aligned.pt", weights_only=True))
+    assert len(list((tmp_path / "bytes").iterdir())) == 3
+    for key, value in tables[0].items():
+        assert torch.allclose(value.float(), tables[1][key].float(), atol=1e-4)

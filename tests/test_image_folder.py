@@ -287,7 +287,7 @@ def test_on_disk_the_images_are_the_same_and_are_made_once(root, tmp_path):
 
 
 def test_too_many_images_for_memory_say_so_before_any_is_read(root):
-    with pytest.raises(ImageDataError, match="GB of memory; pass store=FOLDER"):
+    with pytest.raises(ImageDataError, match=r"GB of memory; give a folder as store"):
         ImageFolder(root, image_size=8192).load("train")
 
 

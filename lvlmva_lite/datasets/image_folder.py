@@ -219,7 +219,7 @@ class ImageFolder:
         if store is None and 4 * n * self.channels * size**2 > IN_MEMORY:
             raise ImageDataError(
                 f"{n} images of {self.channels} x {size} x {size} take "
-                f"{4 * n * self.channels * size**2 / 2**30:.1f} GB of memory; pass store=FOLDER to keep them on "
+                f"{4 * n * self.channels * size**2 / 2**30:.1f} GB of memory; give a folder as store (--image-store) to keep them on "
                 "disk, or a smaller image_size"
             )
         labels = torch.tensor([self.class_names.index(item.label) for item in items], dtype=torch.int64)

@@ -104,6 +104,9 @@ class Folder(Task):
     shared_images: str = setting(
         "error", "One image in two splits: error, or drop it from the earlier.", choices=("error", "drop")
     )
+    image_store: str = setting(
+        "", "Folder that keeps the images as bytes, where they are too many for memory.", metavar="DIR"
+    )
     mean: str = setting(
         "", "Your network sees (image - mean) / std: numbers in 0-1, one a channel.", metavar="X,..."
     )
@@ -209,7 +212,7 @@ class Folder(Task):
     def read(self, seed: int) -> dict[str, ShortcutDataset]:
         """Every split, as it is."""
         folder = self.images(seed)
-        return {split: folder.load(split) for split in SPLITS}
+        return {split: folder.load(split, store=self.image_store or None) for split in SPLITS}
 
     def _apart(self, splits: Mapping[str, ShortcutDataset]) -> dict[str, ShortcutDataset]:
         """No image in two splits: files that differ may be one image at this size."""
