@@ -278,7 +278,6 @@ What is refused is refused before any long work, in the words of the last column
 
 :::{table}
 :class: networks
-:widths: 24 17 10 12 37
 
 | network | explained by | error | aligned | remark, and the mend |
 |---|---|---|---|---|
