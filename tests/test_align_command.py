@@ -207,11 +207,11 @@ BAD = {
     "no annotations": ({"--annotations": "no.csv"}, "there is no file no.csv"),
     "no groups": ({"--groups": "no.csv"}, "there is no file no.csv"),
     "no splits": ({"--splits": "no.csv"}, "there is no file no.csv"),
-    "grey for a colour network": ({"--channels": "1"}, "on images of shape (1, 32, 32)"),
+    "grey for a colour network": ({"--channels": "1"}, "of another shape conv1.weight (8, 3, 3, 3) for (8, 1, 3, 3)"),
     "an option of training": ({"--train-epochs": "3"}, "No such option: --train-epochs"),
     "simulated critic": ({"--critic": "simulated"}, "nobody knows where the spurious feature"),
     "batch for the lexicon": ({"--batch": ""}, "--batch is for --critic openai"),
-    "too many": ({"--n-align": "61"}, "n_align (N) must be at most 60"),
+    "too many": ({"--n-align": "61"}, "n_align must be at most 60"),
 }  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def test_a_table_without_a_test_split_and_files_that_are_no_images(tmp_path, ali
     (tmp_path / "parts" / "train" / "nut" / "notes.txt").write_text("mine")
     done = align(*usual(tmp_path), *SMALL, "--out", tmp_path / "folder")
     assert done.returncode == 0, done.stderr
-    assert "note: 1 file(s) of" in done.stderr
+    assert "note: 2 file(s) of" in done.stderr
     assert "train/nut/notes.txt" in done.stderr
     assert any("notes.txt" in note for note in strict(tmp_path / "folder" / "results.json")["notes"])
 

@@ -313,7 +313,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
             columns = [column.strip() for column in reader.fieldnames or ()]
             missing = [column for column in required if column not in columns]
             if missing:
-                raise ImageDataError(f"{path} lacks the column(s) {missing}; it has {columns}")
+                mend = "; put commas in place of the semicolons" if ";" in "".join(columns) else ""
+                raise ImageDataError(f"{path} lacks the column(s) {missing}; it has {columns}{mend}")
             if twice := [column for i, column in enumerate(columns) if column and column in columns[:i]]:
                 raise ImageDataError(f"{path} has the column {twice[0]!r} twice; rename one")
             reader.fieldnames = columns

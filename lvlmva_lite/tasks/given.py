@@ -42,7 +42,7 @@ class Given(Folder):
             idle = [
                 one.name
                 for one in options_of(Folder)
-                if one.name not in ("mean", "std", "shared_images")
+                if one.name not in ("data", "mean", "std", "shared_images")
                 and getattr(self, one.name) != one.default
             ]
             if idle:
