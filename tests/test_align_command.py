@@ -115,7 +115,13 @@ def test_weights_come_back_for_the_users_class_and_answer_as_the_results_say(
     assert results["mu_align_after"] is None
     assert results["verdict_accuracy"] is None
     assert results["groups"] == {}
-    assert sum(row["verdicts"]["spurious"] for row in results["classes"].values()) > 0
+    kept = np.load(out / "masks.npz")
+    ruled = [json.loads(line)["kinds"] for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    counts = {one: dict.fromkeys(("relevant", "spurious", "background", "undecided"), 0) for one in classes}
+    for index, segments, kinds in zip(kept["indices"], kept["segment_labels"], ruled, strict=True):
+        for j in set(segments[segments >= 0].tolist()):
+            counts[classes[index // 24]][kinds[j]] += 1  # 24 images of each class, in order
+    assert {one: row["verdicts"] for one, row in results["classes"].items()} == counts
     for figure in ("cases.png", "accuracy.png"):
         assert Image.open(out / figure).size[0] > 300
     by_gradients = any("integrated gradients instead" in note for note in results["notes"])
@@ -211,6 +217,8 @@ BAD = {
     "an option of training": ({"--train-epochs": "3"}, "No such option: --train-epochs"),
     "simulated critic": ({"--critic": "simulated"}, "nobody knows where the spurious feature"),
     "batch for the lexicon": ({"--batch": ""}, "--batch is for --critic openai"),
+    "a model for the lexicon": ({"--critic-model": "gpt-4o"}, "--critic-model is for a model, and --critic lexicon asks none"),
+    "accuracy of the lexicon": ({"--simulated-accuracy": "0.8"}, "is for --critic simulated, not for lexicon"),
     "too many": ({"--n-align": "61"}, "n_align must be at most 60"),
 }  # fmt: skip
 

@@ -118,7 +118,7 @@ def _made(
             f"nothing was judged spurious in any of {summary['n_cases']} cases: "
             "no mask taught the model anything; does the description dismiss what is in the images?"
         )
-    typer.echo(f"results: {out / 'results.json'}")
+    typer.echo(f"results: {out / 'results.json'}" + (f"; look at {out / 'cases.png'}" if figures else ""))
     options.tell_unusable(result.verdicts)
 
 

@@ -191,6 +191,8 @@ class Folder(Task):
 
     def n_train(self, seed: int) -> int:
         """Training images there are."""
+        if self.shared_images == "drop":
+            return len(self.load("train", seed=seed))
         return len(self.images(seed).names["train"])
 
     def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset | None:

@@ -54,7 +54,7 @@ class Given(Folder):
 
     def n_train(self, seed: int) -> int:
         """Training images there are."""
-        return len(self.read(seed)["train"]) if self.splits_given else super().n_train(seed)
+        return len(self.load("train", seed=seed)) if self.splits_given else super().n_train(seed)
 
     def read(self, seed: int) -> dict[str, ShortcutDataset]:
         """Every split, as it is."""
