@@ -433,3 +433,35 @@ def test_images_on_disk_give_what_images_in_memory_give(tmp_path, align, parts):
     assert len(list((tmp_path / "bytes").iterdir())) == 3
     for key, value in tables[0].items():
         assert torch.allclose(value.float(), tables[1][key].float(), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["small_resnet", "{}/net.py:Chain"])
+def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, parts, network):
+    folder, _, _ = parts
+    arguments = [
+        "folder",
+        "--data",
+        folder / "parts",
+        "--description",
+        WORDS,
+        *SMALL,
+        "--out",
+        tmp_path / "out",
+    ]
+    arguments += ["--model", network.format(folder), "--train-epochs", "1"]
+    done = align(*arguments, command="run")
+    assert done.returncode == 0, done.stderr
+    results = strict(tmp_path / "out" / "results.json")
+    assert results["config"]["train_epochs"] == 1
+    assert (tmp_path / "out" / ("aligned.pt" if ":" in network else "aligned.safetensors")).is_file()
+    if ":" in network:
+        assert "starts from random weights" in done.stderr
+        return
+    for idle, message in (
+        (["--weights", folder / "net.pt"], "small_resnet takes no file of weights"),
+        (["--mean", "0.5"], "mean and std are for a network of your own"),
+    ):
+        done = align(*arguments[:-4], *idle, command="run")
+        assert done.returncode == 2
+        assert message in done.stderr

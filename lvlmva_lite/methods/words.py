@@ -92,7 +92,12 @@ def align_with_words(
             splits["test"] = _data_set(*pair, train.class_names, "test")
     task = Given(**given, trained=model, splits_given=splits)
     config = task.config(description=words, **settings)
-    return run(task, config, connection=connection, progress=progress)
+    result = run(task, config, connection=connection, progress=progress)
+    weight = next(model.parameters(), None)
+    if weight is not None:  # back from a GPU to where the user's own lies
+        for one in result.models.values():
+            one.to(weight.device)
+    return result
 
 
 def _data_set(
