@@ -10,8 +10,26 @@ arXiv 2512.21985) one module per step, in the order in which data flows:
     task = tasks.Knee()
     print(methods.run(task, task.config(seed=1), method="lvlm-va").table())
 
+One's own network and images take one call, :func:`align_with_words`.
+
 Importing the package touches neither the network, nor the disk, nor the
 random state.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lvlmva_lite.methods.words import align_with_words
+
 __version__ = "0.1.0"
+
+__all__ = ["align_with_words"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that importing the package, and `lvlmva --help`, take no time.
+    if name == "align_with_words":
+        from lvlmva_lite.methods.words import align_with_words
+
+        return align_with_words
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,17 +35,28 @@ class AlignmentSet:
     attributions : Tensor, (N, H, W), smoothed if the config says so
     segments : Segments
     cases : list of N
-    truth : Tensor, (N, J), int64, from :func:`metrics.segment_truth`; not for critics
+    truth : Tensor, (N, J), int64, from :func:`metrics.segment_truth`; not for critics.
+        None where nobody knows where the spurious feature is
     """
 
     indices: Tensor
     attributions: Tensor
     segments: Segments
     cases: list[Case]
-    truth: Tensor
+    truth: Tensor | None
 
     def truth_by_case(self) -> dict[str, list[int]]:
-        """The truth about each segment, by case id."""
+        """The truth about each segment, by case id.
+
+        Raises
+        ------
+        ConfigError : nobody knows it
+        """
+        if self.truth is None:
+            raise ConfigError(
+                "nobody knows where the spurious feature of these images is, and the simulated critic needs that; "
+                "give masks, or choose another critic"
+            )
         return {case.case_id: row for case, row in zip(self.cases, self.truth.tolist(), strict=True)}
 
 
@@ -75,15 +86,12 @@ def make_alignment_set(
 ) -> AlignmentSet:
     """Cases and their truth from what was sampled (N,), explained (N, H, W) and segmented."""
     core = None if train.core_masks is None else train.core_masks[indices]
-    return AlignmentSet(
-        indices,
-        attributions,
-        segments,
-        make_cases(train, indices, attributions, segments, description),
-        metrics.segment_truth(
-            segments.labels, segments.n_segments, attributions, train.spurious_masks[indices], core
-        ),
-    )
+    truth = None
+    if train.spurious_masks is not None:
+        spurious = train.spurious_masks[indices]
+        truth = metrics.segment_truth(segments.labels, segments.n_segments, attributions, spurious, core)
+    cases = make_cases(train, indices, attributions, segments, description)
+    return AlignmentSet(indices, attributions, segments, cases, truth)
 
 
 def check_amounts(config: Config, train: ShortcutDataset) -> None:
@@ -121,18 +129,28 @@ def find_alignment_set(
     )  # fmt: skip
     chosen = train.subset(indices)
     rivals = runner_up(probabilities[indices], chosen.labels) if config.explain == "contrast" else None
-    rows = task.networks[config.model].max_rows
-    maps = explain(config, model, chosen, baselines, rivals=rivals, max_rows=rows, progress=progress)
-    maps = smoothed(config, maps)
+    maps = smooth_maps(config, task, model, chosen, baselines, rivals, progress=progress)
     segments = segment(config, chosen.images, maps, progress=progress)
     return make_alignment_set(train, indices, maps, segments, config.description)
 
 
-def smoothed(config: Config, maps: Tensor) -> Tensor:
-    """Maps (n, H, W) as they are segmented: smoothed, where the config says so."""
-    if not config.smoothing:
-        return maps
-    return torch.from_numpy(gaussian_filter(maps.numpy(), config.smoothing * maps.shape[-1], axes=(1, 2)))
+def smooth_maps(
+    config: Config,
+    task: Task,
+    model: nn.Module,
+    dataset: ShortcutDataset,
+    baselines: Tensor,
+    rivals: Tensor | None,
+    *,
+    progress: bool = False,
+) -> Tensor:
+    """As :func:`explain`, smoothed as the config says."""
+    rows = task.network_named(config.model).max_rows
+    maps = explain(config, model, dataset, baselines, rivals=rivals, max_rows=rows, progress=progress)
+    if config.smoothing:
+        sigma = config.smoothing * maps.shape[-1]
+        maps = torch.from_numpy(gaussian_filter(maps.numpy(), sigma, axes=(1, 2)))
+    return maps
 
 
 @as_configured
@@ -142,7 +160,7 @@ def explain(
     dataset: ShortcutDataset,
     baselines: Tensor,
     *,
-    rivals: Tensor | None,
+    rivals: Tensor | None = None,
     max_rows: int = 256,
     progress: bool = False,
 ) -> Tensor:
@@ -213,8 +231,13 @@ def verdict_matrix(verdicts: list[Verdict], segment_labels: Tensor | None = None
     return kinds
 
 
-def verdict_quality(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
-    """The verdict fields of :class:`results.Score`, of verdicts (n, J) and :func:`metrics.segment_truth`."""
+def verdict_quality(kinds: Tensor, truth: Tensor | None) -> dict[str, float | None]:
+    """The verdict fields of :class:`results.Score`, of verdicts (n, J) and :func:`metrics.segment_truth`.
+
+    None of them where there is no truth.
+    """
+    if truth is None:
+        return {}
     scores = metrics.verdict_scores(kinds, truth)
     return {f"verdict_{name}": value for name, value in scores.items() if name != "undecided"}
 

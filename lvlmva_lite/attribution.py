@@ -120,7 +120,7 @@ def integrated_gradients(
     rivals: Tensor | None = None,
     batch_size: int = 128,
     max_rows: int = 4096,
-    tolerance: float = 1e-2,
+    tolerance: float = 5e-2,
     n_steps: int = 8,
     max_steps: int = 512,
     progress: bool = False,
@@ -150,7 +150,7 @@ def integrated_gradients(
     max_rows : rows sent through the network at once, at most, and at least 1;
         images x baselines x steps are cut accordingly
     tolerance : as for :func:`deeplift_shap`, but that at least ``CANCELLED`` of the
-        sum of absolute values is the scale
+        sum of absolute values is the scale; the default is the one of the paper (its section 5)
     n_steps, max_steps : steps a line, at first and at most
 
     Returns
@@ -230,6 +230,9 @@ def _mean_over_lines(
     return total / len(baselines)
 
 
+_OTHERWISE = ", or explain by integrated gradients"
+
+
 def choose_explainer(
     model: nn.Module,
     images: Tensor,
@@ -272,7 +275,7 @@ def auto(
     rivals: Tensor | None = None,
     batch_size: int = 128,
     max_rows: int = 4096,
-    tolerance: float = 1e-2,
+    tolerance: float | None = None,
     progress: bool = False,
 ) -> Tensor:
     """:func:`deeplift_shap` where it can follow the network, else :func:`integrated_gradients`, with a warning that says why.
@@ -281,13 +284,15 @@ def auto(
 
     Parameters, returns
     -------------------
-    as for :func:`deeplift_shap`
+    as for :func:`deeplift_shap`; ``tolerance`` None: the default of the one that is taken
 
     Raises
     ------
     CompletenessError : neither can
     """
-    options = {"rivals": rivals, "max_rows": max_rows, "tolerance": tolerance}
+    options = {"rivals": rivals, "max_rows": max_rows}
+    if tolerance is not None:
+        options["tolerance"] = tolerance
     name, reason = choose_explainer(model, images, targets, baselines, **options)
     options |= {"batch_size": batch_size, "progress": progress}
     if name == "deeplift-shap":
@@ -295,6 +300,7 @@ def auto(
             return deeplift_shap(model, images, targets, baselines, **options)
         except CompletenessError as error:
             reason = str(error)
+    reason = reason.removesuffix(_OTHERWISE)
     warnings.warn(f"explained by integrated gradients instead of DeepLIFT-SHAP: {reason}", stacklevel=2)
     return integrated_gradients(model, images, targets, baselines, **options)
 
@@ -306,7 +312,7 @@ def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) ->
         found = ["it holds an operation without a rule" if error is None else one_line(error)]
     others = len(found) - 1
     more = f" (and {others} more such place{'s' * (others > 1)})" if others else ""
-    return f"{found[0]}{more}, or explain by integrated gradients"
+    return f"{found[0]}{more}{_OTHERWISE}"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ EfficientNet-Lite0), and with the default tolerance errors up to 1e-5 pass.
 CANCELLED = 0.1
 """Share of the absolute attributions that is scale enough for integrated gradients.
 
-Their steps err in proportion to that sum.  With the default tolerance a thousandth of it passes:
+Their steps err in proportion to that sum.  With the default tolerance a two-hundredth of it passes:
 a map that is off by so little tells the same.
 """
 

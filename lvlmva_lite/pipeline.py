@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,8 +43,8 @@ from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
 
 __all__ = [
-    "AlignmentSet", "Config", "ConfigError", "Prepared", "explain", "groups_of", "make_alignment_set", "make_cases",
-    "prepare", "recorded_set", "segment", "taking_part", "trained", "verdict_matrix", "verdict_quality",
+    "AlignmentSet", "Config", "ConfigError", "Prepared", "accuracy_of", "explain", "groups_of", "make_alignment_set",
+    "make_cases", "prepare", "recorded_set", "segment", "taking_part", "trained", "verdict_matrix", "verdict_quality",
 ]  # fmt: skip
 
 _OF_THE_DATA = ("seed", "evaluate_on")
@@ -97,9 +97,8 @@ class Prepared:
             raise ConfigError(
                 f"with another {' and '.join(other)} the data are others: call prepare with this config"
             )
-        return _prepared(
-            config, self.task, self.train, self.test, self.clean_test, self.model, self.training_seconds
-        )
+        baselines, alignment_set = _explained(config, self.task, self.train, self.model)
+        return replace(self, config=config, baselines=baselines, alignment_set=alignment_set)
 
     @property
     def chosen(self) -> ShortcutDataset:
@@ -214,21 +213,18 @@ class Prepared:
         test, config = self.test, self.config
         step = max(1, len(test) // config.n_explained) if self.task.sorted else 1
         shown = test.subset(torch.arange(len(test))[::step][: config.n_explained])
-        network = self.task.networks[config.model]
+        network = self.task.network_named(config.model)
         # Of few images, so that a pretrained network keeps within 2 GB.
         rows = 32 if network.pretrained else network.max_rows
-        maps = explain(config, model, shown, self.baselines, rivals=None, max_rows=rows)
-        in_groups = groups_of(model, test)
+        masks, in_groups = shown.spurious_masks, groups_of(model, test)
 
-        def accuracy(data: ShortcutDataset) -> float:
-            return metrics.accuracy(predict(model, data.images), data.labels)
-
+        maps = None if masks is None else explain(config, model, shown, self.baselines, max_rows=rows)
         return {
-            "accuracy": accuracy(test),
-            "accuracy_clean": None if self.clean_test is None else accuracy(self.clean_test),
-            "mu_align": metrics.mu_align(maps, shown.spurious_masks),
-            "wga": metrics.worst_group_accuracy(in_groups),
-            "aga": metrics.average_group_accuracy(in_groups),
+            "accuracy": accuracy_of(model, test),
+            "accuracy_clean": None if self.clean_test is None else accuracy_of(model, self.clean_test),
+            "mu_align": None if masks is None else metrics.mu_align(maps, masks),
+            "wga": None if in_groups is None else metrics.worst_group_accuracy(in_groups),
+            "aga": None if in_groups is None else metrics.average_group_accuracy(in_groups),
             **crossed_readouts(model, self.clean_test, self.marked_test, self.train),
         }
 
@@ -254,22 +250,19 @@ def prepare(
     check_amounts(config, train)
     test, clean_test = (task.load(config.evaluate_on, seed=config.seed, clean=c) for c in (False, True))
     start = time.perf_counter()
-    model = model or trained(task, config, train, progress=progress)
+    model = model or task.ready(config, train) or trained(task, config, train, progress=progress)
     seconds = time.perf_counter() - start
-    return _prepared(config, task, train, test, clean_test, model, seconds, progress)
+    baselines, alignment_set = _explained(config, task, train, model, progress)
+    return Prepared(task, config, train, test, clean_test, model, baselines, alignment_set, seconds)
 
 
 @as_configured
-def _prepared(
-    config: Config, task: Task, train: ShortcutDataset, test: ShortcutDataset,
-    clean_test: ShortcutDataset | None, model: nn.Module, training_seconds: float, progress: bool = False,
-) -> Prepared:  # fmt: skip
+def _explained(
+    config: Config, task: Task, train: ShortcutDataset, model: nn.Module, progress: bool = False
+) -> tuple[Tensor, AlignmentSet]:
     check_amounts(config, train)
     baselines = draw_baselines(config, train)
-    alignment_set = find_alignment_set(config, task, train, model, baselines, progress=progress)
-    return Prepared(
-        task, config, train, test, clean_test, model, baselines, alignment_set, training_seconds
-    )
+    return baselines, find_alignment_set(config, task, train, model, baselines, progress=progress)
 
 
 @as_configured
@@ -291,8 +284,15 @@ def trained(
     return model
 
 
-def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor:
-    """Accuracy of a model in each group of a data set, (n_groups,), nan where a group is empty."""
+def accuracy_of(model: nn.Module, dataset: ShortcutDataset) -> float:
+    """Accuracy on a data set, each sample alike."""
+    return metrics.accuracy(predict(model, dataset.images), dataset.labels)
+
+
+def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor | None:
+    """Accuracy in each group of a data set, (n_groups,), nan where one is empty; None without groups."""
+    if dataset.groups is None:
+        return None
     return metrics.group_accuracy(
         predict(model, dataset.images), dataset.labels, dataset.groups, len(dataset.group_names)
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lvlmva_lite.config import Config
 from lvlmva_lite.critic import Critique, Verdict
-from lvlmva_lite.critic.types import UNDECIDED
+from lvlmva_lite.critic.types import KINDS, UNDECIDED
 from lvlmva_lite.environment import environment
+from lvlmva_lite.models import OwnNetwork
 from lvlmva_lite.registry import METHODS
 from lvlmva_lite.segmentation import Segments
 from lvlmva_lite.tasks import Task
@@ -34,8 +37,9 @@ class Score:
     accuracy : on the test set, in [0, 1]; each sample counts alike
     accuracy_clean : on the same images without the spurious feature, None where
         there are none such
-    mu_align : share of attribution outside the spurious feature, test set
-    wga, aga : worst and average accuracy over the test set's groups
+    mu_align : share of attribution outside the spurious feature, test set; None where
+        nobody knows where it is
+    wga, aga : worst and average accuracy over the test set's groups; None without groups
     conflict_auc, letter_effect : of :func:`crossed.crossed_readouts`, over the test images with and
         without the spurious feature; None where there are no such twins
     verdict_sensitivity, verdict_specificity, verdict_balanced_accuracy,
@@ -47,7 +51,7 @@ class Score:
 
     accuracy: float
     accuracy_clean: float | None
-    mu_align: float
+    mu_align: float | None
     seconds: float
     wga: float | None = None
     aga: float | None = None
@@ -80,10 +84,16 @@ class Result:
         None where nobody was asked
     models : dict of nn.Module, "before", "after" and the task's bounds
     scores : dict of Score, by the same keys
-    group_accuracies : dict of Tensor, (n_groups,), by the same keys; nan where a group is empty
+    group_accuracies : dict of Tensor, (n_groups,), by the same keys; nan where a group is
+        empty; no key without groups
     group_names : tuple of str
+    class_names : tuple of str
+    case_labels : Tensor, (N,), int64, classes of the alignment set
+    labels : Tensor, (n,), int64, classes of the test set
+    answers : dict of Tensor, (n,), int64, what is predicted there, by the keys of ``models``
     trials : list of dict, the method's settings tried and their "score"
-    spurious_share_align : share of the alignment set that shows the spurious feature
+    spurious_share_align : share of the alignment set that shows the spurious feature; None
+        where nobody knows
     """
 
     task: Task
@@ -101,8 +111,56 @@ class Result:
     scores: dict[str, Score]
     group_accuracies: dict[str, Tensor]
     group_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    case_labels: Tensor
+    labels: Tensor
+    answers: dict[str, Tensor]
     trials: list[dict[str, Any]]
-    spurious_share_align: float
+    spurious_share_align: float | None
+
+    @property
+    def model(self) -> nn.Module:
+        """The aligned network; of a user's own it is their class again, as they gave it."""
+        model = self.models["after"]
+        return model.network if isinstance(model, OwnNetwork) else model
+
+    def by_class(self) -> dict[str, dict[str, Any]]:
+        """For each class of the test set: images, accuracy before and after, and how many answers changed.
+
+        Of those "mended" are right now and were wrong, "broken" the reverse. The
+        key "verdicts" counts what was judged of the class's segments that hold a pixel.
+        """
+        before, after = (self.answers[row] for row in ("before", "after"))
+        seen = torch.stack(
+            [(self.segments.labels == j).flatten(1).any(1) for j in range(self.kinds.shape[1])], 1
+        )
+        table = {}
+        for label, name in enumerate(self.class_names):
+            own = self.labels == label
+            was, became = before[own], after[own]
+            judged = self.kinds[(self.case_labels == label)[:, None] & seen]
+            table[name] = {
+                "n": int(own.sum()),
+                "before": _share(was == label),
+                "after": _share(became == label),
+                "changed": int((was != became).sum()),
+                "mended": int(((was != label) & (became == label)).sum()),
+                "broken": int(((was == label) & (became != label)).sum()),
+                "verdicts": {kind: int((judged == code).sum()) for code, kind in enumerate(KINDS)},
+            }
+        return table
+
+    def changes(self) -> str:
+        """What alignment changed of the answers to the test set, in one line."""
+        rows = self.by_class()
+        n, changed, mended, broken = (
+            sum(row[count] for row in rows.values()) for count in ("n", "changed", "mended", "broken")
+        )
+        of_classes = ", ".join(f"{name} {row['changed']}" for name, row in rows.items() if row["changed"])
+        return (
+            f"{changed} of {n} test answers changed"
+            + (f" ({of_classes}): {mended} mended, {broken} broken" if changed else "")
+        )  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
         """The numbers of a run as plain values, ready for JSON."""
@@ -133,6 +191,7 @@ class Result:
                 name: {when: _number(values[i]) for when, values in self.group_accuracies.items()}
                 for i, name in enumerate(self.group_names)
             },
+            "classes": self.by_class(),
             "trials": self.trials,
             "seed": self.config.seed,
             "seconds": sum(score.seconds for score in self.scores.values()),
@@ -142,11 +201,15 @@ class Result:
         }
 
     def table(self) -> str:
-        """The result as text, see :func:`format_table`."""
+        """The result as text, see :func:`format_table`; classes stand for groups where none are known."""
+        parts = {row: values.tolist() for row, values in self.group_accuracies.items()}
+        if not parts:
+            rows = self.by_class().values()
+            parts = {when: [_or_nan(row[when]) for row in rows] for when in ("before", "after")}
         return format_table(
             self.scores,
-            {row: values.tolist() for row, values in self.group_accuracies.items()},
-            self.group_names,
+            parts,
+            self.group_names or self.class_names,
             after=METHODS.get(self.method).label,
         )
 
@@ -201,10 +264,10 @@ def format_table(
         cells = "".join(f"{'-':>10}" if value is None else f"{value:>10.3f}" for value in values)
         lines.append(f"{label[row]:<20}{cells}{score.seconds:>9.1f}")
     if groups and len(group_names) <= _MOST_GROUPS:
-        lines += ["", f"{'':<20}" + "  ".join(group_names)]
+        lines += ["", f"{'':<20}" + "  ".join(f"{name:>5}" for name in group_names)]
         for row, values in groups.items():
             cells = "  ".join(
-                f"{value:>{len(name)}.3f}" for name, value in zip(group_names, values, strict=True)
+                f"{value:>{max(len(name), 5)}.3f}" for name, value in zip(group_names, values, strict=True)
             )
             lines.append(f"{label[row]:<20}{cells}")
     return "\n".join(lines)
@@ -212,6 +275,14 @@ def format_table(
 
 def _change(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
+
+
+def _share(right: Tensor) -> float | None:
+    return right.double().mean().item() if len(right) else None
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _number(value: Tensor) -> float | None:

@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -17,6 +19,7 @@ from safetensors.torch import save
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique
 from lvlmva_lite.files import append_line, to_json, write_whole
+from lvlmva_lite.models import OwnNetwork, save_weights
 from lvlmva_lite.results import Result, settings_of
 from lvlmva_lite.tasks import Task
 
@@ -132,10 +135,23 @@ class RunFolder:
         self._claim()
         append_line(self.path / "critiques.jsonl", to_json(asdict(critique)))
 
-    def finish(self, result: Result) -> None:
+    def finish(
+        self,
+        result: Result,
+        *,
+        notes: Sequence[str] = (),
+        figures: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
         """Write the run: ``results.json`` last, and all on disk when this returns.
 
+        Parameters
+        ----------
+        result : the run
+        notes : what the reader was warned of; kept in ``results.json``
+        figures : name -> contents of further files
+
         Before it ``masks.npz``, ``verdicts.jsonl``, ``before.safetensors``, ``aligned.safetensors``
+        (``before.pt`` and ``aligned.pt``, for the reader's own class, where the network is theirs)
         and, where a critic was asked, ``critiques.jsonl`` anew: the critiques
         that the verdicts rest on and no others.
         """
@@ -155,10 +171,17 @@ class RunFolder:
             if lines or name == "verdicts":
                 write_whole(self.path / f"{name}.jsonl", lines)
         for name, when in (("before", "before"), ("aligned", "after")):
-            # Convolutions lie channels-last in memory, which the file format does not know.
-            weights = {key: value.contiguous() for key, value in result.models[when].state_dict().items()}
-            write_whole(self.path / f"{name}.safetensors", save(weights))
-        write_whole(self.path / "results.json", to_json(result.summary(), indent=1) + "\n")
+            model = result.models[when]
+            if isinstance(model, OwnNetwork):
+                save_weights(model, self.path / f"{name}.pt")
+            else:
+                # Convolutions lie channels-last in memory, which the file format does not know.
+                weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+                write_whole(self.path / f"{name}.safetensors", save(weights))
+        for name, content in figures.items():
+            write_whole(self.path / name, content)
+        summary = result.summary() | {"notes": list(notes)}
+        write_whole(self.path / "results.json", to_json(summary, indent=1) + "\n")
 
     def _claim(self) -> None:
         if not (self.path / "config.json").exists():

@@ -287,7 +287,7 @@ def test_on_disk_the_images_are_the_same_and_are_made_once(root, tmp_path):
 
 
 def test_too_many_images_for_memory_say_so_before_any_is_read(root):
-    with pytest.raises(ImageDataError, match="GB of memory; pass store=FOLDER"):
+    with pytest.raises(ImageDataError, match=r"GB of memory; give a folder as store"):
         ImageFolder(root, image_size=8192).load("train")
 
 
@@ -303,3 +303,105 @@ def test_too_many_images_for_memory_say_so_before_any_is_read(root):
 def test_parameters_are_checked_before_any_file(wrong, message):
     with pytest.raises(ValueError, match=message):
         ImageFolder("nowhere", **wrong)
+
+
+def test_splits_by_other_names_are_splits_and_not_classes(root, tmp_path):
+    for old, new in (("train", "Training"), ("val", "Valid"), ("test", "TEST")):
+        (root / old).rename(root / new)
+    assert [len(names) for names in ImageFolder(root, image_size=16).names.values()] == [30, 6, 6]
+    (root / "Training").rename(root / "fold1")
+    (root / "Valid").rename(root / "fold2")
+    shutil.rmtree(root / "TEST")
+    with pytest.raises(
+        ImageDataError, match=r"fold1 and fold2 of .* hold the same folders; if they are splits"
+    ):
+        ImageFolder(root, image_size=16)
+
+
+def test_images_keep_their_own_size_where_none_is_asked_for(root):
+    with pytest.warns(UserWarning, match="images are 32 x 24 pixels and brought to 64 x 64"):
+        assert ImageFolder(root, image_size=None).load("test").images.shape[-1] == 64
+    for path in root.rglob("*.png"):
+        Image.open(path).crop((0, 0, 20, 20)).save(path)
+    data = ImageFolder(root, image_size=None).load("test")
+    pixels = np.asarray(Image.open(root / data.names[2]))
+    assert torch.equal(data.images[2], torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255)
+    Image.open(root / "val" / "nut" / "0.png").resize((40, 40)).save(root / "val" / "nut" / "0.png")
+    with pytest.warns(UserWarning, match=r"\(and 1 other sizes\) and brought"):
+        ImageFolder(root, image_size=None)
+
+
+def test_images_that_are_turned_upright_are_counted(root):
+    image = Image.open(root / "train" / "nut" / "3.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(root / "train" / "nut" / "3.png", exif=exif)
+    with pytest.warns(UserWarning, match=r"1 image\(s\), such as 'train/nut/3.png', are turned upright"):
+        ImageFolder(root, image_size=16)
+
+
+def test_annotations_say_what_is_spurious_and_where(root, tmp_path):
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png"))]
+    rows = dict.fromkeys(names, "0,,,,")
+    rows["train/nut/1.png"] = "1,8,0,32,12"  # of 32 x 24
+    rows["./test/nut/0.png"] = rows.pop("test/nut/0.png")
+    table = tmp_path / "boxes.csv"
+
+    def write_rows():
+        lines = "".join(f"{name},{row}\n" for name, row in rows.items())
+        table.write_text("image,spurious,x0,y0,x1,y1\n" + lines)
+
+    write_rows()
+    data = load(root, annotations=table)
+    index = data.names.index("train/nut/1.png")
+    expected = torch.zeros(16, 16, dtype=torch.bool)
+    expected[:8, 4:] = True
+    assert torch.equal(data.spurious_masks[index], expected)
+    assert int(data.spurious_masks.sum()) == int(expected.sum())
+    assert data.group_names[data.groups[index]] == "nut, marked"
+    assert (data.groups % 2).sum() == 1
+    assert data.mask_kinds.count("box") == 1
+    with pytest.raises(ValueError, match="unannotated is about an annotation file"):
+        load(root, unannotated="drop")
+    del rows["train/bolt/0.png"]
+    write_rows()
+    with pytest.raises(ImageDataError, match=r"does not decide 1 of 42 images, such as 'train/bolt/0.png'"):
+        load(root, annotations=table)
+    assert len(load(root, annotations=table, unannotated="drop")) == 29
+    assert len(load(root, annotations=table, unannotated="clean")) == 30
+    mask = root / "masks" / "train" / "bolt" / "2.png"
+    mask.parent.mkdir(parents=True)
+    Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((0, 20), (0, 28)))).save(mask)
+    with pytest.raises(ImageDataError, match=r"which .* does not call spurious; mend one"):
+        load(root, annotations=table, unannotated="clean")
+    rows["train/bolt/2.png"] = "1,,,,"
+    write_rows()
+    data = load(root, annotations=table, unannotated="clean")
+    assert data.mask_kinds.count("drawn") == 1
+    rows["train/bolt/3.png"] = "1,,,,"
+    write_rows()
+    with pytest.warns(
+        UserWarning, match="'train/bolt/3.png', that they show the spurious feature, and not where"
+    ):
+        data = load(root, annotations=table, unannotated="clean")
+    assert data.spurious_masks is None
+    assert (data.groups % 2).sum() == 3
+
+
+def test_groups_of_a_file_name_every_image(root, tmp_path):
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.png"))]
+    table = tmp_path / "groups.csv"
+    table.write_text("image,group\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    data = load(root, groups=table)
+    assert data.group_names == tuple(f"{name}, {kind}" for name in CLASSES for kind in "ab")
+    for name, group in zip(data.names, data.groups.tolist(), strict=True):
+        assert data.group_names[group] == f"{Path(name).parts[1]}, {'ab'[names.index(name) % 2]}"
+    for line, message in (
+        (f"{names[0]},a\n", "has a row already"),
+        ("", "has no row for 1 image"),
+        ("train/bolt/0.png,\n", "group is empty"),
+    ):
+        kept = "".join(f"{name},a\n" for name in names[line == "" :])
+        table.write_text(f"image,group\n{kept}{line}")
+        with pytest.raises(ImageDataError, match=message):
+            load(root, groups=table)

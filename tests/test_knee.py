@@ -287,3 +287,34 @@ def test_real_radiographs(split):
 def test_real_patients_are_in_one_split_each():
     patients = [{Path(n).stem[:-1] for n in load_knee(REAL, s, size=16).names} for s in SPLITS]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 549
+
+
+def test_the_tasks_options_reach_the_reader(root, tmp_path):
+    from lvlmva_lite.config import ConfigError
+    from lvlmva_lite.tasks import Knee
+
+    shutil.copy(first_knee(root), root / "val" / "0" / first_knee(root).name)
+    with pytest.raises(ImageDataError, match="in more than one split"):
+        Knee(data_root=str(root), image_size=32).load("train", seed=0)
+    one = sorted((root / "train" / "3").iterdir())[0].relative_to(root).as_posix()
+    table = tmp_path / "letters.csv"
+    table.write_text(f"image,spurious,x0,y0,x1,y1\n{one},1,0,0,12,6\n")
+    options = {
+        "data_root": str(root),
+        "image_size": 32,
+        "shared_patients": "drop",
+        "annotations": str(table),
+    }
+    with pytest.raises(ImageDataError, match="does not decide"):
+        Knee(**options).load("train", seed=0)
+    data = Knee(**options, unannotated="clean").load("train", seed=0)
+    assert len(data) == 39
+    assert data.mask_kinds.count("box") == 1
+    assert data.spurious_masks[data.names.index(one)].nonzero().max(0).values.tolist() == [3, 7]
+    assert Knee(**options, unannotated="clean").load("train", seed=0, clean=True) is None
+    with pytest.raises(ConfigError, match="unannotated is about an annotation file"):
+        Knee(data_root=str(root), unannotated="drop")
+    with pytest.raises(ConfigError, match="shared_patients is for real images"):
+        Knee(shared_patients="drop")
+    with pytest.raises(ConfigError, match="annotations is for real images"):
+        Knee(annotations=str(table))

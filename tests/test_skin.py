@@ -584,3 +584,38 @@ def test_the_small_real_set_holds_one_image_in_two_splits():
         ImageDataError, match=r"1 image\(s\).*0012127.jpg \(train\) and .*0012970.jpg \(test\)"
     ):
         load_skin(REAL, "test", size=16)
+
+
+def test_the_tasks_options_reach_the_reader(isic_cli, manifest, tmp_path):
+    from lvlmva_lite.config import ConfigError
+    from lvlmva_lite.tasks import Skin
+
+    fresh = {"data_root": str(isic_cli), "image_size": 32}
+    with pytest.raises(ImageDataError, match="nothing says of"):
+        Skin(**fresh).load("train", seed=0)
+    data = Skin(**fresh, unannotated="clean").load("train", seed=0)
+    assert set(data.mask_kinds) == {"none"}
+    name = data.names[0]
+    table = tmp_path / "patches.csv"
+    table.write_text(f"image,spurious,x0,y0,x1,y1\n{name},1,0,0,12,6\n")
+    data = Skin(**fresh, unannotated="drop", annotations=str(table), layout="isic-cli")
+    with pytest.raises(ImageDataError, match="there is no image of the class"):  # one image is decided
+        data.load("train", seed=0)
+    with pytest.raises(ImageDataError, match="manifest"):
+        Skin(**fresh, layout="manifest").load("train", seed=0)
+
+    with (manifest / "manifest.csv").open() as file:
+        images = [row["image"] for row in csv.DictReader(file)]
+    splits = tmp_path / "splits.csv"
+    order = {name: ("train", "val", "test")[i % 3] for i, name in enumerate(images)}
+    splits.write_text("image,split\n" + "".join(f"{name},{split}\n" for name, split in order.items()))
+    data = Skin(data_root=str(manifest), image_size=32, splits=str(splits)).load("test", seed=0)
+    assert set(data.names) == {name for name, split in order.items() if split == "test"}
+    twin = manifest / images[1]
+    shutil.copy(manifest / images[0], twin)
+    with pytest.raises(ImageDataError, match="in more than one split"):
+        Skin(data_root=str(manifest), splits=str(splits), shared_images="error").load("test", seed=0)
+    with pytest.raises(ConfigError, match="layout is for real images"):
+        Skin(layout="manifest")
+    with pytest.raises(ConfigError, match="unknown layout 'isic'; choose one of: auto, isic-cli"):
+        Skin(data_root=str(manifest), layout="isic")

@@ -270,15 +270,19 @@ The table is made by `python tools/which_networks.py`, and a test holds most row
 
 The explainer `auto` takes {doc}`DeepLIFT-SHAP <../notebooks/03_explanations>` where captum can follow the network, and says why where it changes over to integrated gradients.
 The mend in the last column is for those who want DeepLIFT-SHAP, which is exact in one pass and cheaper.
-The *completeness error* is what the values of a map miss of the change of output that they must add up to, as a share of the sum of their absolute values; of two images, the larger.
-That of integrated gradients falls with the number of steps, which is raised until the error is below one hundredth of the change or one thousandth of the sum.
+The *error* is that of completeness: what the values of a map miss of the change of output that they must add up to, as a share of the sum of their absolute values; of two images, the larger.
+That of integrated gradients falls with the number of steps, which is raised until the error is below one twentieth of the change, the bound of its paper, or one two-hundredth of the sum.
 
 Outputs may be logits (n, classes); one logit (n, 1) or (n,) for the second of two classes; or a dict or an object with `logits`.
 What is refused is refused before any long work, in the words of the last column.
 
-| network | explained by | completeness error | aligned | remark, and the mend |
+:::{table}
+:class: networks
+
+| network | explained by | error | aligned | remark, and the mend |
 |---|---|---|---|---|
 """
+FOOTER = ":::\n"
 
 
 def lines(rows: dict[str, Row]) -> list[str]:
@@ -323,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
         wrong = differs(PAGE.read_text(), lines(rows))
         print("\n".join(f"{PAGE.name} lacks: {line}" for line in wrong))
         return int(bool(wrong))
-    write_whole(PAGE, HEADER + "\n".join(lines(rows)) + "\n")
+    write_whole(PAGE, HEADER + "\n".join(lines(rows)) + "\n" + FOOTER)
     return 0
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from lvlmva_lite import __version__
-from lvlmva_lite.cli import chapter, critic, report, run
+from lvlmva_lite.cli import align, chapter, critic, report, run
 
 
 class _Stopped(Exception):
@@ -47,6 +47,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_options)
     app.command()(run.command(arguments))
+    app.command()(align.command(arguments))
     app.add_typer(critic.build(arguments), name="critic")
     app.command()(report.report)
     app.command()(chapter.chapter)

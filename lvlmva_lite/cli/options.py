@@ -199,8 +199,8 @@ def of_tasks(arguments: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     options: dict[str, tuple[Any, Any]] = {}
     for name in tasks.names() if task is None else ():
         with suppress(RegistryError):  # a package that cannot be loaded, of a task that nobody asks for
-            options = {one.name: option_of(one) for one in fields(tasks.get(name))} | options
-    return options if task is None else {one.name: option_of(one) for one in fields(task)}
+            options = {one.name: option_of(one) for one in tasks.options_of(tasks.get(name))} | options
+    return options if task is None else {one.name: option_of(one) for one in tasks.options_of(task)}
 
 
 def _named(arguments: Sequence[str]) -> type[Task] | None:
@@ -226,7 +226,7 @@ def task_of(name: str, settings: dict[str, Any]) -> Task:
     from lvlmva_lite.config import Config, ConfigError
 
     kind = tasks.get(name)
-    own = {one.name for one in fields(kind)}
+    own = {one.name for one in tasks.options_of(kind)}
     of_the_method = {one.name for one in fields(Config)}
     given = {key: settings.pop(key) for key in [*settings] if key not in of_the_method}
     given = {key: value for key, value in given.items() if value is not None}
@@ -240,16 +240,35 @@ def critic_of(settings: dict[str, Any]) -> tuple[CriticSettings, Connection]:
 
     Raises
     ------
-    SettingsError : a value that cannot work
+    SettingsError : a value that cannot work, or does nothing with the critic chosen
     """
     from lvlmva_lite.critic.providers import Connection, CriticSettings
 
+    if "critic" in settings:
+        _refuse_idle(settings["critic"] or "lexicon", settings)
     given = {name: settings.pop(name) for name in CRITIC}
     given |= {"model": given.pop("critic_model"), "prompt": given.pop("critic_prompt")}
     of_answers = {one.name for one in fields(CriticSettings)}
     answers = CriticSettings(**{name: value for name, value in given.items() if name in of_answers})
     rest = {name: value for name, value in given.items() if name not in of_answers}
     return answers, Connection(**rest | {"price": parse_price(rest["price"])})
+
+
+def _refuse_idle(critic: str, settings: Mapping[str, Any]) -> None:
+    from lvlmva_lite.critic.endpoint import SettingsError
+
+    # What has a message of its own, and what is a standing permission or place.
+    told = {"critic_prompt", "store", "samples", "i_may_send_these_images", "batch", "simulated_accuracy"}
+    given = [name for name, (_, usual) in CRITIC.items() if name not in told and settings[name] != usual]
+    if critic in ("lexicon", "simulated") and given:
+        raise SettingsError(
+            f"--{given[0].replace('_', '-')} is for a model, and --critic {critic} asks none; leave it out, or choose "
+            "--critic openai"
+        )
+    if critic in ("lexicon", "openai", "recorded", "replay"):
+        name = "simulated_accuracy"
+        if settings[name] != CRITIC[name][1]:
+            raise SettingsError(f"--simulated-accuracy is for --critic simulated, not for {critic}")
 
 
 def parse_price(text: str | None) -> tuple[float, float] | None:
@@ -292,16 +311,21 @@ def bad_settings_told() -> Iterator[None]:
 @contextmanager
 def failures_told() -> Iterator[None]:
     """What goes wrong on the way ends the command with one line and exit status 1."""
+    from lvlmva_lite.completeness import CompletenessError
     from lvlmva_lite.critic.batch import NothingUsable
     from lvlmva_lite.critic.budget import CapReached
     from lvlmva_lite.critic.endpoint import SettingsError
     from lvlmva_lite.critic.failures import ServerError
     from lvlmva_lite.critic.store import StoreError
     from lvlmva_lite.datasets.mnist import DataFileError
+    from lvlmva_lite.models import NetworkError
 
     try:
         yield
-    except (CapReached, DataFileError, NothingUsable, ServerError, SettingsError, StoreError) as error:
+    except (
+        CapReached, CompletenessError, DataFileError, NetworkError, NothingUsable, ServerError, SettingsError,
+        StoreError,
+    ) as error:  # fmt: skip
         raise fail(error, 1) from None
 
 

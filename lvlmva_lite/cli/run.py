@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lvlmva_lite.cli import options
+from lvlmva_lite.cli.notes import warnings_told
+
+if TYPE_CHECKING:
+    from lvlmva_lite.results import Result
 
 
 def run(
@@ -42,6 +47,26 @@ def run(
 
     lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
     """
+    made(dataset, out, method, quiet, settings)
+
+
+def made(
+    dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, Any], figures: bool = False
+) -> None:
+    """Do one run by the options given, and tell of it."""
+    with warnings_told() as told:
+        _made(dataset, out, method, quiet, settings, figures, told)
+
+
+def _made(
+    dataset: str,
+    out: Path,
+    method: str,
+    quiet: bool,
+    settings: dict[str, Any],
+    figures: bool,
+    told: list[str],
+) -> None:
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import methods
     from lvlmva_lite.critic import providers
@@ -65,8 +90,8 @@ def run(
         for line in read_description(config.description).lines():
             typer.echo(f"I read: {line}", err=True)
     recording = task.recording(config)
-    if recording and (told := recording.told_of_another_network(vars(config))):
-        typer.echo(told, err=True)
+    if recording and (other := recording.told_of_another_network(vars(config))):
+        typer.echo(other, err=True)
     # Some settings can be held against the data only once these are there.
     with folder, options.bad_settings_told(), options.failures_told():
         result = methods.run(
@@ -78,7 +103,7 @@ def run(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        folder.finish(result)
+        folder.finish(result, notes=told, figures=_drawn(result) if figures else {})
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
@@ -88,13 +113,26 @@ def run(
             f"of {summary['n_cases']} cases"
         )
     typer.echo(result.table())
+    if figures:
+        typer.echo(result.changes())
     if summary["critic"] and not summary["n_cases_judged_spurious"]:
         typer.echo(
             f"nothing was judged spurious in any of {summary['n_cases']} cases: "
             "no mask taught the model anything; does the description dismiss what is in the images?"
         )
-    typer.echo(f"results: {out / 'results.json'}")
+    typer.echo(f"results: {out / 'results.json'}" + (f"; look at {out / 'cases.png'}" if figures else ""))
     options.tell_unusable(result.verdicts)
+
+
+def _drawn(result: Result) -> dict[str, bytes]:
+    """What `align` shows before and after: name of the file -> PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from lvlmva_lite import plots, result_figures
+
+    plots.set_theme()
+    return result_figures.as_png(result)
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

@@ -87,6 +87,12 @@ def is_grey(path: Path) -> bool:
         return image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
 
 
+def is_turned(path: Path) -> bool:
+    """Whether the image is turned upright by what the file says of its camera."""
+    with _opened(path) as image:
+        return _orientation(image) in _UPRIGHT
+
+
 def check_readable(path: Path) -> None:
     """Refuse a DICOM file where pydicom is missing, before anything is read."""
     if path.suffix.lower() in DICOM_SUFFIXES and importlib.util.find_spec("pydicom") is None:

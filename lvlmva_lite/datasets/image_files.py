@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,8 +29,10 @@ SPLIT_NAMES = {
     "valid": "validation",
     "validation": "validation",
     "test": "test",
+    "training": "train",
+    "testing": "test",
 }
-"""What a folder or a table may call a split."""
+"""What a folder or a table may call a split, in lower case."""
 
 MASK_KINDS = ("none", "pasted", "drawn", "box", "estimated", "missing")
 
@@ -310,7 +313,8 @@ def read_table(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str,
             columns = [column.strip() for column in reader.fieldnames or ()]
             missing = [column for column in required if column not in columns]
             if missing:
-                raise ImageDataError(f"{path} lacks the column(s) {missing}; it has {columns}")
+                mend = "; put commas in place of the semicolons" if ";" in "".join(columns) else ""
+                raise ImageDataError(f"{path} lacks the column(s) {missing}; it has {columns}{mend}")
             if twice := [column for i, column in enumerate(columns) if column and column in columns[:i]]:
                 raise ImageDataError(f"{path} has the column {twice[0]!r} twice; rename one")
             reader.fieldnames = columns
@@ -361,6 +365,13 @@ def read_splits(path: Path, known: Iterable[str]) -> dict[str, str]:
             f"{path} has no row for {len(lacking)} image(s), such as {lacking[0]!r}; give each its split"
         )
     return splits
+
+
+def draw_splits(n: int, missing: Sequence[str], rng: np.random.Generator) -> dict[int, str]:
+    """Which of n images leave train for the splits that are missing, by ``SPLIT_SHARES``."""
+    total = sum(SPLIT_SHARES[split] for split in ("train", *missing))
+    order = iter(rng.permutation(n).tolist())
+    return {i: split for split in missing for i in islice(order, round(SPLIT_SHARES[split] / total * n))}
 
 
 def check_classes(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:

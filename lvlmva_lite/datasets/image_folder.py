@@ -8,6 +8,8 @@ Table: ``DIR/images.csv``, or any CSV file by its path, with the columns
 ``path`` (below the table's folder, forward slashes) and ``class``, and
 optionally ``split`` (train, val, test; empty counts as train), ``group`` (what is spurious: "sticker",
 "no sticker") and ``mask``.
+
+What is spurious, and where, may also be said by an annotation file.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,24 +29,30 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lvlmva_lite.datasets.annotations import read_mask
-from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, read_image, read_marked
+from lvlmva_lite.datasets.annotations import box_mask, read_mask
+from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, is_turned, read_image, read_marked
+from lvlmva_lite.datasets.decoding import image_size as file_size
 from lvlmva_lite.datasets.image_files import (
     SPLIT_SHARES,
     SPLITS,
     ImageFileDataset,
     apart,
     data_folder,
+    draw_splits,
     read_images,
     read_splits,
     report_skipped,
 )
-from lvlmva_lite.datasets.image_listing import TABLE, Item, from_folders, from_table
+from lvlmva_lite.datasets.image_listing import TABLE, Item, annotated, from_folders, from_table, grouped
 from lvlmva_lite.datasets.image_store import ImageStore
 from lvlmva_lite.threads import threads
 
 IN_MEMORY = 4 * 2**30
 """Bytes of float32 images up to which a split is read into memory."""
+
+
+OWN_SIZE = 256
+"""Largest side that images keep where no size is asked for."""
 
 
 class ImageFolder:
@@ -53,7 +61,8 @@ class ImageFolder:
     Parameters
     ----------
     root : the data folder, or a CSV file; see the module's own text
-    image_size : side of the images handed back, in pixels; each pixel is the
+    image_size : side of the images handed back, in pixels, or None for that of the files where all are
+        squares of one size up to ``OWN_SIZE``, else 64, with a warning; each pixel is the
         mean of the area that it covers.  The aspect is not kept: an image is
         squashed to a square, since cropping could cut off what matters.
     channels : 1 or 3, or None for 1 where every file is grey, else 3
@@ -61,6 +70,15 @@ class ImageFolder:
         them; None takes them sorted as text, as torchvision's ``ImageFolder`` does
     splits : CSV file with the columns image and split, which names every
         image, or None.  It goes before folders and table.
+    annotations : annotation file, or None
+        Which images show the spurious feature, and where (by a box or a mask, which goes
+        before one in ``masks``); see :func:`lvlmva_lite.datasets.annotations.read_annotations`.
+        Groups are then class x {unmarked, marked}, where no others are named.
+    unannotated : "error", "drop" or "clean"
+        What to do with images that the annotation file does not decide:
+        refuse, leave them out, or take them as free of the spurious feature.
+    groups : CSV file with the columns image and group, which names every
+        image, or None.  It goes before the table's column.
     shared_images : "error", "drop" or "warn", where one image, byte for byte,
         is in two splits: refuse, keep it in the later split alone, or keep both
     random_state : int
@@ -88,33 +106,55 @@ class ImageFolder:
         self,
         root: str | Path,
         *,
-        image_size: int = 224,
+        image_size: int | None = 224,
         channels: int | None = None,
         classes: Sequence[str] | None = None,
         splits: str | Path | None = None,
+        annotations: str | Path | None = None,
+        unannotated: str = "error",
+        groups: str | Path | None = None,
         shared_images: str = "error",
         random_state: int = 0,
     ) -> None:
-        if not isinstance(image_size, int) or image_size < 16:
-            raise ValueError(f"image_size must be an int of at least 16 pixels, got {image_size!r}")
+        if image_size is not None and (not isinstance(image_size, int) or image_size < 16):
+            raise ValueError(
+                f"image_size must be an int of at least 16 pixels, or None, got {image_size!r}"
+            )
         if channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1, 3 or None, got {channels!r}")
         if shared_images not in ("error", "drop", "warn"):
             raise ValueError(f"shared_images must be 'error', 'drop' or 'warn', got {shared_images!r}")
+        if unannotated not in ("error", "drop", "clean"):
+            raise ValueError(f"unannotated must be 'error', 'drop' or 'clean', got {unannotated!r}")
+        if annotations is None and unannotated != "error":
+            raise ValueError("unannotated is about an annotation file; give annotations, or leave it out")
         if not isinstance(random_state, int | np.integer):
             raise ValueError(f"random_state must be an int, got {random_state!r}")
         root = Path(root)
+        if not root.exists():
+            raise ImageDataError(f"there is no folder or CSV file {root}")
         table = root if root.is_file() else root / TABLE
         self.root = root.parent if root.is_file() else data_folder(root)
-        self.image_size, self.notes = image_size, []
+        self.notes: list[str] = []
         if table.is_file():
             items = from_table(table, self.root)
         else:
             items, skipped = from_folders(self.root)
+            tables = {Path(one).resolve() for one in (splits, annotations, groups) if one is not None}
+            skipped = [(path, reason) for path, reason in skipped if path.resolve() not in tables]
             if note := report_skipped(skipped, self.root):
                 self.notes.append(note)
         if not items:
             raise ImageDataError(f"there is no image in {table if table.is_file() else self.root}")
+        if annotations is not None:
+            items = annotated(items, annotations, self.root, unannotated)
+            if unplaced := [item.name for item in items if item.unplaced]:
+                self._note(
+                    f"{annotations} says of {len(unplaced)} image(s), such as {unplaced[0]!r}, that they show the "
+                    "spurious feature, and not where; nothing is measured by masks in their splits"
+                )
+        if groups is not None:
+            items = grouped(items, groups)
         self.class_names = _classes(items, classes, self.root)
         if splits is not None:
             split_of = read_splits(Path(splits), [item.name for item in items])
@@ -129,6 +169,12 @@ class ImageFolder:
             split: tuple(item.name for item in self._items if item.split == split) for split in SPLITS
         }
         self._check_classes()
+        self.image_size = image_size or self._own_size()
+        if turned := [item.name for item in self._items if is_turned(self.root / item.name)]:
+            self._note(
+                f"{len(turned)} image(s), such as {turned[0]!r}, are turned upright by their EXIF orientation; was your "
+                "network trained on them so? torchvision's ImageFolder leaves them as they lie"
+            )
         grey = channels is None and all(is_grey(self.root / item.name) for item in self._items)
         self.channels = channels or (1 if grey else 3)
 
@@ -173,11 +219,11 @@ class ImageFolder:
         if store is None and 4 * n * self.channels * size**2 > IN_MEMORY:
             raise ImageDataError(
                 f"{n} images of {self.channels} x {size} x {size} take "
-                f"{4 * n * self.channels * size**2 / 2**30:.1f} GB of memory; pass store=FOLDER to keep them on "
+                f"{4 * n * self.channels * size**2 / 2**30:.1f} GB of memory; give a folder as store (--image-store) to keep them on "
                 "disk, or a smaller image_size"
             )
         labels = torch.tensor([self.class_names.index(item.label) for item in items], dtype=torch.int64)
-        masks = self._masks(items)
+        masks, kinds = self._masks(items)
         groups, group_names = self._groups(items, labels, masks)
         paths = [self.root / item.name for item in items]
         if store is None:
@@ -185,7 +231,6 @@ class ImageFolder:
             images = images.unsqueeze(1) if self.channels == 1 else images.permute(0, 3, 1, 2).contiguous()
         else:
             images = ImageStore(self._stored(split, paths, Path(store), progress))
-        kinds = () if masks is None else tuple("drawn" if one.any() else "none" for one in masks)
         return ImageFileDataset(
             images=images,
             labels=labels,
@@ -202,6 +247,18 @@ class ImageFolder:
     def _mode(self) -> str:
         return "L" if self.channels == 1 else "RGB"
 
+    def _own_size(self) -> int:
+        sizes = Counter(file_size(self.root / item.name) for item in self._items)
+        (width, height), _ = sizes.most_common(1)[0]
+        if len(sizes) == 1 and width == height and 16 <= width <= OWN_SIZE:
+            return width
+        others = f" (and {len(sizes) - 1} other sizes)" if len(sizes) > 1 else ""
+        self._note(
+            f"images are {width} x {height} pixels{others} and brought to 64 x 64; give image_size where your "
+            "network was trained at another size"
+        )
+        return 64
+
     def _with_all_splits(self, items: list[Item], random_state: int) -> list[Item]:
         """Splits that nobody named, drawn out of train."""
         given = {item.split for item in items}
@@ -216,12 +273,9 @@ class ImageFolder:
         drawn: dict[str, str] = {}
         for label in self.class_names:
             names = sorted(item.name for item in items if item.split == "train" and item.label == label)
-            order = iter(rng.permutation(len(names)))
-            for split in missing:
-                for i in islice(order, round(SPLIT_SHARES[split] / total * len(names))):
-                    drawn[names[i]] = split
+            drawn |= {names[i]: split for i, split in draw_splits(len(names), missing, rng).items()}
         shares = ", ".join(f"{SPLIT_SHARES[split] / total:.1%} {split}" for split in ("train", *missing))
-        self.notes.append(
+        self._note(
             f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"
         )
         return [replace(item, split=drawn.get(item.name, item.split)) for item in items]
@@ -236,17 +290,31 @@ class ImageFolder:
                     "or leave the class out"
                 )
             if lacking:
-                self.notes.append(f"{split} has no image of the class(es) {', '.join(lacking)}")
+                self._note(f"{split} has no image of the class(es) {', '.join(lacking)}")
 
-    def _masks(self, items: list[Item]) -> Tensor | None:
-        if not any(item.mask for item in items):
-            return None
-        masks = torch.zeros(len(items), self.image_size, self.image_size, dtype=torch.bool)
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        warnings.warn(text, stacklevel=4)
+
+    def _masks(self, items: list[Item]) -> tuple[Tensor | None, tuple[str, ...]]:
+        """Masks and their kinds; none where nobody drew one, or a place is missing."""
+        if not any(item.mask or item.box for item in items) or any(item.unplaced for item in items):
+            return None, ()
+        size = self.image_size
+        masks, kinds = torch.zeros(len(items), size, size, dtype=torch.bool), ["none"] * len(items)
         for i, item in enumerate(items):
+            if item.box is not None:
+                masks[i], kinds[i] = (
+                    torch.from_numpy(box_mask(item.box, self.root / item.name, size)),
+                    "box",
+                )
             # All black, as drawing programs write for an image with nothing on it.
-            if item.mask is not None and read_marked(item.mask).any():
-                masks[i] = torch.from_numpy(read_mask(item.mask, self.image_size, self.root / item.name))
-        return masks
+            elif item.mask is not None and (item.spurious or read_marked(item.mask).any()):
+                masks[i], kinds[i] = (
+                    torch.from_numpy(read_mask(item.mask, size, self.root / item.name)),
+                    "drawn",
+                )
+        return masks, tuple(kinds)
 
     def _groups(
         self, items: list[Item], labels: Tensor, masks: Tensor | None
@@ -254,6 +322,8 @@ class ImageFolder:
         kinds = sorted({item.group for item in self._items if item.group is not None})
         if kinds:
             of = torch.tensor([kinds.index(item.group) for item in items], dtype=torch.int64)
+        elif any(item.spurious is not None for item in items):
+            kinds, of = ["unmarked", "marked"], torch.tensor([int(bool(item.spurious)) for item in items])
         elif masks is not None:
             kinds, of = ["unmarked", "marked"], masks.flatten(1).any(1).long()
         else:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lvlmva_lite import metrics
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.datasets import ShortcutDataset
-from lvlmva_lite.pipeline import Prepared, groups_of
+from lvlmva_lite.pipeline import Prepared, accuracy_of, groups_of
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Method(ABC):
 
     def masks(self, prepared: Prepared, kinds: Tensor | None) -> Tensor:
         """Where the method was told that the shortcut is, (N, H, W) bool."""
-        return torch.zeros_like(prepared.chosen.spurious_masks)
+        return torch.zeros_like(prepared.alignment_set.attributions, dtype=torch.bool)
 
 
 def best_trial(
@@ -142,7 +142,8 @@ def best_trial(
     Every method gets the same number of trials, and is chosen by the rule of
     SUBG, DFR and JTT, which reads the validation groups for all of them.
     Where a trial was fitted on that split, its ``held_out_score`` stands in.
-    Of trials that score alike the first is taken.
+    Of trials that score alike the first is taken.  Where no groups are known
+    it is the accuracy that chooses, which knows nothing of a shortcut.
 
     Parameters
     ----------
@@ -161,7 +162,11 @@ def best_trial(
         score = fitted.held_out_score
         if score is None:
             fitted.check_held_out(validation)
-            score = metrics.worst_group_accuracy(groups_of(fitted.model, validation))
+            in_groups = groups_of(fitted.model, validation)
+            if in_groups is None:
+                score = accuracy_of(fitted.model, validation)
+            else:
+                score = metrics.worst_group_accuracy(in_groups)
         tried.append({**trial, "score": score})
         if best is None or score > best[0]:
             best = score, fitted

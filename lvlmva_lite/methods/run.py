@@ -15,7 +15,8 @@ from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.critic.types import UNDECIDED
 from lvlmva_lite.methods.method import best_trial
-from lvlmva_lite.pipeline import groups_of, prepare, verdict_matrix, verdict_quality
+from lvlmva_lite.models import predict
+from lvlmva_lite.pipeline import prepare, verdict_matrix, verdict_quality
 from lvlmva_lite.registry import METHODS
 from lvlmva_lite.results import Result, Score
 from lvlmva_lite.tasks import Task
@@ -79,7 +80,7 @@ def run(
     shown = prepared.alignment_set
     critiques: list[Critique] = []
     verdicts: list[Verdict] = []
-    kinds = torch.full(shown.truth.shape, UNDECIDED)
+    kinds = torch.full((len(shown.indices), shown.segments.n_segments), UNDECIDED)
     if chosen.asks:
         critiques, verdicts = prepared.criticised(
             connection, known=known_critiques, on_critique=on_critique, progress=progress
@@ -109,14 +110,20 @@ def run(
         seconds = time.perf_counter() - start
         models[row], scores[row] = model, score(model, seconds)
         start = time.perf_counter()  # measuring is not part of any method's time
+    answers = {row: predict(model, prepared.test.images) for row, model in models.items()}
+    test = prepared.test
     return Result(
         task, prepared.config, method,
         shown.indices, shown.attributions, shown.segments, critiques, verdicts, kinds,
         prepared.masks(kinds) if chosen.asks else chosen.masks(prepared, kinds),
-        metrics.kind_confusion(kinds, shown.truth) if chosen.asks else None,
+        metrics.kind_confusion(kinds, shown.truth) if chosen.asks and shown.truth is not None else None,
         models, scores,
-        {row: groups_of(model, prepared.test) for row, model in models.items()},
-        prepared.test.group_names,
-        trials,
-        prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
+        {} if test.groups is None
+        else {
+            row: metrics.group_accuracy(given, test.labels, test.groups, len(test.group_names))
+            for row, given in answers.items()
+        },
+        test.group_names, test.class_names, prepared.chosen.labels, test.labels, answers, trials,
+        None if prepared.chosen.spurious_masks is None
+        else prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import io
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -214,8 +215,11 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
+        # PyTorch's own words go on about how to read it all the same.
+        unpickling = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors, as of a whole network" if unpickling else one_line(error)
         raise NetworkError(
-            f"{file} cannot be read as a file of tensors ({one_line(error)}); save the weights alone: "
+            f"{file} cannot be read as a file of tensors ({reason}); save the weights alone: "
             "torch.save(network.state_dict(), file)"
         ) from error
     while isinstance(state, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,17 @@ class FinishedRun:
         ------
         ConfigError : the run is from before these weights were kept
         """
-        file = self.path / {"before": "before.safetensors", "after": "aligned.safetensors"}[when]
-        if not file.is_file():
-            raise ConfigError(f"{self.path} holds no {file.name}; run it anew, in a new folder")
+        name = {"before": "before", "after": "aligned"}[when]
+        own, ours = self.path / f"{name}.pt", self.path / f"{name}.safetensors"
+        if own.is_file():  # the reader's own class
+            return self.task.network(
+                replace(self.config, weights=str(own)), self.train, self.config.seed
+            ).eval()
+        if not ours.is_file():
+            raise ConfigError(f"{self.path} holds no {ours.name}; run it anew, in a new folder")
         network = self.task.network(self.config, self.train, self.config.seed)
         device = next(network.parameters()).device
-        network.load_state_dict(load_file(file, device=str(device)))
+        network.load_state_dict(load_file(ours, device=str(device)))
         return network.eval()
 
 

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 from lvlmva_lite import plots
-from lvlmva_lite.alignment_set import draw_baselines, explain, smoothed
+from lvlmva_lite.alignment_set import draw_baselines, smooth_maps
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic.types import KINDS, segment_names
 from lvlmva_lite.report.counterfactual import Counterfactual, without
@@ -185,7 +185,7 @@ def _examples(
     data = run.train.subset(run.indices[rows]).in_memory()
     baselines = draw_baselines(run.config, run.train)
     maps = {
-        when: smoothed(run.config, explain(run.config, network, data, baselines, rivals=None, max_rows=64))
+        when: smooth_maps(run.config, run.task, network, data, baselines, None)
         for when, network in networks.items()
     }
     return [

@@ -6,10 +6,11 @@ line, or by an entry point of the group ``lvlmva_lite.tasks``.
 
 from lvlmva_lite.registry import TASKS
 from lvlmva_lite.tasks.decoy_mnist import DecoyMNIST
+from lvlmva_lite.tasks.folder import Folder
 from lvlmva_lite.tasks.knee import Knee
 from lvlmva_lite.tasks.skin import Skin
-from lvlmva_lite.tasks.task import Network, Task
+from lvlmva_lite.tasks.task import Network, Task, options_of
 
 get, names = TASKS.get, TASKS.names
 
-__all__ = ["DecoyMNIST", "Knee", "Network", "Skin", "Task", "get", "names"]
+__all__ = ["DecoyMNIST", "Folder", "Knee", "Network", "Skin", "Task", "get", "names", "options_of"]

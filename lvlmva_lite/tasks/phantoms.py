@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from lvlmva_lite.config import ConfigError, setting
 from lvlmva_lite.datasets.phantoms.scene import SIZES
 from lvlmva_lite.models import efficientnet_lite0, resnet50, small_resnet
-from lvlmva_lite.tasks.task import Network, Task
+from lvlmva_lite.tasks.task import Network, Task, options_of
 
 _PHANTOMS = {
     "model": "small_resnet",
@@ -70,9 +70,23 @@ class DrawnOrReal(Task):
     )
     image_size: int = setting(64, "Side in pixels.", low=1, metavar="N")
     overlap: bool = setting(False, "Phantoms whose spurious feature lies on the core feature.")
+    annotations: str = setting(
+        "", "CSV of image, spurious and where: which real images show the spurious feature.", metavar="FILE"
+    )
+    unannotated: str = setting(
+        "error", "Real images of which nobody says so: error, drop, or take as clean.",
+        choices=("error", "drop", "clean"),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        usual = {one.name: one.default for one in options_of(type(self))}
+        of_files = usual.keys() - {"data_root", "image_size", "overlap"}
+        idle = [name for name in usual if name in of_files and getattr(self, name) != usual[name]]
+        if idle and not self.data_root:
+            raise ConfigError(
+                f"{idle[0]} is for real images; give their folder as data_root, or leave it out"
+            )
         smallest, largest = (32, 1024) if self.data_root else SIZES
         if not smallest <= self.image_size <= largest:
             why = "" if self.data_root else ", the sizes in which phantoms are drawn"

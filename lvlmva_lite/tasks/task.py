@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +35,11 @@ class Network:
     gpu: bool = True
 
 
+def options_of(task: type[Task]) -> list[Field]:
+    """The fields of a task that :func:`config.setting` declared: its options."""
+    return [one for one in fields(task) if "choices" in one.metadata]
+
+
 class Task(ABC):
     """Images, words, networks and settings that belong together.
 
@@ -55,7 +60,7 @@ class Task(ABC):
     n_trials: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        for declared in fields(self):
+        for declared in options_of(type(self)):
             check(declared.name, declared, getattr(self, declared.name))
 
     @abstractmethod
@@ -94,7 +99,7 @@ class Task(ABC):
 
     def options(self) -> dict[str, Any]:
         """The task's own options, by name."""
-        return asdict(self)
+        return {one.name: getattr(self, one.name) for one in options_of(type(self))}
 
     def config(self, **settings: Any) -> Config:
         """Settings for this task.
@@ -117,9 +122,24 @@ class Task(ABC):
         if given.get("critic") == "recorded":
             given = self._as_recorded(given, usual)
         config = Config(**usual | given)
-        if config.model not in self.networks:
-            raise ConfigError(f"unknown model {config.model!r}; choose one of: {', '.join(self.networks)}")
+        if not self.network_named(config.model).pretrained and config.weights not in ("imagenet", "none"):
+            raise ConfigError(f"{config.model} takes no file of weights; leave weights out")
         return config
+
+    def network_named(self, name: str) -> Network:
+        """One of the task's networks.
+
+        Raises
+        ------
+        ConfigError : there is none of this name
+        """
+        if name not in self.networks:
+            raise ConfigError(f"unknown model {name!r}; choose one of: {', '.join(self.networks)}")
+        return self.networks[name]
+
+    def ready(self, config: Config, dataset: ShortcutDataset) -> nn.Module | None:
+        """A network that was trained elsewhere; None: one is trained on ``dataset``."""
+        return None
 
     def changed(self, config: Config, **settings: Any) -> Config:
         """``config`` with other settings; None: the task's default."""
@@ -171,12 +191,16 @@ class Task(ABC):
 
     def network(self, config: Config, dataset: ShortcutDataset, random_state: int) -> Classifier:
         """An untrained (or, for the backbones, pretrained) network of the config for this data set."""
-        network = self.networks[config.model]
+        network = self.network_named(config.model)
         more = {"weights": config.weights} if network.pretrained else {}
         model = network.make(dataset.images.shape[1:], dataset.n_classes, random_state=random_state, **more)
+        return model.to(self._device(config))
+
+    def _device(self, config: Config) -> str:
         if config.device == "auto":
-            return model.to("cuda" if network.gpu and torch.cuda.is_available() else "cpu")
-        return model.to(config.device)
+            worth_it = self.network_named(config.model).gpu and torch.cuda.is_available()
+            return "cuda" if worth_it else "cpu"
+        return config.device
 
     def bounds(self, prepared: Any) -> Iterator[tuple[str, nn.Module]]:
         """What a method could reach at best: (row of the result, model); none where nothing is known.

@@ -58,7 +58,7 @@ def estimate(
             n_segments=n_segments,
             critic="replay",
         )
-    side = task.options().get("image_size", 28)
+    side = task.options().get("image_size", 28) or 64
     case = _blank_case(n_segments, config.description, side)
     likely = estimated(
         case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
