@@ -144,10 +144,7 @@ class Browser:
         """Load a page at a width in CSS pixels and wait until its scripts are through (at most 30 s)."""
         self.messages, self.weight, self._done = [], 0, set()
         self.send("Page.navigate", url="about:blank")
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-            mobile=False,
-        )  # fmt: skip
+        self.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", media="", features=[scheme])
         self.messages, self.weight, self._done = [], 0, set()
@@ -157,6 +154,13 @@ class Browser:
             self._read()
         quiet = "new Promise(done => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() =>"
         self.evaluate(quiet + " requestAnimationFrame(() => setTimeout(done, 200))))")
+
+    def resize(self, width: int, height: int = 800) -> None:
+        """Lay the page out anew at a width in CSS pixels."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
+            mobile=False,
+        )  # fmt: skip
 
     def picture(self, file: Path, whole: bool = False) -> None:
         """Write what is seen, or the whole page, as PNG."""
