@@ -1,7 +1,8 @@
 """Fetch the JavaScript of the rendered book, so that it works without a network.
 
 MathJax and the Jupyter widget manager come from npm, in exact versions, into
-``book/_static/vendor`` (which git ignores).  Without npm the book uses their public CDNs.
+``book/_static/vendor`` (which git ignores), and axe-core, with which the tests audit the pages and
+which is no part of the book.  Without npm the book uses their public CDNs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("book/_static/vendor")
-PACKAGES = {"mathjax": "3.2.2", "@jupyter-widgets/html-manager": "1.0.15"}
+PACKAGES = {"mathjax": "3.2.2", "@jupyter-widgets/html-manager": "1.0.15", "axe-core": "4.14.1"}
 # what is taken from each package (a file, or a folder with a final slash) and where it goes
 FILES = {
     "mathjax": {
@@ -25,6 +26,7 @@ FILES = {
         "es5/input/tex/extensions/": "mathjax/input/tex/extensions/",
         "es5/output/chtml/fonts/woff-v2/": "mathjax/output/chtml/fonts/woff-v2/",
     },
+    "axe-core": {"axe.min.js": "axe-core/axe.min.js"},
     # The manager with the standard widgets alone: half the size of the one that loads others.
     "@jupyter-widgets/html-manager": {
         "dist/embed.js": "widgets/embed.js",
