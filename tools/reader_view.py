@@ -13,6 +13,7 @@ from html import escape
 from bs4 import BeautifulSoup, Tag
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.(?P<decimals>\d+))?")
+POWER = re.compile(r"(?P<digits>[-+]?\d(?:\.\d+)?)e(?P<exponent>[-+]\d+)")
 # A hyphen that stands for a minus: before a digit, and not within a word, a range or a date.
 HYPHEN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
 
@@ -53,7 +54,8 @@ def readable_table(html: str) -> str:
     """Return an output's HTML with its tables in the theme's look and their numbers set for reading.
 
     The theme knows tables by pandas' class ``dataframe``, which the tables of a ``Styler`` lack.
-    Whole numbers lose their decimals, long ones those beyond four digits, a hyphen becomes a minus.
+    Whole numbers lose their decimals, long ones those beyond four digits; a hyphen becomes a minus,
+    an e a power of ten.
     """
     if "<table" not in html:
         return html
@@ -106,7 +108,7 @@ def readable_numbers(texts: Sequence[str], names: bool = False) -> list[str]:
     whole = needed == 0 and any(abs(float(match[0])) >= 2 for match in numbers)
     cut = needed if decimals and (names or whole) else None
     return [
-        _number(match[0], cut) if match else HYPHEN.sub("−", text)
+        _number(match[0], cut) if match else HYPHEN.sub("−", POWER.sub(_power, text))
         for text, match in zip(texts, found, strict=True)
     ]
 
@@ -120,6 +122,13 @@ def _number(text: str, cut: int | None) -> str:
     if text[0] == "-" and not float(text):
         return text[1:]
     return text.replace("-", "−")
+
+
+def _power(match: re.Match) -> str:
+    exponent = int(match["exponent"])
+    if 0 <= exponent <= 6:
+        return f"{float(match[0]):.0f}"
+    return f"{match['digits']} × 10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 # What the theme writes into every page, and what stands there instead.
