@@ -114,3 +114,39 @@ def test_the_picture_of_the_steps_is_up_to_date_and_leads_somewhere():
         assert '"../notebooks/02_entropy_sampling.html"' in there
         assert '"https://example.org/o/r/blob/v1/lvlmva_lite/sampling.py"' in there
         assert "../../" not in there
+
+
+def test_a_chapter_is_shown_without_its_bookkeeping_and_quotes_with_a_minus():
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("jupytext")
+    from build_book import QUOTED, with_outputs
+
+    def chapter(injected, *codes):
+        notebook = nbformat.v4.new_notebook()
+        for number, (source, tags) in enumerate(codes):
+            notebook.cells.append(
+                nbformat.v4.new_code_cell(source, id=f"c{number}", metadata={"tags": [*tags]})
+            )
+        if injected:
+            extra = nbformat.v4.new_code_cell(injected, id="i", metadata={"tags": ["injected-parameters"]})
+            notebook.cells.append(extra)
+        return notebook
+
+    codes = [
+        ("%pip install x", ["colab-setup", "hide-cell"]),
+        ('profile = "quick"  # or "paper"\nseed = 0', ["parameters"]),
+        ('x = -1.0\nrecord("x", x)', []),
+        ('record("y", 2)', []),
+    ]
+    for injected, cells in (
+        ('# Parameters\nprofile = "quick"\n', 4),
+        ('# Parameters\nprofile = "paper"\n', 5),
+    ):
+        ran = chapter(injected, *codes)
+        ran.cells[2].outputs = [nbformat.v4.new_output("display_data", {QUOTED: "-1.000"})]
+        shown = with_outputs(chapter("", *codes), ran).cells
+        assert len(shown) == cells
+        assert "remove-cell" in shown[0].metadata.tags
+        assert shown[-2].source == "x = -1.0"
+        assert shown[-2].outputs[0].data[QUOTED] == "−1.000"
+        assert "remove-input" in shown[-1].metadata.tags

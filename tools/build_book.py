@@ -224,8 +224,6 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     shutil.copytree(root / "book", stage / "book")
     shutil.copy2(root / "_toc.yml", stage)
     config = configuration(root, vendored)
-    for path, drawn in six_steps().items():
-        (stage / path.relative_to(ROOT)).write_text(for_the_book(drawn, *repository(root)))
     (stage / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     listed = documents(yaml.safe_load((root / "_toc.yml").read_text()))
@@ -236,6 +234,8 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     written = write_full(stage / "notebooks", root, only=chapters)
     if missing := chapters - {path.stem for path in written}:
         raise SystemExit(f"_toc.yml lists chapters that are not there: {', '.join(sorted(missing))}")
+    for path, drawn in six_steps().items():
+        (stage / path.relative_to(ROOT)).write_text(for_the_book(drawn, *repository(root)))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums, and as many chapters at once as cores
     one = partial(
         run, parameters={"profile": profile}, cache=work / "runs" / profile, package=package_hash(root)
