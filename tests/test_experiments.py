@@ -37,6 +37,9 @@ def test_chapter_leaves_notebook_numbers_and_figures(tmp_path):
     assert (tmp_path / "out/figures/a-line.png").read_bytes().startswith(b"\x89PNG")
     executed = nbformat.read(tmp_path / "out/00_x.ipynb", 4)
     assert recorded(executed) == values
+    assert not [
+        output for cell in executed.cells for output in cell.outputs if output.output_type == "stream"
+    ]
 
 
 def test_unknown_parameter_is_refused_before_any_work(tmp_path):

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from html import escape
@@ -25,12 +26,18 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import yaml
+from reader_view import HYPHEN, mended, preview, readable_table, without_bookkeeping
+from six_steps import files as six_steps
+from six_steps import for_the_book
 from vendor_javascript import SPHINX_CONFIG, vendor
 
 from lvlmva_lite.experiments.claims import Claim, contradicted, load_claims
+from lvlmva_lite.experiments.record import PREFIX
 from lvlmva_lite.experiments.scorecard import scorecard
-from notebooks import ROOT, repository, write_full
+from notebooks import ROOT, SETUP_TAG, repository, write_full
 
+# Under this type an output holds a number as the prose quotes it.
+QUOTED = f"{PREFIX}text/plain"
 # The first page lies deeper: this leads to it, without scripts, too.
 INDEX = """\
 <!DOCTYPE html>
@@ -40,6 +47,7 @@ INDEX = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}</title>
 <meta http-equiv="refresh" content="0; url={first}">
+{preview}
 </head>
 <body><a href="{first}">{name}</a></body>
 </html>
@@ -96,18 +104,40 @@ def run(notebook: Path, parameters: dict, cache: Path, package: str) -> Path:
 
 
 def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Return ``notebook`` with the outputs, widget states and injected parameters of its executed copy."""
+    """Return ``notebook`` as the reader is shown it, with the outputs and widget states of its executed copy.
+
+    Parameters that were injected are shown where they differ from the chapter's own; the cell that
+    fetches the package on Colab, and code that only keeps numbers for the prose, are not.
+    """
     ran = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
     injected = [cell for cell in ran.values() if "injected-parameters" in cell.metadata.get("tags", [])]
     cells = []
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = ran[cell.id].outputs, ran[cell.id].execution_count
         cells.append(cell)
-        if "parameters" in cell.metadata.get("tags", []):
+        if cell.cell_type != "code":
+            continue
+        tags = cell.metadata.setdefault("tags", [])
+        cell.outputs, cell.execution_count = ran[cell.id].outputs, ran[cell.id].execution_count
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "text/html" in data:
+                data["text/html"] = readable_table(data["text/html"])
+            if QUOTED in data:
+                data[QUOTED] = HYPHEN.sub("−", data[QUOTED])
+        if "parameters" in tags:
+            own = {line.partition("#")[0].strip() for line in cell.source.splitlines()}
             for extra in injected:
-                extra.metadata = nbformat.from_dict({"tags": ["injected-parameters", "hide-cell"]})
-            cells += injected
+                if not {line.strip() for line in extra.source.splitlines() if line[:1] != "#"} <= own | {
+                    ""
+                }:
+                    extra.metadata = nbformat.from_dict({"tags": ["injected-parameters", "hide-cell"]})
+                    cells.append(extra)
+        elif SETUP_TAG in tags:
+            tags.append("remove-cell")
+        else:
+            cell.source = without_bookkeeping(cell.source)
+            if not cell.source:
+                tags.append("remove-input")
     notebook.cells = cells
     if "widgets" in executed.metadata:
         notebook.metadata.widgets = executed.metadata.widgets
@@ -204,6 +234,8 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     written = write_full(stage / "notebooks", root, only=chapters)
     if missing := chapters - {path.stem for path in written}:
         raise SystemExit(f"_toc.yml lists chapters that are not there: {', '.join(sorted(missing))}")
+    for path, drawn in six_steps().items():
+        (stage / path.relative_to(ROOT)).write_text(for_the_book(drawn, *repository(root)))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums, and as many chapters at once as cores
     one = partial(
         run, parameters={"profile": profile}, cache=work / "runs" / profile, package=package_hash(root)
@@ -225,7 +257,13 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     index, name = html / "index.html", escape(config["title"], quote=False)
     if not index.exists() or name not in (html / f"{listed[0]}.html").read_text():
         raise SystemExit(f"{index} is missing, or its book has no name")
-    index.write_text(INDEX.format(name=name, first=f"{listed[0]}.html"))
+    words = tomllib.loads((root / "pyproject.toml").read_text())["project"]["description"]
+    told = preview(config["title"], words, repository(root)[0])
+    index.write_text(INDEX.format(name=name, first=f"{listed[0]}.html", preview=told))
+    for path in html.rglob("*.html"):
+        path.write_text(mended(path.read_text(), told))
+    for path in written:  # to download: the whole chapter, as Colab opens it
+        shutil.copy2(root / "notebooks" / path.name, html / "_sources" / "notebooks")
     if found := broken_links(html):
         raise SystemExit("\n".join(found))
     (html / ".nojekyll").touch()

@@ -1,7 +1,8 @@
 """Fetch the JavaScript of the rendered book, so that it works without a network.
 
-MathJax, RequireJS and the Jupyter widget manager come from npm, in exact versions, into
-``book/_static/vendor`` (which git ignores).  Without npm the book uses their public CDNs.
+MathJax and the Jupyter widget manager come from npm, in exact versions, into
+``book/_static/vendor`` (which git ignores), and axe-core, with which the tests audit the pages and
+which is no part of the book.  Without npm the book uses their public CDNs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("book/_static/vendor")
-PACKAGES = {"mathjax": "3.2.2", "requirejs": "2.3.8", "@jupyter-widgets/html-manager": "1.0.15"}
+PACKAGES = {"mathjax": "3.2.2", "@jupyter-widgets/html-manager": "1.0.15", "axe-core": "4.14.1"}
 # what is taken from each package (a file, or a folder with a final slash) and where it goes
 FILES = {
     "mathjax": {
@@ -25,16 +26,21 @@ FILES = {
         "es5/input/tex/extensions/": "mathjax/input/tex/extensions/",
         "es5/output/chtml/fonts/woff-v2/": "mathjax/output/chtml/fonts/woff-v2/",
     },
-    "requirejs": {"require.js": "widgets/require.js"},
+    "axe-core": {"axe.min.js": "axe-core/axe.min.js"},
+    # The manager with the standard widgets alone: half the size of the one that loads others.
     "@jupyter-widgets/html-manager": {
-        "dist/embed-amd.js": "widgets/embed-amd.js",
+        "dist/embed.js": "widgets/embed.js",
         "dist/embed.js.LICENSE.txt": "widgets/LICENSE.txt",
+        # the icons of its buttons, looked for beside the script
+        "dist/1551f4f60c37af51121f.woff2": "widgets/1551f4f60c37af51121f.woff2",
+        "dist/7a3337626410ca2f4071.woff2": "widgets/7a3337626410ca2f4071.woff2",
+        "dist/d878b0a6a1144760244f.woff2": "widgets/d878b0a6a1144760244f.woff2",
     },
 }
 # the settings that make Sphinx use them
 SPHINX_CONFIG = {
     "mathjax_path": "vendor/mathjax/tex-chtml.js",
-    "nb_ipywidgets_js": {"vendor/widgets/require.js": {}, "vendor/widgets/embed-amd.js": {}},
+    "nb_ipywidgets_js": {"vendor/widgets/embed.js": {}},
 }
 
 

@@ -9,7 +9,7 @@ PREFIX = "application/papermill.record/"
 
 
 def record(key: str, value: float | int | str | bool, shown: str | None = None) -> None:
-    """Keep ``value`` under ``key`` in the running notebook's output, and show it.
+    """Keep ``value`` under ``key`` in the running notebook's output, which shows nothing of it.
 
     The prose of the book quotes it by ``{glue:text}`` and the claims by its
     name; :func:`recorded` reads it back from the executed notebook.
@@ -30,7 +30,6 @@ def record(key: str, value: float | int | str | bool, shown: str | None = None) 
         shown = f"{value:.3f}" if isinstance(value, float) else str(value)
     from IPython.display import display
 
-    print(f"{key} = {shown}")
     display(
         {f"{PREFIX}text/plain": shown},
         raw=True,

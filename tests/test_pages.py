@@ -1,0 +1,115 @@
+"""Every page of the rendered book in a browser: layout, the dark, the console, weight, accessibility.
+
+``python tools/build_book.py`` makes the book that is looked at; ``make test`` does so before.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from browser import Browser, Site, executable
+from page_faults import page_faults, pages
+
+HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
+VENDOR = HTML.parent.parent / "book" / "_static" / "vendor"
+AXE = VENDOR / "axe-core" / "axe.min.js"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(executable() is None, reason="there is no Chromium or Chrome; CHROMIUM names one"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser(executable()) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def book():
+    if not (HTML / "index.html").exists():
+        pytest.skip("the book is not built: python tools/build_book.py")
+    if not (HTML / "_static" / "vendor").exists():
+        pytest.skip("the book was built without npm: its scripts lie on public CDNs")
+    with Site(HTML) as address:
+        yield address
+
+
+@pytest.mark.parametrize("page", pages(HTML) or ["book/intro.html"])
+def test_a_page_of_the_book_has_no_fault(page, book, browser):
+    found = page_faults(browser, book + page, AXE.read_text() if AXE.exists() else "")
+    assert not found, "\n".join(found)
+
+
+def test_the_landing_page_fits_a_screen(book, browser):
+    browser.open(book + "book/intro.html", width=1280, height=900)
+    below = browser.evaluate(
+        "document.querySelector('.bd-article section > section').getBoundingClientRect().top"
+    )
+    assert below <= 1000
+
+
+def test_on_paper_code_is_whole_and_solutions_stay_closed(book, browser):
+    browser.open(book + "notebooks/04_ppeps_wgm.html", width=700)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    cut, solutions, grey = browser.evaluate("""(() => {
+      const shown = e => e.checkVisibility({visibilityProperty: true}) && e.getBoundingClientRect().height > 0;
+      const code = [...document.querySelectorAll('.cell_input pre')].filter(shown);
+      window.dispatchEvent(new Event('beforeprint'));
+      return [code.filter(e => e.scrollWidth > e.clientWidth + 1).length,
+        [...document.querySelectorAll('.solution-content')].filter(shown).length,
+        code.filter(e => getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)').length];
+    })()""")
+    assert (cut, solutions, grey) == (0, 0, 0)
+
+
+CELL = '<div class="cell"><div class="{kind}">{inside}</div></div>'
+TABLE = '<table class="dataframe"><tr><th>a</th><th>b</th></tr><tr><td>{}</td><td>{}</td></tr></table>'
+SOUND = CELL.format(kind="cell_output", inside=TABLE.format("0.788", "−0.953"))
+STYLE = "td, th { padding: 4px 10px } .cell_output, pre { overflow-x: auto } figcaption { color: #111 }"
+PLANTED = {
+    "columns run together": ("td { padding: 2px } table { border-spacing: 0 }", SOUND),
+    "a number is not set for reading": ("", SOUND.replace("−", "-")),
+    "a table is cut": ("td, th { min-width: 900px }", SOUND),
+    "code is clipped": ("", CELL.format(kind="cell_input", inside=f"<pre>{'x' * 400}</pre>")),
+    "at 390 pixels: the page scrolls sideways": ("", "<p style='width: 500px'>wide</p>"),
+    "at 390 pixels: does not scroll by itself": (
+        "pre, body { overflow: hidden }",
+        f"<pre>{'x' * 400}</pre>",
+    ),
+    "in the dark: a caption": (
+        "[data-theme=dark] figcaption { color: #555 } [data-theme=dark] body { background: #111 }",
+        "<figure><figcaption>a caption</figcaption></figure>",
+    ),
+    "a table lies on a pale slab": ("[data-theme=dark] .cell_output { background: #dde }", SOUND),
+    "console: Error: planted": ("", "<script>throw new Error('planted')</script>"),
+    "console: Failed to load": ("", "<img src='missing.png' alt=''>"),
+    "weighs": ("", f"<!--{'x' * 3_000_000}-->"),
+    "two elements have the id one": ("", "<p id='one'></p><p id='one'></p>"),
+    "bookkeeping: gap = 0.006": (
+        "",
+        CELL.format(kind="cell_output", inside="<pre>gap = 0.006\np = 0.078</pre>"),
+    ),
+}
+PAGE = """<!DOCTYPE html><html lang="en"><head><title>t</title><link rel="icon" href="data:,"><style>{}{}</style></head>
+<body><main class="bd-article">{}</main></body></html>"""
+
+
+@pytest.mark.parametrize("fault", ["", *PLANTED])
+def test_a_planted_fault_is_found_and_a_sound_page_has_none(fault, browser, tmp_path):
+    style, body = PLANTED.get(fault, ("[data-theme=dark] body { background: #111; color: #eee }", SOUND))
+    (tmp_path / "page.html").write_text(PAGE.format(STYLE, style, body))
+    with Site(tmp_path) as address:
+        found = page_faults(browser, address + "page.html")
+    assert any(fault in line for line in found) if fault else found == []
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core was not fetched: python tools/vendor_javascript.py")
+def test_axe_finds_a_picture_without_words(browser, tmp_path):
+    shutil.copy(AXE, tmp_path)
+    (tmp_path / "page.html").write_text(PAGE.format(STYLE, "", "<img src='data:,' width=9 height=9>"))
+    with Site(tmp_path) as address:
+        assert any(
+            "axe: image-alt" in line
+            for line in page_faults(browser, address + "page.html", AXE.read_text())
+        )
