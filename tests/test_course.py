@@ -1,0 +1,101 @@
+"""The assignments: right solutions get all points, blanks none, wrong ones lose what they should."""
+
+import contextlib
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupytext")
+pytest.importorskip("pybtex")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import course  # noqa: E402
+
+NAMES = course.names()
+
+
+def earned(notebook):
+    """Points by test when the cells run one after the other, as nbgrader runs and counts them."""
+    machine, _ = course.points(notebook)
+    namespace, points = {"__name__": "__main__"}, {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(cell.source, name, "exec"), namespace)
+        except Exception:
+            points[name] = 0
+        else:
+            points[name] = machine.get(name, 0)
+    return {name: points[name] for name in machine}
+
+
+def blank(notebook, stub):
+    """The student version, with ``stub`` where a solution stood."""
+    solution = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION *$", re.DOTALL | re.MULTILINE)
+    for cell in notebook.cells:
+        cell.source = solution.sub(lambda found: found[1] + stub, cell.source)
+    return notebook
+
+
+def test_there_are_six_sets_and_a_project():
+    assert [name[:3] for name in NAMES] == [f"ps{n}" for n in range(1, 8)]
+    assert NAMES[-1] == "ps7_project"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_marked_as_nbgrader_needs_them(name):
+    seen, last = set(), None
+    for cell in course.read(name).cells:
+        about = cell.metadata.get("nbgrader")
+        if about is None:
+            continue
+        assert about.grade_id not in seen
+        seen.add(about.grade_id)
+        assert about.schema_version == 3
+        assert about.task is False
+        assert about.locked == (not about.solution)
+        assert ("points" in about) == about.grade
+        solved = "### BEGIN SOLUTION" in cell.source
+        assert solved == (about.solution and cell.cell_type == "code")
+        if about.grade and not about.solution:
+            assert about.grade_id == f"test_{last}"  # a test follows what it tests
+            assert "### BEGIN HIDDEN TESTS" in cell.source
+        last = about.grade_id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_right_solution_gets_all_points(name):
+    notebook = course.read(name)
+    machine, person = course.points(notebook)
+    assert 4 <= len(machine) + len(person) <= 8
+    assert earned(notebook) == machine
+
+
+@pytest.mark.parametrize("stub", ["raise NotImplementedError()", "pass"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_blank_gets_none(name, stub):
+    assert set(earned(blank(course.read(name), stub)).values()) == {0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_solutions_lose_what_they_should(name):
+    wrongs = course.wrong_solutions(name)
+    assert len(wrongs) >= 3
+    for wrong in wrongs:
+        notebook = course.patched(course.read(name), wrong)
+        machine, _ = course.points(notebook)
+        expected = {test: most - wrong["loses"].get(test, 0) for test, most in machine.items()}
+        assert set(wrong["loses"]) <= set(machine)
+        assert earned(notebook) == expected, wrong["mistake"]
+
+
+def test_a_wrong_solution_for_no_cell_is_refused():
+    with pytest.raises(ValueError, match="no solution cell is named 'nowhere'"):
+        course.patched(course.read(NAMES[1]), {"cell": "nowhere", "code": ""})
