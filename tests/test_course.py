@@ -99,3 +99,45 @@ def test_wrong_solutions_lose_what_they_should(name):
 def test_a_wrong_solution_for_no_cell_is_refused():
     with pytest.raises(ValueError, match="no solution cell is named 'nowhere'"):
         course.patched(course.read(NAMES[1]), {"cell": "nowhere", "code": ""})
+
+
+@pytest.mark.slow
+def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
+    """End to end, offline, in nbgrader's own way: release, submit, autograde, read the gradebook."""
+    pytest.importorskip("nbgrader", reason="nbgrader is not installed: pip install -e '.[course]'")
+    import nbformat
+    from nbgrader.api import Gradebook
+    from nbgrader.apps import NbGraderAPI
+    from traitlets.config import Config
+
+    name = "ps1_shortcuts"
+    zips = course.build(tmp_path)
+    assert [path.name for path in zips] == [f"{name}.zip" for name in NAMES]
+    for one in NAMES:
+        released = (tmp_path / "release" / one / f"{one}.ipynb").read_text()
+        assert "### BEGIN" not in released
+        assert "### END" not in released
+        assert "NotImplementedError" in released
+
+    source = nbformat.read(tmp_path / "source" / name / f"{name}.ipynb", 4)
+    wrong = course.wrong_solutions(name)[0]
+    submissions = {
+        "right": source,
+        "blank": nbformat.read(tmp_path / "release" / name / f"{name}.ipynb", 4),
+        "wrong": course.patched(source, wrong),
+    }
+    for student, notebook in submissions.items():
+        path = tmp_path / "submitted" / student / name / f"{name}.ipynb"
+        path.parent.mkdir(parents=True)
+        nbformat.write(notebook, path)
+    config = Config()
+    config.CourseDirectory.root = str(tmp_path)
+    config.CourseDirectory.course_id = "lvlmva"
+    api = NbGraderAPI(config=config)
+    for student in submissions:
+        graded = api.autograde(name, student, force=True)
+        assert graded["success"], graded["log"]
+    most = sum(course.points(source)[0].values())
+    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+        scores = {student: gradebook.find_submission(name, student).score for student in submissions}
+    assert scores == {"right": most, "blank": 0, "wrong": most - sum(wrong["loses"].values())}

@@ -23,7 +23,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import jupytext
 import yaml
 from nbformat import NotebookNode
 
@@ -95,12 +94,16 @@ def patched(notebook: NotebookNode, wrong: dict) -> NotebookNode:
 
 def table(root: Path = ROOT) -> str:
     """The table of points for the instructor's guide."""
-    lines = ["| assignment | questions | points, machine | points, person |", "|---|---|---|---|"]
+    lines = [
+        "| assignment | students' time | questions | points, machine | points, person |",
+        "|---|---|---|---|---|",
+    ]
     for name in names(root):
         notebook = read(name, root)
         machine, person = points(notebook)
+        time = re.search(r"^About ([^,.]+)", notebook.cells[0].source, re.MULTILINE)[1]
         lines.append(
-            f"| `{name}`: {title(name, root)} | {len(machine) + len(person)} "
+            f"| `{name}`: {title(name, root)} | {time} | {len(machine) + len(person)} "
             f"| {sum(machine.values())} | {sum(person.values()) or '–'} |"
         )
     return "\n".join(lines) + "\n"
