@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import course  # noqa: E402
 
 NAMES = course.names()
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION *$", re.DOTALL | re.MULTILINE)
 
 
 def earned(notebook, since=None):
@@ -46,9 +47,8 @@ def earned(notebook, since=None):
 
 def blank(notebook, stub):
     """The student version, with ``stub`` where a solution stood."""
-    solution = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION *$", re.DOTALL | re.MULTILINE)
     for cell in notebook.cells:
-        cell.source = solution.sub(lambda found: found[1] + stub, cell.source)
+        cell.source = SOLUTION.sub(lambda found: found[1] + stub, cell.source)
     return notebook
 
 
@@ -90,6 +90,17 @@ def test_the_right_solution_gets_all_points(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_blank_gets_none(name, stub):
     assert set(earned(blank(course.read(name), stub)).values()) == {0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_question_left_out_loses_its_own_points_only(name):
+    machine, _ = course.points(course.read(name))
+    for test in machine:
+        cell = test.removeprefix("test_")
+        (solved,) = (c.source for c in course.read(name).cells if c.id == cell)
+        left_out = SOLUTION.sub(lambda found: found[1] + "raise NotImplementedError()", solved)
+        notebook = course.patched(course.read(name), {"cell": cell, "code": left_out})
+        assert earned(notebook, since=cell) == machine | {test: 0}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -145,6 +156,7 @@ def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
     config = Config()
     config.CourseDirectory.root = str(tmp_path)
     config.CourseDirectory.course_id = "lvlmva"
+    config.Exchange.root = str(tmp_path)
     api = NbGraderAPI(config=config)
     for student in submissions:
         graded = api.autograde(name, student, force=True)

@@ -18,6 +18,7 @@ What was handed in goes to ``build/course/submitted/STUDENT/NAME/NAME.ipynb``; t
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import zipfile
@@ -133,11 +134,14 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
 
+    # nbgrader calls alembic by its name, which lies beside this Python.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nbgrader_config.py").write_text(CONFIG)
     config = Config()
     config.CourseDirectory.root = str(folder.resolve())
     config.CourseDirectory.course_id = "lvlmva"
+    config.Exchange.root = str(folder.resolve())  # not used; the default may not be writable
     setup = NotebookNode(
         cell_type="code", id="setup", metadata={"tags": [notebooks.SETUP_TAG]}, execution_count=None,
         outputs=[], source=notebooks.SETUP_CELL.format(**dict(zip(("repository", "tag"), notebooks.repository(root), strict=True))),
