@@ -133,10 +133,10 @@ def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
 
-    name = "ps1_shortcuts"
-    zips = course.build(tmp_path)
-    assert [path.name for path in zips] == [f"{name}.zip" for name in NAMES]
-    for one in NAMES:
+    name, project = NAMES[0], NAMES[-1]
+    zips = course.build(tmp_path, only=[name, project])
+    assert [path.name for path in zips] == [f"{name}.zip", f"{project}.zip"]
+    for one in (name, project):
         released = (tmp_path / "release" / one / f"{one}.ipynb").read_text()
         assert "### BEGIN" not in released
         assert "### END" not in released

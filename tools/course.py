@@ -126,8 +126,10 @@ def guide(root: Path = ROOT) -> str:
     return TABLE.sub(lambda _: f"\n{table(root)}{common_errors(root)}\n", (root / GUIDE).read_text())
 
 
-def build(folder: Path, root: Path = ROOT) -> list[Path]:
+def build(folder: Path, root: Path = ROOT, only: list[str] | None = None) -> list[Path]:
     """Write nbgrader's course directory into ``folder``; return the zip files of the student versions.
+
+    All assignments, or those named in ``only``.
 
     What students handed in and what was graded there stays as it is.
     """
@@ -147,7 +149,7 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
         outputs=[], source=notebooks.SETUP_CELL.format(**dict(zip(("repository", "tag"), notebooks.repository(root), strict=True))),
     )  # fmt: skip
     zips = []
-    for name in names(root):
+    for name in only or names(root):
         notebook = read(name, root)
         notebook.cells.insert(1, setup)  # below the title
         source = folder / "source" / name / f"{name}.ipynb"
