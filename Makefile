@@ -2,6 +2,7 @@
 #   make reproduce   run chapter 00: a small network unlearns a shortcut because of a sentence
 #   make test        all checks, the same as CI
 #   make book        build the book into _build/html
+#   make course      write the students' versions of the assignments into build/course
 
 # A Python 3.11-3.13; name another with `make PYTHON=python3.12 ...`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: env reproduce test test-fast book notebooks colab clean
+.PHONY: env reproduce test test-fast book course notebooks colab clean
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -32,6 +33,9 @@ reproduce: $(READY)
 book: $(READY)
 	@$(BIN)/python tools/build_book.py
 
+course: $(READY)
+	@$(BIN)/python tools/course.py
+
 notebooks: $(READY)
 	@$(BIN)/python tools/notebooks.py
 
@@ -43,6 +47,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/python tools/notebooks.py --check
+	$(BIN)/python tools/course.py --check
 	$(BIN)/python tools/build_book.py
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 

@@ -1,0 +1,167 @@
+"""The assignments: right solutions get all points, blanks none, wrong ones lose what they should."""
+
+import contextlib
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jupytext")
+pytest.importorskip("pybtex")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import course  # noqa: E402
+
+NAMES = course.names()
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION *$", re.DOTALL | re.MULTILINE)
+
+
+def earned(notebook, since=None):
+    """Points by test when the cells run one after the other, as nbgrader runs and counts them.
+
+    Tests before the cell ``since`` are not run and count as passed: where only that cell
+    differs from the right solution, they do.
+    """
+    machine, _ = course.points(notebook)
+    namespace, points, reached = {"__name__": "__main__"}, {}, since is None
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+        reached = reached or name == since
+        if not reached and name in machine:
+            points[name] = machine[name]
+            continue
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(cell.source, name, "exec"), namespace)
+        except Exception:
+            points[name] = 0
+        else:
+            points[name] = machine.get(name, 0)
+    return {name: points[name] for name in machine}
+
+
+def blank(notebook, stub):
+    """The student version, with ``stub`` where a solution stood."""
+    for cell in notebook.cells:
+        cell.source = SOLUTION.sub(lambda found: found[1] + stub, cell.source)
+    return notebook
+
+
+def test_there_are_six_sets_and_a_project():
+    assert [name[:3] for name in NAMES] == [f"ps{n}" for n in range(1, 8)]
+    assert NAMES[-1] == "ps7_project"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_marked_as_nbgrader_needs_them(name):
+    seen, last = set(), None
+    for cell in course.read(name).cells:
+        about = cell.metadata.get("nbgrader")
+        if about is None:
+            continue
+        assert about.grade_id not in seen
+        seen.add(about.grade_id)
+        assert about.schema_version == 3
+        assert about.task is False
+        assert about.locked == (not about.solution)
+        assert ("points" in about) == about.grade
+        solved = "### BEGIN SOLUTION" in cell.source
+        assert solved == (about.solution and cell.cell_type == "code")
+        if about.grade and not about.solution:
+            assert about.grade_id == f"test_{last}"  # a test follows what it tests
+            assert "### BEGIN HIDDEN TESTS" in cell.source
+        last = about.grade_id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_right_solution_gets_all_points(name):
+    notebook = course.read(name)
+    machine, person = course.points(notebook)
+    assert 4 <= len(machine) + len(person) <= 8
+    assert earned(notebook) == machine
+
+
+@pytest.mark.parametrize("stub", ["raise NotImplementedError()", "pass"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_blank_gets_none(name, stub):
+    assert set(earned(blank(course.read(name), stub)).values()) == {0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_question_left_out_loses_its_own_points_only(name):
+    machine, _ = course.points(course.read(name))
+    for test in machine:
+        cell = test.removeprefix("test_")
+        (solved,) = (c.source for c in course.read(name).cells if c.id == cell)
+        left_out = SOLUTION.sub(lambda found: found[1] + "raise NotImplementedError()", solved)
+        notebook = course.patched(course.read(name), {"cell": cell, "code": left_out})
+        assert earned(notebook, since=cell) == machine | {test: 0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_solutions_lose_what_they_should(name):
+    wrongs = course.wrong_solutions(name)
+    assert len(wrongs) >= 3
+    for wrong in wrongs:
+        notebook = course.patched(course.read(name), wrong)
+        machine, _ = course.points(notebook)
+        expected = {test: most - wrong["loses"].get(test, 0) for test, most in machine.items()}
+        assert set(wrong["loses"]) <= set(machine)
+        assert earned(notebook, since=wrong["cell"]) == expected, wrong["mistake"]
+
+
+def test_the_guide_shows_the_points_and_errors_of_the_sources():
+    assert (ROOT / course.GUIDE).read_text() == course.guide(), "run python tools/course.py --guide"
+
+
+def test_a_wrong_solution_for_no_cell_is_refused():
+    with pytest.raises(ValueError, match="no solution cell is named 'nowhere'"):
+        course.patched(course.read(NAMES[1]), {"cell": "nowhere", "code": ""})
+
+
+@pytest.mark.slow
+def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
+    """End to end, offline, in nbgrader's own way: release, submit, autograde, read the gradebook."""
+    pytest.importorskip("nbgrader", reason="nbgrader is not installed: pip install -e '.[course]'")
+    import nbformat
+    from nbgrader.api import Gradebook
+    from nbgrader.apps import NbGraderAPI
+    from traitlets.config import Config
+
+    name, project = NAMES[0], NAMES[-1]
+    zips = course.build(tmp_path, only=[name, project])
+    assert [path.name for path in zips] == [f"{name}.zip", f"{project}.zip"]
+    for one in (name, project):
+        released = (tmp_path / "release" / one / f"{one}.ipynb").read_text()
+        assert "### BEGIN" not in released
+        assert "### END" not in released
+        assert "NotImplementedError" in released
+
+    source = nbformat.read(tmp_path / "source" / name / f"{name}.ipynb", 4)
+    wrong = course.wrong_solutions(name)[0]
+    submissions = {
+        "right": source,
+        "blank": nbformat.read(tmp_path / "release" / name / f"{name}.ipynb", 4),
+        "wrong": course.patched(source, wrong),
+    }
+    for student, notebook in submissions.items():
+        path = tmp_path / "submitted" / student / name / f"{name}.ipynb"
+        path.parent.mkdir(parents=True)
+        nbformat.write(notebook, path)
+    config = Config()
+    config.CourseDirectory.root = str(tmp_path)
+    config.CourseDirectory.course_id = "lvlmva"
+    config.Exchange.root = str(tmp_path)
+    api = NbGraderAPI(config=config)
+    for student in submissions:
+        graded = api.autograde(name, student, force=True)
+        assert graded["success"], graded["log"]
+    most = sum(course.points(source)[0].values())
+    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+        scores = {student: gradebook.find_submission(name, student).score for student in submissions}
+    assert scores == {"right": most, "blank": 0, "wrong": most - sum(wrong["loses"].values())}
