@@ -94,6 +94,8 @@ class Result:
     trials : list of dict, the method's settings tried and their "score"
     spurious_share_align : share of the alignment set that shows the spurious feature; None
         where nobody knows
+    validation_loss : mean accuracy over groups, or over classes where none are known, that the
+        validation split lost; negative where it gained
     """
 
     task: Task
@@ -117,6 +119,7 @@ class Result:
     answers: dict[str, Tensor]
     trials: list[dict[str, Any]]
     spurious_share_align: float | None
+    validation_loss: float
 
     @property
     def model(self) -> nn.Module:
@@ -181,6 +184,7 @@ class Result:
             **{name: value for name, value in scores["after"].items() if name.startswith("verdict_")},
             "verdict_confusion": self.confusion,
             "spurious_share_align": self.spurious_share_align,
+            "validation_loss": self.validation_loss,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
             "n_undecided": int((self.kinds == UNDECIDED).sum()),

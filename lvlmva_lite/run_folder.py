@@ -141,6 +141,7 @@ class RunFolder:
         *,
         notes: Sequence[str] = (),
         figures: Mapping[str, bytes] = MappingProxyType({}),
+        refused: bool = False,
     ) -> None:
         """Write the run: ``results.json`` last, and all on disk when this returns.
 
@@ -149,6 +150,7 @@ class RunFolder:
         result : the run
         notes : what the reader was warned of; kept in ``results.json``
         figures : name -> contents of further files
+        refused : the aligned weights are not written
 
         Before it ``masks.npz``, ``verdicts.jsonl``, ``before.safetensors``, ``aligned.safetensors``
         (``before.pt`` and ``aligned.pt``, for the reader's own class, where the network is theirs)
@@ -170,7 +172,7 @@ class RunFolder:
             lines = "".join(to_json(asdict(record)) + "\n" for record in records)
             if lines or name == "verdicts":
                 write_whole(self.path / f"{name}.jsonl", lines)
-        for name, when in (("before", "before"), ("aligned", "after")):
+        for name, when in (("before", "before"), ("aligned", "after"))[: 1 if refused else 2]:
             model = result.models[when]
             if isinstance(model, OwnNetwork):
                 save_weights(model, self.path / f"{name}.pt")
@@ -180,7 +182,7 @@ class RunFolder:
                 write_whole(self.path / f"{name}.safetensors", save(weights))
         for name, content in figures.items():
             write_whole(self.path / name, content)
-        summary = result.summary() | {"notes": list(notes)}
+        summary = result.summary() | {"notes": list(notes), "refused": refused}
         write_whole(self.path / "results.json", to_json(summary, indent=1) + "\n")
 
     def _claim(self) -> None:

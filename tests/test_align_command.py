@@ -20,6 +20,8 @@ from lvlmva_lite.datasets import ShortcutDataset
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "The square in the corner means nothing."
 SMALL = ["--n-align", "24", "--align-epochs", "2", "--n-segments", "3", "--n-baselines", "2", "--quiet"]
+# Of few images one answer is much.
+SMALL += ["--max-loss", "1"]
 
 
 @pytest.fixture
@@ -465,3 +467,21 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
         done = align(*arguments[:-4], *idle, command="run")
         assert done.returncode == 2
         assert message in done.stderr
+
+
+def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_path, align, parts):
+    folder, network, _ = parts
+    ruinous = [*SMALL[:-2], "--align-learning-rate", "30", "--keep-unjudged"]
+    done = align(*usual(folder), *ruinous, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "of the accuracy on the validation split, more than --max-loss 0.1" in done.stderr
+    results = strict(tmp_path / "out" / "results.json")
+    assert results["refused"]
+    assert results["validation_loss"] > 0.1
+    assert not (tmp_path / "out" / "aligned.pt").exists()
+    images, labels = own_images.read(folder / "parts", "val", ("bolt", "nut"))
+    before = own_images.accuracy(network, images, labels)  # classes are of one size
+    assert results["validation_loss"] <= before
+    done = align(*usual(folder), *ruinous, "--max-loss", "1", "--out", tmp_path / "forced")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "forced" / "aligned.pt").exists()

@@ -35,6 +35,14 @@ def align(
     weights: Weights,
     words: Words,
     out: options.Out,
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            help="Mean accuracy over groups (or classes) of the validation split that alignment may cost.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.1,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -59,7 +67,7 @@ def align(
                 2,
             )
     settings |= {"data": data, "model": model, "weights": weights, "description": words}
-    made("folder", out, "lvlm-va", quiet, settings, figures=True)
+    made("folder", out, "lvlm-va", quiet, settings, figures=True, max_loss=max_loss)
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

@@ -51,11 +51,17 @@ def run(
 
 
 def made(
-    dataset: str, out: Path, method: str, quiet: bool, settings: dict[str, Any], figures: bool = False
+    dataset: str,
+    out: Path,
+    method: str,
+    quiet: bool,
+    settings: dict[str, Any],
+    figures: bool = False,
+    max_loss: float = 1.0,
 ) -> None:
     """Do one run by the options given, and tell of it."""
     with warnings_told() as told:
-        _made(dataset, out, method, quiet, settings, figures, told)
+        _made(dataset, out, method, quiet, settings, figures, max_loss, told)
 
 
 def _made(
@@ -65,6 +71,7 @@ def _made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool,
+    max_loss: float,
     told: list[str],
 ) -> None:
     # Late, so that `lvlmva --help` answers at once.
@@ -103,7 +110,8 @@ def _made(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        folder.finish(result, notes=told, figures=_drawn(result) if figures else {})
+        refused = result.validation_loss > max_loss
+        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=refused)
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
@@ -122,6 +130,13 @@ def _made(
         )
     typer.echo(f"results: {out / 'results.json'}" + (f"; look at {out / 'cases.png'}" if figures else ""))
     options.tell_unusable(result.verdicts)
+    if refused:
+        raise options.fail(
+            f"alignment costs {result.validation_loss:.2f} of the accuracy on the validation split, more than --max-loss "
+            f"{max_loss:g}, so that its weights are not written: look at the verdicts, and at what the words dismiss; "
+            "where the shortcut itself made the answers right there, a greater --max-loss and a new --out take them",
+            1,
+        )
 
 
 def _drawn(result: Result) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.critic.types import UNDECIDED
+from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.methods.method import best_trial
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import prepare, verdict_matrix, verdict_quality
@@ -111,6 +112,9 @@ def run(
         models[row], scores[row] = model, score(model, seconds)
         start = time.perf_counter()  # measuring is not part of any method's time
     answers = {row: predict(model, prepared.test.images) for row, model in models.items()}
+    before, after = (
+        balanced_accuracy_of(models[when], prepared.validation) for when in ("before", "after")
+    )
     test = prepared.test
     return Result(
         task, prepared.config, method,
@@ -126,4 +130,13 @@ def run(
         test.group_names, test.class_names, prepared.chosen.labels, test.labels, answers, trials,
         None if prepared.chosen.spurious_masks is None
         else prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
+        before - after,
     )  # fmt: skip
+
+
+def balanced_accuracy_of(model: nn.Module, dataset: ShortcutDataset) -> float:
+    """Mean accuracy over the groups of a data set, or over its classes where nobody knows groups."""
+    known = dataset.groups is not None
+    codes, names = (dataset.groups, dataset.group_names) if known else (dataset.labels, dataset.class_names)
+    in_each = metrics.group_accuracy(predict(model, dataset.images), dataset.labels, codes, len(names))
+    return float(in_each.nanmean())
