@@ -485,3 +485,18 @@ def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_
     done = align(*usual(folder), *ruinous, "--max-loss", "1", "--out", tmp_path / "forced")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "forced" / "aligned.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [("rrr-gt", "spurious_masks"), ("counterexamples", "spurious_masks"), ("subg", "groups"),
+     ("group-dro", "groups"), ("dfr", "groups")],
+)  # fmt: skip
+def test_a_method_that_reads_what_nobody_gave_is_refused_at_once(tmp_path, align, parts, method, field):
+    given = usual(parts[0], **{"--description": WORDS})
+    words = given.index("--words")
+    del given[words : words + 2]
+    done = align("folder", *given, "--method", method, "--out", tmp_path / "out", command="run")
+    assert done.returncode == 2
+    assert f"{method} needs {field}, and the data set 'parts' has none" in done.stderr
+    assert not (tmp_path / "out").exists()

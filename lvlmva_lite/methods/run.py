@@ -76,6 +76,7 @@ def run(
     config = config or task.config()
     check(task, config, method, connection)
     chosen = METHODS.get(method)()
+    _check_supervision(task, config, method)
     start = time.perf_counter()
     prepared = prepare(task, config, progress=progress)
     shown = prepared.alignment_set
@@ -132,6 +133,21 @@ def run(
         else prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
         before - after,
     )  # fmt: skip
+
+
+def _check_supervision(task: Task, config: Config, method: str) -> None:
+    """Raise ConfigError where the data do not tell what the method reads."""
+    reads = METHODS.get(method).supervision
+    for split, field, needed in (
+        ("train", "groups", reads.train_groups),
+        ("validation", "groups", reads.validation_groups),
+        ("train", "spurious_masks", reads.masks),
+    ):
+        if needed:
+            try:
+                task.load(split, seed=config.seed).require(field, by=method)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
 
 def balanced_accuracy_of(model: nn.Module, dataset: ShortcutDataset) -> float:
