@@ -87,6 +87,7 @@ def test_help_and_version():
         (["run", "knee", "--out", "OUT", "--critic", "recorded"], "choose by --critic-model"),
         (["run", "knee", "--out", "OUT", "--critic-prompt", "critic-1"], "for the recorded critic alone"),
         (["run", "knee", "--out", "OUT", "--mask", "core"], "choose one of: spurious, spurious+background"),
+        (["run", "knee", "--out", "OUT", "--penalty-fill", "noise"], "does nothing with the penalty 'rrr'"),
         (["run", "knee", "--out", "OUT", "--mask-near", "1.5"], "mask_near must lie between 0 and 1"),
         (["run", "--seed", "x"], "`lvlmva run --help` explains"),
         (["run", "decoy-mnist", "--out", "OUT", "--fast"], "No such option: --fast"),
