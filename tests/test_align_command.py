@@ -403,6 +403,13 @@ def test_settings_that_cannot_be_are_refused(parts, settings, message):
         lvlmva_lite.align_with_words("net.pt", images, labels, words=WORDS)
 
 
+@pytest.mark.parametrize("mean", [9.0, (9.0, 9.0, 9.0), torch.tensor([9.0]), "9"])
+def test_a_scale_may_be_given_as_numbers(parts, mean):
+    folder, network, _ = parts
+    with pytest.raises(ConfigError, match="no more than by chance"):
+        lvlmva_lite.align_with_words(network, folder / "parts", mean=mean, std=0.01, **few())
+
+
 def test_the_readmes_lines_run(tmp_path, monkeypatch, parts):
     folder, _, _ = parts
     text = (ROOT / "README.md").read_text("utf-8")
