@@ -19,7 +19,7 @@ from lvlmva_lite.datasets import ShortcutDataset
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "The square in the corner means nothing."
-SMALL = ["--n-align", "24", "--align-epochs", "2", "--n-segments", "3", "--n-baselines", "2", "--quiet"]
+SMALL = ["--n-align", "12", "--align-epochs", "2", "--n-segments", "3", "--n-baselines", "2", "--quiet"]
 
 
 @pytest.fixture
@@ -297,10 +297,10 @@ def test_an_interrupted_run_is_taken_up(tmp_path, align, parts, monkeypatch):
         RunFolder, "add_critique", lambda self, one: asked.append(one.case_id) or add(self, one)
     )
     assert align(*arguments).returncode == 0
-    assert len(asked) == 24 - 5
+    assert len(asked) == 12 - 5
     assert not set(asked) & set(kept)
     lines = (tmp_path / "out" / "critiques.jsonl").read_text().splitlines()
-    assert len(lines) == 24
+    assert len(lines) == 12
     assert align(*arguments).returncode == 2  # complete
 
 
@@ -329,7 +329,7 @@ def test_torchvisions_network_by_its_name_and_normalised_images(tmp_path, align)
 
 
 def few(**more):
-    return {"words": WORDS, "n_align": 24, "align_epochs": 2, "n_segments": 3, "n_baselines": 2} | more
+    return {"words": WORDS, "n_align": 12, "align_epochs": 2, "n_segments": 3, "n_baselines": 2} | more
 
 
 def test_python_gives_what_the_command_gives(tmp_path, align, parts):
