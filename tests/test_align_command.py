@@ -312,7 +312,7 @@ def test_torchvisions_network_by_its_name_and_normalised_images(tmp_path, align)
     torch.manual_seed(0)
     network = import_torchvision().models.resnet18(weights=None, num_classes=2)
     images, labels = own_images.read(tmp_path / "parts", "train", ("bolt", "nut"))
-    own_images.train(network, (images - 0.4) / 0.2, labels, epochs=6)
+    own_images.train(network, (images - 0.4) / 0.2, labels, epochs=40)  # BatchNorm takes its time
     torch.save({"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}},
                tmp_path / "net.pt")  # fmt: skip
     given = {"--model": "torchvision:resnet18", "--mean": "0.4", "--std": "0.2,0.2,0.2"}
