@@ -102,7 +102,7 @@ def accuracies(result: Result) -> Figure:
     axis.grid(axis="x", alpha=0.4)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     sns.despine(ax=axis, left=True)
-    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="y", length=0, pad=10)
     return figure
 
 

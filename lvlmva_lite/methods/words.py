@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from lvlmva_lite.config import ConfigError
@@ -73,7 +74,7 @@ def align_with_words(
             f"model must be a torch.nn.Module, the trained network; got {type(model).__name__}"
         )
     own = {one.name for one in options_of(Folder)}
-    given = {name: _text(settings.pop(name)) for name in [*settings] if name in own}
+    given = {name: _as_option(name, settings.pop(name)) for name in [*settings] if name in own}
     if strange := {"data", "classes"} & given.keys():
         raise ConfigError(
             f"{min(strange)} is given as {'images' if 'data' in strange else 'class_names'} here"
@@ -117,6 +118,8 @@ def _data_set(
     return ShortcutDataset(images, labels, class_names=tuple(class_names))
 
 
-def _text(value: Any) -> Any:
-    """Numbers as the task's options have them."""
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else value
+def _as_option(name: str, value: Any) -> Any:
+    """A value as the task's option has it: numbers a channel as text, paths as text."""
+    if name in ("mean", "std") and not isinstance(value, str):
+        return ",".join(map(str, np.asarray(value, float).ravel().tolist()))
+    return str(value) if isinstance(value, Path) else value
