@@ -54,7 +54,7 @@ class Folder(Task):
     defaults: ClassVar = {
         "model": "small_resnet",
         "explainer": "auto",
-        "n_align": 200,
+        "n_align": 100,
         "penalty_weight": 1.0,
         "penalty_scale": "initial",
         "fill": 3.0,
@@ -64,12 +64,12 @@ class Folder(Task):
         "learning_rate": 3e-3,
         "decay": True,
         "batch_size": 32,
-        "align_epochs": 6,
-        "align_learning_rate": 6e-4,
+        "align_epochs": 12,
+        "align_learning_rate": 3e-4,
         "align_fraction": 0.25,
         "keep_unjudged": True,
         "mask_near": 0.5,
-        "n_baselines": 8,
+        "n_baselines": 4,
         "n_explained": 60,
     }
     n_trials = 1  # nothing to choose by, where no groups are known
