@@ -33,6 +33,7 @@ DATA = {
     "toy image": "a picture of a few shapes, drawn to make one point",
     "knee phantom": "drawn knees with drawn letters; no person's radiograph",
     "skin phantom": "drawn lesions with drawn patches; no photograph",
+    "conveyor belt": "drawn flanges with drawn stickers, written as files; no photograph",
     "real knees": "radiographs as they were taken",
     "real knees with pasted letters": "radiographs, with letters that we pasted",
     "real skin": "photographs with the patches that were on the skin",
