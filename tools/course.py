@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(made)
     except ImportError as error:
         print(
-            f"{error}; install it with: pip install -c constraints.txt 'nbgrader>=0.9.5'", file=sys.stderr
+            f"{error}; install it with: pip install -c constraints.txt 'nbgrader>=0.9.6'", file=sys.stderr
         )
         return 1
     return 0
