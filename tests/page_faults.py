@@ -97,6 +97,9 @@ def page_faults(browser: Browser, address: str, axe: str = "") -> list[str]:
     found += [f"at 390 pixels: {fault}" for fault in _look(browser, TABLES + NARROW)]
     browser.resize(1280)
     browser.evaluate("document.documentElement.dataset.theme = 'dark'; 0")
+    if axe:
+        in_the_dark = AXE.replace("{resultTypes", "{runOnly: ['color-contrast'], resultTypes")
+        found += [f"in the dark: {fault}" for fault in browser.evaluate(in_the_dark)]
     return found + _look(browser, DARK)
 
 

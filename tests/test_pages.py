@@ -3,7 +3,6 @@
 ``python tools/build_book.py`` makes the book that is looked at; ``make test`` does so before.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -105,11 +104,19 @@ def test_a_planted_fault_is_found_and_a_sound_page_has_none(fault, browser, tmp_
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core was not fetched: python tools/vendor_javascript.py")
-def test_axe_finds_a_picture_without_words(browser, tmp_path):
-    shutil.copy(AXE, tmp_path)
-    (tmp_path / "page.html").write_text(PAGE.format(STYLE, "", "<img src='data:,' width=9 height=9>"))
+@pytest.mark.parametrize(
+    ("style", "body", "fault"),
+    [
+        ("", "<img src='data:,' width=9 height=9>", "axe: image-alt (critical)"),
+        (
+            "[data-theme=dark] { background: #111; color: #333 }",
+            "<p>words</p>",
+            "in the dark: axe: color-contrast",
+        ),
+    ],
+)
+def test_axe_is_asked_in_the_light_and_in_the_dark(style, body, fault, browser, tmp_path):
+    (tmp_path / "page.html").write_text(PAGE.format(STYLE, style, body))
     with Site(tmp_path) as address:
-        assert any(
-            "axe: image-alt" in line
-            for line in page_faults(browser, address + "page.html", AXE.read_text())
-        )
+        found = page_faults(browser, address + "page.html", AXE.read_text())
+    assert [line for line in found if line.startswith(fault)]

@@ -148,5 +148,5 @@ def test_a_chapter_is_shown_without_its_bookkeeping_and_quotes_with_a_minus():
         assert len(shown) == cells
         assert "remove-cell" in shown[0].metadata.tags
         assert shown[-2].source == "x = -1.0"
-        assert shown[-2].outputs[0].data[QUOTED] == "−1.000"
+        assert shown[-2].outputs[0].data[QUOTED] == "'−1.000'"
         assert "remove-input" in shown[-1].metadata.tags

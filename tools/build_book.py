@@ -122,8 +122,8 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
             data = output.get("data", {})
             if "text/html" in data:
                 data["text/html"] = readable_table(data["text/html"])
-            if QUOTED in data:
-                data[QUOTED] = HYPHEN.sub("−", data[QUOTED])
+            if QUOTED in data:  # in quotes it stays as it was recorded: "+0.260" is no 0.26
+                data[QUOTED] = repr(HYPHEN.sub("−", data[QUOTED]))
         if "parameters" in tags:
             own = {line.partition("#")[0].strip() for line in cell.source.splitlines()}
             for extra in injected:
