@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import course  # noqa: E402
 
 NAMES = course.names()
+TRAIN = {"ps6_right_reasons", "ps7_project"}  # the sets that train networks
+RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAIN)) for name in NAMES]
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION *$", re.DOTALL | re.MULTILINE)
 
 
@@ -78,7 +80,7 @@ def test_cells_are_marked_as_nbgrader_needs_them(name):
         last = about.grade_id
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_the_right_solution_gets_all_points(name):
     notebook = course.read(name)
     machine, person = course.points(notebook)
@@ -87,12 +89,12 @@ def test_the_right_solution_gets_all_points(name):
 
 
 @pytest.mark.parametrize("stub", ["raise NotImplementedError()", "pass"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_a_blank_gets_none(name, stub):
     assert set(earned(blank(course.read(name), stub)).values()) == {0}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_a_question_left_out_loses_its_own_points_only(name):
     machine, _ = course.points(course.read(name))
     for test in machine:
@@ -103,7 +105,7 @@ def test_a_question_left_out_loses_its_own_points_only(name):
         assert earned(notebook, since=cell) == machine | {test: 0}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUN)
 def test_wrong_solutions_lose_what_they_should(name):
     wrongs = course.wrong_solutions(name)
     assert len(wrongs) >= 3
