@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from lvlmva_lite import __version__
-from lvlmva_lite.cli import chapter, critic, run
+from lvlmva_lite.cli import chapter, collect, critic, run, sweep
 
 
 class _Stopped(Exception):
@@ -49,6 +49,8 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app.command()(run.command(arguments))
     app.add_typer(critic.build(arguments), name="critic")
     app.command()(chapter.chapter)
+    app.command()(sweep.sweep)
+    app.command()(collect.collect)
     return app
 
 
