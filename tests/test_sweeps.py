@@ -60,7 +60,7 @@ def there(tmp_path, monkeypatch):
     """A folder with the stand-in, in which its runs are carried out."""
     monkeypatch.chdir(tmp_path)
     # The processes that are started here are those of this very package.
-    monkeypatch.setenv("PYTHONPATH", str(Path(sweep_folder.__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(sweep_folder.__file__).parents[2]), prepend=os.pathsep)
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     (tmp_path / "sweep.py").write_text(SWEEP)
     return tmp_path
@@ -336,6 +336,7 @@ def test_a_killed_run_is_named_and_does_not_pass_for_whole(there):
     assert folder.done(id) is None
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_its_runs_and_is_taken_up(there):
     folder = SweepFolder(there / "sweep")
     ids = folder.add(job_of(seed) for seed in range(4))
@@ -366,6 +367,7 @@ def test_killed_after_its_last_file_it_is_whole(there):
     assert ran(there) == [0]
 
 
+@pytest.mark.slow
 def test_two_sweeps_on_one_folder_run_nothing_twice(there):
     folder = SweepFolder(there / "sweep")
     ids = folder.add(job_of(seed) for seed in range(4))
@@ -549,3 +551,32 @@ def test_without_dask_or_scheduler_it_is_said(there, monkeypatch):
 def test_entries_vary_the_last_parameter_fastest():
     entry = Entry("run", "knee", {"a": [1, 2], "b": [3, 4]})
     assert [tuple(one.values()) for one in entry.runs()] == [(1, 3), (1, 4), (2, 3), (2, 4)]
+
+
+HOW_TO = Path(__file__).parent.parent / "book/how_to_run.md"
+
+
+def block(language, within):
+    """A code block of the how-to page."""
+    blocks = [part.partition("\n```")[0] for part in HOW_TO.read_text().split(f"```{language}\n")[1:]]
+    (found,) = [text for text in blocks if within in text]
+    return found
+
+
+def test_the_spec_of_the_how_to_page_is_one(there):
+    Path("sizes.yml").write_text(block("yaml", "run: knee"))
+    assert [len([*entry.runs()]) for entry in read_spec(Path("sizes.yml"))] == [3 * 2 * 7, 2 * 2]
+
+
+@pytest.mark.slow
+def test_the_job_script_of_the_how_to_page_starts_a_worker(there):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    code = block("python", "SLURMCluster").partition("cluster.scale")[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("#!")
+    assert {"#SBATCH -n 1", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=4G", "#SBATCH -t 04:00:00"} <= {
+        *lines
+    }
+    assert "source .venv/bin/activate" in lines
+    assert "dask_worker tcp://" in done.stdout.replace("dask worker", "dask_worker")

@@ -157,8 +157,8 @@ class SweepFolder:
                 raise SweepFolderError(f"{path} holds something else; give --out a new folder")
         if not must_exist:
             try:
-                self._runs.mkdir(parents=True, exist_ok=True)
-                self._requests.mkdir(exist_ok=True)
+                self._requests.mkdir(parents=True, exist_ok=True)  # first: it tells a sweep's folder
+                self._runs.mkdir(exist_ok=True)
             except OSError as error:
                 raise SweepFolderError(f"cannot use {path} as --out: {error}") from error
 
