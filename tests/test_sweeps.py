@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lvlmva_lite.cli import main
-from lvlmva_lite.experiments import sweep_folder, sweep_workers
+from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
 from lvlmva_lite.experiments.sweep_spec import Entry, SpecError, entry_of_words, read_spec
@@ -488,6 +488,40 @@ def test_a_killed_kernel_ends_a_chapter_with_its_name(there):
     with pytest.raises(ChapterError, match=r"the kernel of tiny.ipynb died"):
         run_chapter(notebook, {}, Path("out"), progress=False)
     assert not Path("out/tiny.json").exists()
+
+
+# Copies at papermill's addresses
+
+
+class Shelf(dict):
+    """A store such as S3, as papermill's handlers have it."""
+
+    def write(self, text, address):
+        if "full" in address:
+            raise OSError("no room")
+        self[address] = text
+
+
+def test_finished_runs_are_copied_to_whatever_papermill_writes_to_once(there):
+    from papermill.iorw import papermill_io
+
+    papermill_io.register("shelf://", shelf := Shelf())
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    run_all(folder)
+    for address in ("shelf://bucket/runs", str(there / "elsewhere/runs")):
+        sweep_copies.copy_run(folder, id, address)
+    kept = (folder.out(id) / "results.json").read_text()
+    assert shelf[f"shelf://bucket/runs/{id}/results.json"] == kept
+    assert (there / "elsewhere/runs" / id / "results.json").read_text() == kept
+    assert list(shelf)[-1].endswith("job.json")
+    shelf.clear()
+    sweep_copies.copy_run(folder, id, "shelf://bucket/runs")
+    assert not shelf
+    with pytest.raises(SweepFolderError, match=r"cannot write shelf://full.* no room"):
+        sweep_copies.copy_run(folder, id, "shelf://full")
+    with pytest.raises(SweepFolderError, match="no room"):
+        sweep_copies.require_writable("shelf://full")
 
 
 # On a cluster

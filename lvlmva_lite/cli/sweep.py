@@ -48,6 +48,9 @@ def sweep(
     scheduler: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Of a Dask scheduler, whose workers do the work.")
     ] = "",
+    copy_to: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Copy finished runs there: whatever papermill writes to.")
+    ] = "",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run again what failed before.")
     ] = False,
@@ -68,6 +71,7 @@ def sweep(
 
     lvlmva sweep status results/spec, and in the end: lvlmva collect results/spec
     """
+    from lvlmva_lite.experiments.sweep_copies import copy_run, require_writable
     from lvlmva_lite.experiments.sweep_folder import SweepFolder, SweepFolderError
     from lvlmva_lite.experiments.sweep_spec import SpecError
     from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, run_here, run_on_dask, shares
@@ -96,6 +100,8 @@ def sweep(
             most = max(job.parameters["threads"] if job.kind == "run" else 1 for job in planned)
             n, threads = shares(jobs, cores, bytes_of(memory) if memory else None, threads=most)
             carry_out = partial(run_here, jobs=n, threads=threads)
+        if copy_to:
+            require_writable(copy_to)
         folder = SweepFolder(out)
         ids = folder.add(planned)
         failed_before = [id for id in ids if folder.state(id) == "failed"]
@@ -120,6 +126,9 @@ def sweep(
                 carry_out(folder, todo, PROGRAM, tell)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; what is finished is kept in {out}") from None
+        for id in ids if copy_to else ():
+            if folder.done(id):
+                copy_run(folder, id, copy_to)
     except (LimitError, SpecError, SweepFolderError) as error:
         raise options.fail(error, 2) from None
     if failed := [id for id in ids if folder.state(id) == "failed"]:
