@@ -26,7 +26,9 @@ def finished(folder, job, values):
 
 
 def run_of(seed, **settings):
-    return Job("run", "knee", {"seed": seed}, {"dataset": "knee", "seed": seed, **settings}, "/")
+    return Job(
+        "run", "knee", {"seed": seed, **settings}, {"dataset": "knee", "seed": seed, **settings}, "/"
+    )
 
 
 def result_of(method, before, after):

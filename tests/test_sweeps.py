@@ -553,19 +553,20 @@ def test_dask_workers_carry_out_all_runs_although_one_is_killed(there, monkeypat
             f"run_on_dask(folder, folder.ids(), ['stand_in.py'], print, address={address!r})\n"
         )
         sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        processes.append(sweep)
         wait_until(lambda: 0 in ran(there) and all(folder.done(id) for id in ids[1:]), 120)
         # The worker that has seed 0 is the parent of its process.
         began = json.loads((folder.out(ids[0]).parent / "started.json").read_text())
         status = Path(f"/proc/{began['process']}/status").read_text().split("PPid:")[1]
         worker = int(status.split()[0])
-        assert worker in [process.pid for process in processes[1:]]
+        assert worker in [process.pid for process in processes[1:3]]
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: ran(there).count(0) == 2, 120)
         Path("wait-0").unlink()
         said = sweep.communicate(timeout=120)[0]
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()  # a worker that is asked to end waits for its run
         for process in processes:
             process.wait()
     assert sweep.returncode == 0

@@ -223,7 +223,7 @@ def run_on_dask(
             client.submit(attempt, str(folder.path), id, list(program), key=f"{id}-{mine}", pure=False): id
             for id in ids
         }
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             id = futures[future]
             try:
                 state = future.result()
