@@ -132,6 +132,7 @@ def test_the_words_of_the_command_line_are_the_same_spec(tmp_path):
         ("- {run: knee, parameters: [1]}", "must be a mapping"),
         ("- {run: [knee]}", "run must be a name"),
         ("- {run: knee", "cannot read the spec"),
+        ("- {run: knee, seeds: [2024-01-01]}", "is no number and no text"),
     ],
 )
 def test_a_spec_that_is_none_says_what_to_do(tmp_path, text, message):
@@ -148,6 +149,9 @@ def test_a_spec_that_is_none_says_what_to_do(tmp_path, text, message):
         (["seed=0", "seed=1"], "given twice"),
         (["seed="], "no value"),
         (["words=[a"], "quotation marks"),
+        (["words=2024-01-01"], "2024-01-01 is no number and no text"),
+        (["scale=1,.inf"], "inf is no finite number"),
+        (["sizes=[1,.nan]"], "nan is no finite number"),
     ],
 )
 def test_words_that_are_no_setting_say_what_to_do(settings, message):
@@ -210,6 +214,7 @@ def tiny_notebook(path, *lines):
         (["spec.yaml"], "cannot read the spec spec.yaml"),
         (["run"], "give SPEC.yml, or run TASK"),
         (["run", "decoy-mnist", "--jobs", "1000000"], "give --jobs"),
+        (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "leave them out"),
         (["run", "decoy-mnist", "--memory", "much"], "--memory takes a size"),
         (["run", "decoy-mnist", "--memory", "900TB"], "does not fit into"),
         (["status", "nothing"], "nothing holds no sweep"),

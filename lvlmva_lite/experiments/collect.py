@@ -125,7 +125,8 @@ def summary(collected: Collected) -> str:
         # A run that differs by what is no parameter is no other seed of the same.
         varied += [one for one in ("code", "libraries", "data") if table[one].nunique() > 1]
         parts += [f"# {kind} {name}\n", _means(table, varied, measures)]
-        parts += [_changes(table, varied, measures), _methods(table, varied, measures)]
+        compared = [one for one in measures if one != "seconds"]
+        parts += [_changes(table, varied, compared), _methods(table, varied, compared)]
     return "\n".join(filter(None, parts)) or "no run has finished yet\n"
 
 
@@ -173,7 +174,7 @@ def _methods(table: pd.DataFrame, varied: Sequence[str], measures: Sequence[str]
     after = table[table["arm"] == "after"]
     for words, group in _groups(after, [one for one in varied if one != "method"]):
         methods = dict(list(group.groupby("method", sort=False)))
-        for one, other in combinations(methods, 2):
+        for one, other in combinations(sorted(methods, key=lambda name: (name != "lvlm-va", name)), 2):
             for measure in measures:
                 if compared := _paired(methods[one], methods[other], measure):
                     rows.append([words, f"{one} - {other}", measure, *compared])

@@ -14,6 +14,7 @@ A list is a grid; a value that is itself a list stands in another.
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -85,6 +86,8 @@ def _entry(where: str, found: Any) -> Entry:
     for name, values in grid.items():
         if not values:
             raise SpecError(f"{where}: {name} has no value")
+        if (strange := _strange(values)) is not None:
+            raise SpecError(f"{where}: {name}: {strange}")
     if not isinstance(found[kind], str):
         raise SpecError(f"{where}: {kind} must be a name, got {found[kind]!r}")
     return Entry(kind, found[kind], grid)
@@ -118,7 +121,22 @@ def entry_of_words(kind: str, what: str, settings: Sequence[str]) -> Entry:
             ) from None
         if not grid[name]:
             raise SpecError(f"-p {name} has no value")
+        if (strange := _strange(grid[name])) is not None:
+            raise SpecError(f"-p {name}: {strange}")
     return Entry(kind, what, grid)
+
+
+def _strange(value: Any) -> str | None:
+    """What is wrong with a value that cannot be handed on: YAML knows dates, and numbers that are none."""
+    if isinstance(value, list):
+        return next(filter(None, map(_strange, value)), None)
+    if isinstance(value, dict):
+        return _strange([*value, *value.values()])
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is no finite number"
+    if value is None or isinstance(value, str | int | float):
+        return None
+    return f"{value} is no number and no text; put a text that looks like a date in quotation marks"
 
 
 def of_type(value: Any, like: Any) -> Any:
