@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "captum")
 
 
@@ -25,6 +23,8 @@ def environment(threads: int = 1) -> dict[str, Any]:
         "threads"; "processor", its model's name; "cpu_capability", the instructions that PyTorch
         uses of it, such as "AVX2"; "python" and each of ``LIBRARIES``: versions
     """
+    import torch  # late: the versions of the libraries are known without it
+
     return {
         "threads": threads,
         "processor": _processor(),

@@ -13,7 +13,6 @@ from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
 import numpy as np
-from torch import Tensor
 
 _PACKAGE = Path(__file__).parent
 _CODE = (".py", ".md", ".txt", ".yaml", ".yml", ".json", ".jsonl", ".npz")
@@ -70,7 +69,7 @@ class _Digest:
             yield str(value).encode("utf-8", "surrogatepass")
         elif isinstance(value, bytes | bytearray):
             yield bytes(value)
-        elif isinstance(value, Tensor):
+        elif (torch := sys.modules.get("torch")) and isinstance(value, torch.Tensor):
             yield from self._parts(value.detach().cpu().numpy())
         elif isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
             yield f"{value.dtype.str} {value.shape}".encode()

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from lvlmva_lite import __version__
-from lvlmva_lite.cli import align, chapter, critic, report, run
+from lvlmva_lite.cli import align, chapter, collect, critic, report, run, sweep
 
 
 class _Stopped(Exception):
@@ -51,6 +51,8 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(critic.build(arguments), name="critic")
     app.command()(report.report)
     app.command()(chapter.chapter)
+    app.command()(sweep.sweep)
+    app.command()(collect.collect)
     return app
 
 

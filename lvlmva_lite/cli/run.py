@@ -12,7 +12,10 @@ from lvlmva_lite.cli import options
 from lvlmva_lite.cli.notes import warnings_told
 
 if TYPE_CHECKING:
+    from lvlmva_lite.config import Config
+    from lvlmva_lite.critic.providers import Connection
     from lvlmva_lite.results import Result
+    from lvlmva_lite.tasks import Task
 
 
 def run(
@@ -76,19 +79,12 @@ def _made(
 ) -> None:
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import methods
-    from lvlmva_lite.critic import providers
     from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.critic.reading import read_description
-    from lvlmva_lite.methods.run import check
     from lvlmva_lite.run_folder import RunFolder
 
     with options.bad_settings_told():
-        answers, connection = options.critic_of(settings)
-        task = options.task_of(dataset, settings)
-        settings["description"] = options.text_or_file(settings["description"])
-        config = task.config(**settings, critic_settings=answers)
-        providers.check(config.critic, answers, connection, task.source)
-        check(task, config, method, connection)
+        task, config, connection = checked(dataset, method, settings)
         folder = RunFolder(out, task, config, method)
     if config.critic == "openai":
         server = server_name(connection.base_url)
@@ -148,6 +144,29 @@ def _drawn(result: Result) -> dict[str, bytes]:
 
     plots.set_theme()
     return result_figures.as_png(result)
+
+
+def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, Config, Connection]:
+    """What the command's arguments amount to, checked before any work.
+
+    Parameters
+    ----------
+    settings : a value for each option of the task, of ``Config`` and of ``options.CRITIC``
+
+    Raises
+    ------
+    RegistryError, ConfigError, SettingsError, StoreError : something that cannot work
+    """
+    from lvlmva_lite.critic import providers
+    from lvlmva_lite.methods.run import check
+
+    answers, connection = options.critic_of(settings)
+    task = options.task_of(dataset, settings)
+    settings["description"] = options.text_or_file(settings["description"])
+    config = task.config(**settings, critic_settings=answers)
+    providers.check(config.critic, answers, connection, task.source)
+    check(task, config, method, connection)
+    return task, config, connection
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

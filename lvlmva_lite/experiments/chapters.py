@@ -22,8 +22,8 @@ def run_chapter(
     """Execute a notebook and write what it made to ``out_dir``.
 
     Writes ``<name>.ipynb`` (after every cell, so that an interrupted run
-    leaves what it had), ``<name>.json`` (the recorded numbers) and
-    ``figures/<figure name>.png``.
+    leaves what it had), ``figures/<figure name>.png`` and, last and in one
+    step, ``<name>.json`` (the recorded numbers).
 
     Parameters
     ----------
@@ -39,11 +39,12 @@ def run_chapter(
     Raises
     ------
     ChapterError : papermill is not installed, the file is missing, a
-        parameter is unknown, the executed notebook would take its place, or a
-        cell failed
+        parameter is unknown, the executed notebook would take its place, a
+        cell failed, or the kernel died
     """
     try:
         import papermill
+        from nbclient.exceptions import DeadKernelError
         from papermill.exceptions import PapermillExecutionError
     except ImportError as error:
         raise ChapterError(
@@ -84,10 +85,14 @@ def run_chapter(
             f"{notebook_path.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
             f"what ran until then is in {executed}"
         ) from error
+    except DeadKernelError as error:
+        raise ChapterError(
+            f"the kernel of {notebook_path.name} died; too little memory? What ran until then is in {executed}"
+        ) from error
     notebook = json.loads(executed.read_text("utf-8"))
     values = recorded(notebook)
-    write_whole(executed.with_suffix(".json"), to_json(values, indent=1) + "\n")
     _write_figures(notebook, out_dir / "figures")
+    write_whole(executed.with_suffix(".json"), to_json(values, indent=1) + "\n")
     return values
 
 

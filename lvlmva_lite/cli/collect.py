@@ -1,0 +1,40 @@
+"""``lvlmva collect``: the table of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvlmva_lite.cli import options
+
+
+def collect(
+    folder: Annotated[Path, typer.Argument(help="The --out of `lvlmva sweep`.")],
+    older: Annotated[
+        bool,
+        typer.Option("--older", help="Also runs finished by other code, data or libraries than the last."),
+    ] = False,
+) -> None:
+    """Gather the finished runs of a sweep into one table, and print means over seeds.
+
+    Writes runs.csv (and runs.parquet, where pyarrow is installed), a row for each run and arm, and
+    summary.md, what this prints, to the sweep's folder. Example:
+
+    lvlmva collect results/sizes
+    """
+    from lvlmva_lite.experiments import collect as gathering
+    from lvlmva_lite.experiments.sweep_folder import SweepFolder, SweepFolderError
+
+    try:
+        sweep = SweepFolder(folder, must_exist=True)
+    except SweepFolderError as error:
+        raise options.fail(error, 2) from None
+    collected = gathering.collect(sweep, older=older)
+    names = gathering.write(collected, sweep)
+    typer.echo((folder / "summary.md").read_text("utf-8"), nl=False)
+    n_missing = sum(sweep.done(id) is None for id in sweep.ids())
+    if n_missing:
+        typer.echo(f"{n_missing} of {len(sweep.ids())} runs are not finished and not in it", err=True)
+    typer.echo(f"written to {folder}: {', '.join(names)}", err=True)

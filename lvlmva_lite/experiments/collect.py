@@ -1,0 +1,231 @@
+"""The finished runs of a sweep as one tidy table, and what it says of means over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
+from lvlmva_lite.files import write_whole
+from lvlmva_lite.metrics import mean_interval, paired_test
+from lvlmva_lite.results import ROWS, Score
+
+MEASURES = tuple(one.name for one in fields(Score) if one.name != "seconds")
+"""Of each arm of a run."""
+
+ARMS = ("before", "after", *(name for name in ROWS if name != "before"))
+"""Endings by which the numbers that a chapter records tell their arm, as ``accuracy_before``."""
+
+_ABOUT = ("id", "kind", "name", "arm")
+_ORIGIN = ("code", "libraries", "data", "host", "run_seconds", "peak_memory")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A sweep's numbers.
+
+    Attributes
+    ----------
+    table : DataFrame, one row per finished run and arm: "id", "kind" ("run" or "chapter"), "name" (task
+        or chapter), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
+        no arm), parameters, measures, then fingerprints of "code", "libraries" and "data", "host",
+        "run_seconds" and "peak_memory" (bytes)
+    parameters, measures : names of its columns
+    """
+
+    table: pd.DataFrame
+    parameters: tuple[str, ...]
+    measures: tuple[str, ...]
+
+
+def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
+    """Gather the finished runs; ``older``: also those that other code, data or libraries have left there."""
+    rows, parameters, measures = [], {}, {}
+    ids = folder.ids() + (folder.ids(older=True) if older else [])
+    for id in ids:
+        if (done := folder.done(id)) is None:
+            continue
+        job = folder.job(id)
+        values = json.loads((folder.out(id) / job.last_file).read_text("utf-8"))
+        settings = {name: _plain(value) for name, value in job.parameters.items()}
+        parameters |= dict.fromkeys(settings)
+        origin = dict(job.origin) | {"host": done["host"], "run_seconds": done["seconds"]}
+        origin["peak_memory"] = done["peak_memory"]
+        for arm, found in _arms(job, values):
+            # What a chapter records may be called like one of its parameters.
+            taken = {*settings, *_ABOUT, *_ORIGIN}
+            scores = {f"{name}_recorded" if name in taken else name: _plain(v) for name, v in found.items()}
+            measures |= dict.fromkeys(scores)
+            about = {"id": id, "kind": job.kind, "name": job.name, "arm": arm}
+            rows.append(about | settings | scores | origin)
+    measures = {name: None for name in measures if name not in parameters}
+    columns = dict.fromkeys([*_ABOUT, *parameters, *measures, *_ORIGIN])
+    return Collected(pd.DataFrame(rows, columns=[*columns]), tuple(parameters), tuple(measures))
+
+
+def _arms(job: Job, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each arm of a run, and its measures."""
+    if job.kind == "run":
+        method = values["method"]  # its scores stand there under its own name, too
+        for arm, scores in values["scores"].items():
+            if arm not in (method, method.replace("-", "_")):
+                yield arm, scores
+        return
+    of_arms: dict[str, dict[str, Any]] = {}
+    rest = {}
+    for name, value in values.items():
+        arm = next((arm for arm in ARMS if name.endswith(f"_{arm}")), "")
+        if (measure := name.removesuffix(f"_{arm}")) in MEASURES and arm:
+            of_arms.setdefault(arm, {})[measure] = value
+        else:
+            rest[name] = value
+    yield from of_arms.items()
+    if rest or not of_arms:
+        yield "", rest
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def write(collected: Collected, folder: SweepFolder) -> list[str]:
+    """Write ``runs.csv``, with pyarrow also ``runs.parquet``, and ``summary.md``; their names."""
+    names = ["runs.csv"]
+    write_whole(folder.path / "runs.csv", collected.table.to_csv(index=False))
+    texts = {
+        name: column.map(lambda value: None if pd.isna(value) else str(value))
+        for name, column in collected.table.items()
+        if column.dtype == object
+    }
+    try:
+        write_whole(folder.path / "runs.parquet", collected.table.assign(**texts).to_parquet(index=False))
+    except ImportError:
+        pass
+    else:
+        names.append("runs.parquet")
+    write_whole(folder.path / "summary.md", summary(collected))
+    return [*names, "summary.md"]
+
+
+def summary(collected: Collected) -> str:
+    """Means over seeds with their 95 % intervals, changes, and methods against each other, as Markdown."""
+    parts = []
+    for (kind, name), table in collected.table.groupby(["kind", "name"], sort=False):
+        varied = [
+            one for one in collected.parameters if one != "seed" and table[one].nunique(dropna=False) > 1
+        ]
+        measures = [one for one in collected.measures if _is_number(table[one])]
+        # A run that differs by what is no parameter is no other seed of the same.
+        varied += [one for one in ("code", "libraries", "data") if table[one].nunique() > 1]
+        parts += [f"# {kind} {name}\n", _means(table, varied, measures)]
+        compared = [one for one in measures if one != "seconds"]
+        parts += [_changes(table, varied, compared), _methods(table, varied, compared)]
+    return "\n".join(filter(None, parts)) or "no run has finished yet\n"
+
+
+def _is_number(column: pd.Series) -> bool:
+    there = column.dropna()
+    return len(there) > 0 and all(
+        isinstance(one, int | float) and not isinstance(one, bool) for one in there
+    )
+
+
+def _groups(table: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Rows that agree in these columns, and what they agree in, in words."""
+    if not by:
+        yield "", table
+        return
+    for values, rows in table.groupby([*by], sort=False, dropna=False):
+        yield ", ".join(f"{one} {value}" for one, value in zip(by, values, strict=True)), rows
+
+
+def _means(table: pd.DataFrame, varied: Sequence[str], measures: Sequence[str]) -> str:
+    rows = []
+    for words, group in _groups(table, varied):
+        for arm, of_arm in group.groupby("arm", sort=False):
+            for measure in measures:
+                if values := of_arm[measure].dropna().tolist():
+                    rows.append([words, arm, measure, str(len(values)), _interval(values)])
+    return _markdown("Means", ["runs", "arm", "measure", "seeds", "mean [95 % interval]"], rows)
+
+
+def _changes(table: pd.DataFrame, varied: Sequence[str], measures: Sequence[str]) -> str:
+    rows = []
+    for words, group in _groups(table, varied):
+        before, after = (group[group["arm"] == arm] for arm in ("before", "after"))
+        for measure in measures:
+            if compared := _paired(after, before, measure):
+                rows.append([words, measure, *compared, _of_the_paper(group.iloc[0], measure)])
+    head = ["runs", "measure", "seeds", "after - before [95 % interval]", "p", "paper"]
+    return _markdown("Changes by the method, seed by seed", head, rows)
+
+
+def _methods(table: pd.DataFrame, varied: Sequence[str], measures: Sequence[str]) -> str:
+    if "method" not in varied:
+        return ""
+    rows = []
+    after = table[table["arm"] == "after"]
+    for words, group in _groups(after, [one for one in varied if one != "method"]):
+        methods = dict(list(group.groupby("method", sort=False)))
+        for one, other in combinations(sorted(methods, key=lambda name: (name != "lvlm-va", name)), 2):
+            for measure in measures:
+                if compared := _paired(methods[one], methods[other], measure):
+                    rows.append([words, f"{one} - {other}", measure, *compared])
+    head = ["runs", "methods", "measure", "seeds", "difference [95 % interval]", "p"]
+    return _markdown("Methods after alignment, seed by seed", head, rows)
+
+
+def _paired(one: pd.DataFrame, other: pd.DataFrame, measure: str) -> list[str]:
+    """Seeds, difference and exact p of what two tables share; empty where they share fewer than two seeds."""
+    if "seed" not in one or one["seed"].duplicated().any() or other["seed"].duplicated().any():
+        return []
+    first, second = (table.set_index("seed")[measure].dropna() for table in (one, other))
+    seeds = [seed for seed in first.index if seed in second.index]
+    if len(seeds) < 2:
+        return []
+    first, second = first[seeds].astype(float).tolist(), second[seeds].astype(float).tolist()
+    test = paired_test(first, second)
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    return [
+        str(len(seeds)),
+        _interval(differences, sign="+"),
+        f"{test.p:.3g} (least {test.smallest_p:.3g})",
+    ]
+
+
+def _interval(values: Sequence[float], sign: str = "") -> str:
+    if len(values) < 2:
+        return f"{values[0]:{sign}.3f}"
+    mean, low, high = mean_interval(values)
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _of_the_paper(row: pd.Series, measure: str) -> str:
+    """What the paper reports of runs like this one."""
+    file = resources.files("lvlmva_lite.experiments").joinpath("paper_numbers.yml")
+    known = yaml.safe_load(file.read_text("utf-8"))
+    fitting = [
+        one
+        for one in known
+        if one["measure"] == measure and all(row.get(name) == value for name, value in one["when"].items())
+    ]
+    return "; ".join(f"{one['change']}: {one['where']}" for one in fitting)
+
+
+def _markdown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    # A column in which nothing stands is none.
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    lines = [[head[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
+    return f"## {title}\n\n" + "".join(
+        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |\n"
+        for line in lines
+    )

@@ -1,0 +1,622 @@
+"""Many runs, each once: what may kill a sweep, who may share its folder, and what it gathers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from lvlmva_lite.cli import main
+from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
+from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
+from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
+from lvlmva_lite.experiments.sweep_spec import Entry, SpecError, entry_of_words, read_spec
+from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, shares
+
+STAND_IN = """
+import json, os, sys, time
+from pathlib import Path
+from lvlmva_lite.cli import one_run
+
+def work(job, out):
+    seed = job.parameters["seed"]
+    with open("ran", "a") as file:
+        file.write(f"{seed}\\n")
+    print("this is seed", seed, flush=True)
+    if seed == 1 and Path("bad").exists() and (out / "half").write_text("half a file"):
+        raise RuntimeError("out of luck")
+    while Path(f"wait-{seed}").exists():
+        time.sleep(0.02)
+    score = {"accuracy": seed / 10, "seconds": 1.0}
+    results = {"method": "lvlm-va", "scores": {"before": score, "after": score}}
+    (out / "results.json").write_text(json.dumps(results))
+
+one_run.work = work
+sys.exit(one_run.main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+"""A run without anything to compute: writes its seed to the file "ran", fails for seed 1 beside a file
+"bad", and does not end while there is a file "wait-SEED"."""
+
+SWEEP = """
+import sys
+from pathlib import Path
+from lvlmva_lite.experiments.sweep_folder import SweepFolder
+from lvlmva_lite.experiments.sweep_workers import run_here
+folder = SweepFolder(Path("sweep"))
+run_here(folder, folder.ids(), ["stand_in.py"], lambda *told: print(*told, flush=True), jobs=2, threads=1)
+"""
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    """A folder with the stand-in, in which its runs are carried out."""
+    monkeypatch.chdir(tmp_path)
+    # The processes that are started here are those of this very package.
+    monkeypatch.setenv("PYTHONPATH", str(Path(sweep_folder.__file__).parents[2]), prepend=os.pathsep)
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    return tmp_path
+
+
+def job_of(seed, **parameters):
+    job = Job("run", "tiny", {"seed": seed}, {"seed": seed, **parameters}, str(Path.cwd()))
+    return replace(job, origin=origin_of(job))
+
+
+def run_all(folder, ids=None, **keywords):
+    told = {}
+    sweep_workers.run_here(
+        folder, ids or folder.ids(), ["stand_in.py"], told.__setitem__, jobs=2, threads=1, **keywords
+    )
+    return told
+
+
+def ran(there):
+    return sorted(map(int, (there / "ran").read_text().split())) if (there / "ran").exists() else []
+
+
+def wait_until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
+
+
+# What is to be run
+
+
+def test_a_spec_is_every_combination_of_every_entry(tmp_path):
+    (tmp_path / "spec.yml").write_text(
+        "- run: knee\n  parameters: {n_align: [50, 100], critic: lexicon}\n  seeds: 2\n"
+        "- chapter: a.ipynb\n  parameters: {sizes: [[1, 2], [3]]}\n"
+    )
+    knee, chapter = read_spec(tmp_path / "spec.yml")
+    assert sorted(map(str, knee.runs())) == sorted(
+        str({"n_align": n, "critic": "lexicon", "seed": seed}) for n in (50, 100) for seed in (0, 1)
+    )
+    assert [*chapter.runs()] == [{"sizes": [1, 2]}, {"sizes": [3]}]
+
+
+def test_the_words_of_the_command_line_are_the_same_spec(tmp_path):
+    (tmp_path / "spec.yml").write_text(
+        'run: knee\nparameters: {description: ["a, b", c], lambda: [0.5, 1.0], balanced: [true]}\nseeds: 2\n'
+    )
+    one = yaml.safe_load((tmp_path / "spec.yml").read_text())
+    (tmp_path / "spec.yml").write_text(yaml.safe_dump([one]))
+    words = ["description='a, b',c", "lambda=0.5,1.0", "balanced=true", "seed=0,1"]
+    (read,) = read_spec(tmp_path / "spec.yml")
+    assert [*entry_of_words("run", "knee", words).runs()] == [*read.runs()]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must hold a list"),
+        ("run: knee", "must hold a list"),
+        ("- runs: knee", "give one of run and chapter"),
+        ("- {run: knee, chapter: a.ipynb}", "give one of run and chapter"),
+        ("- {run: knee, params: {a: 1}}", "unknown params"),
+        ("- {run: knee, seeds: two}", "seeds must be a number of seeds or a list"),
+        ("- {run: knee, seeds: true}", "seeds must be a number of seeds or a list"),
+        ("- {run: knee, seeds: 2, parameters: {seed: 1}}", "not both"),
+        ("- {run: knee, seeds: 0}", "seed has no value"),
+        ("- {run: knee, parameters: {n_align: []}}", "n_align has no value"),
+        ("- {run: knee, parameters: [1]}", "must be a mapping"),
+        ("- {run: [knee]}", "run must be a name"),
+        ("- {run: knee", "cannot read the spec"),
+        ("- {run: knee, seeds: [2024-01-01]}", "is no number and no text"),
+    ],
+)
+def test_a_spec_that_is_none_says_what_to_do(tmp_path, text, message):
+    (tmp_path / "spec.yml").write_text(text)
+    with pytest.raises(SpecError, match=message):
+        read_spec(tmp_path / "spec.yml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["seed"], "NAME=VALUE"),
+        (["=1"], "NAME=VALUE"),
+        (["seed=0", "seed=1"], "given twice"),
+        (["seed="], "no value"),
+        (["words=[a"], "quotation marks"),
+        (["words=2024-01-01"], "2024-01-01 is no number and no text"),
+        (["scale=1,.inf"], "inf is no finite number"),
+        (["sizes=[1,.nan]"], "nan is no finite number"),
+    ],
+)
+def test_words_that_are_no_setting_say_what_to_do(settings, message):
+    with pytest.raises(SpecError, match=message):
+        entry_of_words("run", "knee", settings)
+
+
+@pytest.fixture
+def lvlmva(monkeypatch, capsys):
+    """The command, without a process of its own."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
+
+    return call
+
+
+def tiny_notebook(path, *lines):
+    """A chapter with three parameters and, after ``lines``, three numbers."""
+    code = "from lvlmva_lite.experiments.record import record\n" + "\n".join(lines)
+    code += (
+        "\nrecord('accuracy_before', 0.5)\nrecord('accuracy_after', 0.5 + seed / 100)\nrecord('n', seed)"
+    )
+    parameters = nbformat.v4.new_code_cell("seed = 0\nscale = 1.0\nwords = 'a'  # or b\n")
+    parameters.metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(
+        cells=[parameters, nbformat.v4.new_code_cell(code)], metadata={"kernelspec": kernel}
+    )
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["run", "decoy-mnist", "-p", "n_align=50", "-p", "sead=0,1"],
+            "has no parameter 'sead'; it takes:",
+        ),
+        (["run", "decoy-mnist", "-p", "n_align=50,60.5"], "n_align must be a whole number; got 60.5"),
+        (["run", "decoy-mnist", "-p", "n_align=50,many"], "n_align must be a whole number; got 'many'"),
+        (["run", "decoy-mnist", "-p", "n_segments=6,51"], "must lie between 1 and 50; got 51"),
+        (["run", "decoy-mnist", "-p", "balanced=1"], "balanced must be True or False"),
+        (["run", "decoy-mnist", "-p", "samples=two"], "samples must be of the kind of 1; got 'two'"),
+        (["run", "decoy-mnist", "-p", "lambda=1", "-p", "method=lvlm-va,magic"], "unknown method 'magic'"),
+        (["run", "decoys", "-p", "seed=0"], "unknown task 'decoys'; choose one of:"),
+        (
+            ["chapter", "tiny.ipynb", "-p", "sead=0"],
+            "has no parameter 'sead'; it takes: seed, scale, words",
+        ),
+        (["chapter", "tiny.ipynb", "-p", "seed=0,1.5"], "seed must be a whole number, got 1.5"),
+        (["chapter", "tiny.ipynb", "-p", "scale=1,true"], "scale must be a number, got True"),
+        (["chapter", "tiny.ipynb", "-p", "words=1"], "words must be a text, got 1"),
+        (["chapter", "none.ipynb", "-p", "seed=0"], "there is no notebook"),
+        (["spec.yaml"], "cannot read the spec spec.yaml"),
+        (["run"], "give SPEC.yml, or run TASK"),
+        (["run", "decoy-mnist", "--jobs", "1000000"], "give --jobs"),
+        (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "leave them out"),
+        (["run", "decoy-mnist", "--memory", "much"], "--memory takes a size"),
+        (["run", "decoy-mnist", "--memory", "900TB"], "does not fit into"),
+        (["status", "nothing"], "nothing holds no sweep"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_run(there, lvlmva, words, message):
+    tiny_notebook("tiny.ipynb")
+    answer = lvlmva("sweep", *words, *([] if words[0] == "status" else ["--out", "sweep"]))
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert not Path("sweep").exists()
+
+
+def test_a_dry_run_checks_and_starts_nothing(there, lvlmva):
+    answer = lvlmva("sweep", "run", "decoy-mnist", "-p", "lambda=1e-1,2", "-p", "seed=0,1", "--dry-run")
+    assert answer.returncode == 0, answer.stderr
+    assert len(set(answer.stdout.split("\n"))) == 5
+    assert "run decoy-mnist lambda=2 seed=1" in answer.stdout
+
+
+# An id is made of code, data, parameters and libraries
+
+
+def test_an_id_is_of_all_that_numbers_depend_on(there, monkeypatch):
+    Path("knee_root").mkdir()
+    Path("knee_root/a.png").write_bytes(b"1234")
+    Path("words.txt").write_text("some")
+    parameters = {"data_root": "knee_root", "description": "words.txt", "n": 3}
+    known = {job_of(0, **parameters).id}
+    assert known == {job_of(0, **dict(reversed(parameters.items()))).id}, "the order is nothing"
+
+    def is_new():
+        id = job_of(0, **parameters).id
+        fresh = id not in known
+        known.add(id)
+        return fresh
+
+    assert not is_new()
+    known.add(job_of(1, **parameters).id)
+    known.add(job_of(0, **parameters | {"n": 4}).id)
+    assert len(known) == 3
+    Path("knee_root/b.png").write_bytes(b"1")
+    assert is_new(), "a further image"
+    Path("knee_root/b.png").write_bytes(b"12")
+    assert is_new(), "another image"
+    Path("words.txt").write_text("other")
+    assert is_new(), "another file"
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_folder, "package_fingerprint", lambda: "another tree")
+        assert is_new(), "other code"
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_folder, "version", lambda name: "0")
+        assert is_new(), "other libraries"
+    assert not is_new()
+
+
+def test_a_chapter_counts_by_its_cells_and_not_by_their_outputs(there):
+    notebook = tiny_notebook(there / "tiny.ipynb")
+
+    def id_now():
+        job = Job("chapter", str(notebook), {}, {"seed": 0}, str(there))
+        return replace(job, origin=origin_of(job)).id
+
+    first, content = id_now(), json.loads(notebook.read_text())
+    content["cells"][1]["execution_count"] = 7
+    notebook.write_text(json.dumps(content))
+    assert id_now() == first
+    content["cells"][1]["source"] += ["\npass"]
+    notebook.write_text(json.dumps(content))
+    assert id_now() != first
+
+
+def test_a_default_that_is_spelt_out_is_the_same_run(there, lvlmva):
+    notebook = tiny_notebook("tiny.ipynb")
+    ids = [
+        lvlmva("sweep", *words, "--dry-run").stdout.split()[0]
+        for words in (
+            ["chapter", notebook, "-p", "seed=0"],
+            ["chapter", notebook, "-p", "scale=1.0"],
+            ["run", "decoy-mnist", "-p", "seed=0"],
+            ["run", "decoy-mnist", "-p", "lambda=2.0"],
+            ["run", "decoy-mnist", "-p", "penalty-weight=2.0"],
+        )
+    ]
+    assert len(set(ids)) == 2
+
+
+# Nothing lost, nothing twice
+
+
+def test_what_is_finished_is_not_run_again_and_what_failed_is_kept_and_listed(there, lvlmva):
+    folder = SweepFolder(there / "sweep")
+    ids = folder.add(job_of(seed) for seed in range(3))
+    Path("bad").touch()
+    told = run_all(folder)
+    assert [told[id] for id in ids] == ["finished", "failed", "finished"]
+    assert ran(there) == [0, 1, 2]
+    assert "out of luck" in folder.failure(ids[1])["error"]
+    assert (folder.out(ids[1]) / "half").exists()
+    answer = lvlmva("sweep", "status", "sweep")
+    assert answer.stdout.startswith("3 runs: 2 finished, 1 failed, 0 under way, 0 waiting\n")
+    assert f"failed: {ids[1]} run tiny seed=1: RuntimeError: out of luck" in answer.stderr
+    run_all(folder)
+    assert ran(there) == [0, 1, 2]
+    Path("bad").unlink()
+    folder.forget_failure(ids[1])
+    assert run_all(folder, [ids[1]]) == {ids[1]: "finished"}
+    assert ran(there) == [0, 1, 1, 2]
+    assert folder.log(ids[1]).read_text().count("this is seed 1") == 2, "both logs are there"
+    assert all(folder.done(id)["seconds"] >= 0 for id in ids)
+
+
+def test_a_killed_run_is_named_and_does_not_pass_for_whole(there):
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    Path("wait-0").touch()
+    process = sweep_workers.start(folder, id, ["stand_in.py"])
+    wait_until(lambda: ran(there))
+    assert folder.state(id) == "under way"
+    process.kill()
+    assert sweep_workers.settle(folder, id, process.wait()) == "failed"
+    assert folder.failure(id)["error"].startswith("killed by SIGKILL")
+    assert folder.done(id) is None
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_ends_its_runs_and_is_taken_up(there):
+    folder = SweepFolder(there / "sweep")
+    ids = folder.add(job_of(seed) for seed in range(4))
+    Path("wait-1").touch()
+    sweep = subprocess.Popen([sys.executable, "sweep.py"], stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: folder.done(ids[0]) and 1 in ran(there))
+    sweep.kill()
+    sweep.communicate()
+    wait_until(lambda: not folder.under_way(ids[1]), 20)  # nobody told it to end, but it did
+    Path("wait-1").unlink()
+    n_before = ran(there).count(0)
+    assert folder.done(ids[1]) is None
+    assert folder.failure(ids[1]) is None
+    again = subprocess.run([sys.executable, "sweep.py"], capture_output=True, text=True, check=True)
+    assert f"{ids[1]} finished" in again.stdout
+    assert all(folder.state(id) == "finished" for id in ids)
+    assert ran(there).count(0) == n_before == 1
+    assert ran(there).count(1) == 2
+
+
+def test_killed_after_its_last_file_it_is_whole(there):
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    run_all(folder)
+    (folder.out(id).parent / "done.json").unlink()
+    assert folder.state(id) == "waiting"
+    assert run_all(folder) == {id: "finished"}
+    assert ran(there) == [0]
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_folder_run_nothing_twice(there):
+    folder = SweepFolder(there / "sweep")
+    ids = folder.add(job_of(seed) for seed in range(4))
+    Path("wait-0").touch()
+    sweeps = [
+        subprocess.Popen([sys.executable, "sweep.py"], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    wait_until(lambda: all(folder.done(id) for id in ids[1:]))
+    Path("wait-0").unlink()
+    said = [sweep.communicate(timeout=60)[0] for sweep in sweeps]
+    assert ran(there) == [0, 1, 2, 3]
+    for words in said:
+        assert sorted(words.split("\n")[:-1]) == sorted(f"{id} finished" for id in ids)
+
+
+def test_a_run_is_refused_by_code_that_is_not_its_own(there, monkeypatch):
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    monkeypatch.setattr(sweep_folder, "package_fingerprint", lambda: "another tree")
+    with pytest.raises(SweepFolderError, match="the code here are not those"):
+        folder.carry_out(id, lambda job, out: pytest.fail("it was run"))
+    assert folder.state(id) == "waiting"
+
+
+def test_newer_code_takes_the_place_of_older_in_the_same_request(there, monkeypatch, lvlmva):
+    folder = SweepFolder(there / "sweep")
+    (old,) = folder.add([job_of(0)])
+    run_all(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_folder, "package_fingerprint", lambda: "another tree")
+        (new,) = folder.add([job_of(0)])
+    folder.add([job_of(5)])
+    assert folder.ids(older=True) == [old]
+    assert new in folder.ids()
+    assert "beside them 1 finished by older code" in lvlmva("sweep", "status", "sweep").stdout
+
+
+def test_a_folder_of_something_else_is_refused(there):
+    Path("other").mkdir()
+    Path("other/thesis.tex").touch()
+    with pytest.raises(SweepFolderError, match="something else"):
+        SweepFolder(Path("other"))
+    assert os.listdir("other") == ["thesis.tex"]
+
+
+def test_the_time_left_is_what_like_runs_took(there):
+    folder = SweepFolder(there / "sweep")
+    ids = folder.add(job_of(seed) for seed in range(4))
+    for id, seconds in zip(ids, (10, 20), strict=False):
+        (folder.out(id).parent / "done.json").write_text(json.dumps({"seconds": seconds}))
+    (folder.out(ids[2]).parent / "started.json").write_text(json.dumps({"when": 1000.0}))
+    states = dict(zip(ids, ("finished", "finished", "under way", "waiting"), strict=True))
+    assert seconds_left(folder, states, 1004.0) == pytest.approx(15 - 4 + 15)
+    assert seconds_left(folder, states, 2000.0) == pytest.approx(15)
+    assert seconds_left(folder, dict.fromkeys(ids[2:], "waiting"), 0.0) is None
+
+
+# What fits
+
+
+def test_sizes_are_read_as_they_are_written():
+    sizes = {"4GB": 4e9, "1.5 GiB": 1.5 * 2**30, "512mb": 512e6, "2e9": 2e9, "7K": 7000}
+    assert {text: bytes_of(text) for text in sizes} == sizes
+    for text in ("", "GB", "4 apples", "-1GB", "1.2.3GB", "0"):
+        with pytest.raises(LimitError, match="--memory takes a size"):
+            bytes_of(text)
+
+
+def test_runs_stay_within_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(sweep_workers, "cores_here", lambda: 8)
+    monkeypatch.setattr(sweep_workers, "memory_here", lambda: 16 * 1000**3)
+    assert shares(None, None, None) == (1, 8)
+    assert shares(2, None, None) == (2, 4)
+    assert shares(3, 6, None) == (3, 2)
+    assert shares(None, None, bytes_of("5GB")) == (3, 2)
+    assert shares(None, None, bytes_of("1GB"), threads=4) == (2, 4)
+    assert shares(1, None, None, threads=32) == (1, 8), "alone it may take its time"
+    for jobs, cores, memory, threads, message in (
+        (9, None, None, 1, "give --jobs 8"),
+        (3, 2, None, 1, "give --jobs 2"),
+        (1, 9, None, 1, "--cores must lie between 1 and 8"),
+        (4, None, "5GB", 1, "give --jobs 3"),
+        (None, None, "17GB", 1, "does not fit"),
+        (3, None, None, 4, "3 runs of 4 threads each are too many for 8 cores; give --jobs 2"),
+        (0, None, None, 1, "at least 1"),
+    ):
+        with pytest.raises(LimitError, match=message):
+            shares(jobs, cores, memory and bytes_of(memory), threads=threads)
+
+
+# By papermill
+
+
+@pytest.mark.slow
+def test_chapters_by_the_command(there, lvlmva):
+    """The same numbers as `lvlmva chapter`; one that fails keeps its notebook."""
+    tiny_notebook("tiny.ipynb", "if words == 'bad' and seed: raise ValueError('no such luck')")
+    answer = lvlmva(
+        "sweep", "chapter", "tiny.ipynb", "-p", "seed=0,1", "-p", "words=a,bad", "--out", "sweep"
+    )
+    assert answer.returncode == 1
+    assert "1 of 4 runs failed; --retry-failed" in answer.stderr
+    folder = SweepFolder(Path("sweep"))
+    states = {str(folder.job(id)): id for id in folder.ids()}
+    bad = states["chapter tiny seed=1 words=bad"]
+    assert "no such luck" in (folder.out(bad) / "tiny.ipynb").read_text()
+    assert folder.failure(bad)["error"].endswith("ValueError: no such luck")
+    good = states["chapter tiny seed=1 words=a"]
+    assert json.loads((folder.out(good) / "tiny.json").read_text()) == run_chapter(
+        Path("tiny.ipynb"), {"seed": 1}, Path("alone"), progress=False
+    )
+    assert lvlmva("collect", "sweep").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_killed_kernel_ends_a_chapter_with_its_name(there):
+    notebook = tiny_notebook(Path("tiny.ipynb"), "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(ChapterError, match=r"the kernel of tiny.ipynb died"):
+        run_chapter(notebook, {}, Path("out"), progress=False)
+    assert not Path("out/tiny.json").exists()
+
+
+# Copies at papermill's addresses
+
+
+class Shelf(dict):
+    """A store such as S3, as papermill's handlers have it."""
+
+    def write(self, text, address):
+        if "full" in address:
+            raise OSError("no room")
+        self[address] = text
+
+
+def test_finished_runs_are_copied_to_whatever_papermill_writes_to_once(there):
+    from papermill.iorw import papermill_io
+
+    papermill_io.register("shelf://", shelf := Shelf())
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    run_all(folder)
+    for address in ("shelf://bucket/runs", str(there / "elsewhere/runs")):
+        sweep_copies.copy_run(folder, id, address)
+    kept = (folder.out(id) / "results.json").read_text()
+    assert shelf[f"shelf://bucket/runs/{id}/results.json"] == kept
+    assert (there / "elsewhere/runs" / id / "results.json").read_text() == kept
+    assert list(shelf)[-1].endswith("job.json")
+    shelf.clear()
+    sweep_copies.copy_run(folder, id, "shelf://bucket/runs")
+    assert not shelf
+    with pytest.raises(SweepFolderError, match=r"cannot write shelf://full.* no room"):
+        sweep_copies.copy_run(folder, id, "shelf://full")
+    with pytest.raises(SweepFolderError, match="no room"):
+        sweep_copies.require_writable("shelf://full")
+
+
+# On a cluster
+
+
+@pytest.mark.slow
+def test_dask_workers_carry_out_all_runs_although_one_is_killed(there, monkeypatch):
+    pytest.importorskip("distributed", reason="dask.distributed is not installed (extra: cluster)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    folder = SweepFolder(there / "sweep")
+    ids = folder.add(job_of(seed) for seed in range(4))
+    Path("wait-0").touch()
+    dask, quiet = [sys.executable, "-m", "distributed.cli.dask_scheduler"], {"stderr": subprocess.DEVNULL}
+    host, port = address.removeprefix("tcp://").split(":")
+    processes = [subprocess.Popen([*dask, "--host", host, "--port", port, "--no-dashboard"], **quiet)]
+    dask[-1] = "distributed.cli.dask_worker"
+    try:
+        processes += [
+            subprocess.Popen([*dask, address, "--no-nanny", "--nthreads", "1", "--no-dashboard"], **quiet)
+            for _ in range(2)
+        ]
+        code = (
+            "import sys\nfrom pathlib import Path\n"
+            "from lvlmva_lite.experiments.sweep_folder import SweepFolder\n"
+            "from lvlmva_lite.experiments.sweep_workers import run_on_dask\n"
+            "folder = SweepFolder(Path('sweep'))\n"
+            f"run_on_dask(folder, folder.ids(), ['stand_in.py'], print, address={address!r})\n"
+        )
+        sweep = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        processes.append(sweep)
+        wait_until(lambda: 0 in ran(there) and all(folder.done(id) for id in ids[1:]), 120)
+        # The worker that has seed 0 is the parent of its process.
+        began = json.loads((folder.out(ids[0]).parent / "started.json").read_text())
+        status = Path(f"/proc/{began['process']}/status").read_text().split("PPid:")[1]
+        worker = int(status.split()[0])
+        assert worker in [process.pid for process in processes[1:3]]
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: ran(there).count(0) == 2, 120)
+        Path("wait-0").unlink()
+        said = sweep.communicate(timeout=120)[0]
+    finally:
+        for process in processes:
+            process.kill()  # a worker that is asked to end waits for its run
+        for process in processes:
+            process.wait()
+    assert sweep.returncode == 0
+    assert sorted(said.split("\n")[:-1]) == sorted(f"{id} finished" for id in ids)
+    assert ran(there) == [0, 0, 1, 2, 3]
+
+
+def test_without_dask_or_scheduler_it_is_said(there, monkeypatch):
+    folder = SweepFolder(there / "sweep")
+    ids = folder.add([job_of(0)])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "distributed", None)
+        with pytest.raises(LimitError, match=r"pip install 'lvlmva-lite\[cluster\]'"):
+            sweep_workers.run_on_dask(folder, ids, [], print, address="tcp://127.0.0.1:1")
+
+
+def test_entries_vary_the_last_parameter_fastest():
+    entry = Entry("run", "knee", {"a": [1, 2], "b": [3, 4]})
+    assert [tuple(one.values()) for one in entry.runs()] == [(1, 3), (1, 4), (2, 3), (2, 4)]
+
+
+HOW_TO = Path(__file__).parent.parent / "book/how_to_run.md"
+
+
+def block(language, within):
+    """A code block of the how-to page."""
+    blocks = [part.partition("\n```")[0] for part in HOW_TO.read_text().split(f"```{language}\n")[1:]]
+    (found,) = [text for text in blocks if within in text]
+    return found
+
+
+def test_the_spec_of_the_how_to_page_is_one(there):
+    Path("sizes.yml").write_text(block("yaml", "run: knee"))
+    assert [len([*entry.runs()]) for entry in read_spec(Path("sizes.yml"))] == [3 * 2 * 7, 2 * 2]
+
+
+@pytest.mark.slow
+def test_the_job_script_of_the_how_to_page_starts_a_worker(there):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    code = block("python", "SLURMCluster").partition("cluster.scale")[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("#!")
+    assert {"#SBATCH -n 1", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=4G", "#SBATCH -t 04:00:00"} <= {
+        *lines
+    }
+    assert "source .venv/bin/activate" in lines
+    assert "dask_worker tcp://" in done.stdout.replace("dask worker", "dask_worker")
