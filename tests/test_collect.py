@@ -73,7 +73,9 @@ def test_a_row_for_each_run_and_arm_with_parameters_and_scores(folder):
 
 
 def test_a_chapters_numbers_are_told_apart_by_arm_and_from_parameters(folder):
-    job = Job("chapter", "/x/00_tiny.ipynb", {"seed": 1}, {"seed": 1, "n": 4}, "/")
+    job = Job(
+        "chapter", "/x/00_tiny.ipynb", {"seed": 1}, {"seed": 1, "n": 4, "name": "x", "host": "y"}, "/"
+    )
     values = {"accuracy_before": 0.5, "accuracy_after": 0.75, "mu_align_after": 0.1, "n": 8, "words": "x"}
     finished(folder, job, values)
     table = gathering.collect(folder).table.set_index("arm")
@@ -82,6 +84,9 @@ def test_a_chapters_numbers_are_told_apart_by_arm_and_from_parameters(folder):
     assert table.loc["", "n_recorded"] == 8
     assert table["n"].tolist() == [4, 4, 4]
     assert table.loc["", "words"] == "x"
+    assert set(table["name"]) == {"00_tiny"}
+    assert set(table["name_parameter"]) == {"x"}
+    assert set(table["host"]) == {"here"}
 
 
 def test_means_intervals_and_tests_are_those_of_scipy(folder):

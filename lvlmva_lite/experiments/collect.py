@@ -54,13 +54,18 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
             continue
         job = folder.job(id)
         values = json.loads((folder.out(id) / job.last_file).read_text("utf-8"))
-        settings = {name: _plain(value) for name, value in job.parameters.items()}
+        # A chapter's parameter may be called like a column that is there in any case.
+        own = {*_ABOUT, *_ORIGIN}
+        settings = {
+            f"{name}_parameter" if name in own else name: _plain(value)
+            for name, value in job.parameters.items()
+        }
         parameters |= dict.fromkeys(settings)
         origin = dict(job.origin) | {"host": done["host"], "run_seconds": done["seconds"]}
         origin["peak_memory"] = done["peak_memory"]
         for arm, found in _arms(job, values):
             # What a chapter records may be called like one of its parameters.
-            taken = {*settings, *_ABOUT, *_ORIGIN}
+            taken = {*settings, *own}
             scores = {f"{name}_recorded" if name in taken else name: _plain(v) for name, v in found.items()}
             measures |= dict.fromkeys(scores)
             about = {"id": id, "kind": job.kind, "name": job.name, "arm": arm}
