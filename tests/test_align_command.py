@@ -248,7 +248,9 @@ def test_an_image_of_two_splits_is_named_before_long_work(tmp_path, align):
     done = align(*usual(tmp_path), "--quiet", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "train/nut/copy.png and test/nut/1.png; remove one" in done.stderr
-    done = align(*usual(tmp_path), "--quiet", "--max-loss", "1", "--out", tmp_path / "out", "--shared-images", "drop")
+    done = align(
+        *usual(tmp_path), "--quiet", "--max-loss", "1", "--out", tmp_path / "out", "--shared-images", "drop"
+    )
     assert done.returncode == 0, done.stderr
     assert strict(tmp_path / "out" / "results.json")["classes"]["nut"]["n"] == 4
 
