@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import yaml
+from parameters_page import page as parameters_page
 from reader_view import HYPHEN, mended, preview, readable_table, without_bookkeeping
 from six_steps import files as six_steps
 from six_steps import for_the_book
@@ -234,6 +235,8 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     written = write_full(stage / "notebooks", root, only=chapters)
     if missing := chapters - {path.stem for path in written}:
         raise SystemExit(f"_toc.yml lists chapters that are not there: {', '.join(sorted(missing))}")
+    page = stage / "book" / "parameters.md"
+    page.write_text(parameters_page(page.read_text(), written))
     for path, drawn in six_steps().items():
         (stage / path.relative_to(ROOT)).write_text(for_the_book(drawn, *repository(root)))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums, and as many chapters at once as cores
