@@ -93,15 +93,15 @@ def crossed_readouts(
     Returns
     -------
     dict
-        "conflict_auc" and "letter_effect"; None where there are no such twins, more than
-        two classes, or no spread
+        "conflict_auc" and "letter_effect", the latter None without spread; empty where there are
+        no such twins, or more than two classes
 
     Raises
     ------
     ValueError : ``bare`` and ``marked`` are not of the same images
     """
     if bare is None or marked is None or train.spurious_masks is None or train.n_classes != 2:
-        return {"conflict_auc": None, "letter_effect": None}
+        return {}
     if not torch.equal(bare.labels, marked.labels):
         raise ValueError(
             f"twins must be the same images in the same order, but the labels of the {len(bare)} without "

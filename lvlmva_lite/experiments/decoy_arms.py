@@ -96,7 +96,7 @@ def loop_rows(prepared: Prepared) -> list[Row]:
             predict(model, test.images), test.labels, test.groups, len(test.group_names)
         )
         points = embed(model, test.images[some])
-        row = {"arm": arm, **_scores(prepared, model)} | {
+        row = {"arm": arm, **prepared.score(model)} | {
             "wga": metrics.worst_group_accuracy(in_groups),
             "aga": metrics.average_group_accuracy(in_groups),
             "purity_digit": metrics.neighbour_purity(points, test.labels[some]),
@@ -106,11 +106,6 @@ def loop_rows(prepared: Prepared) -> list[Row]:
             row |= verdict_quality(kinds, prepared.alignment_set.truth)
         rows.append(row)
     return rows
-
-
-def _scores(prepared: Prepared, model: nn.Module) -> Row:
-    """What can be measured on digits, which have no twins with a square of one class."""
-    return {name: value for name, value in prepared.score(model).items() if value is not None}
 
 
 def _prepare(seed: int, **settings: Any) -> Prepared:
@@ -137,7 +132,7 @@ def _row(
         row |= verdict_quality(kinds, prepared.alignment_set.truth)
     if keep is not None:
         row["n_taking_part"] = int(keep.sum())
-    return row | _scores(prepared, model)
+    return row | prepared.score(model)
 
 
 def _arm(prepared: Prepared, experiment: str, arm: str, kinds: Tensor) -> Row:
