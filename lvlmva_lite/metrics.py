@@ -14,7 +14,6 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from lvlmva_lite.critic.types import BACKGROUND, EMPTY, KINDS, RELEVANT, SPURIOUS, UNDECIDED
-from lvlmva_lite.crossed import conflict_auc, letter_effect  # noqa: F401 - measures too, in a module of theirs
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 from lvlmva_lite.threads import threads
 

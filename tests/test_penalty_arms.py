@@ -3,6 +3,7 @@ import torch
 
 from lvlmva_lite import metrics, pipeline
 from lvlmva_lite.critic.recordings import recorded_sets
+from lvlmva_lite.crossed import letter_effect
 from lvlmva_lite.datasets import knee_phantom
 from lvlmva_lite.experiments import penalty_arms
 from lvlmva_lite.experiments.sweeps import REAL_SWEEPS, SWEEPS
@@ -69,7 +70,7 @@ def test_rows_are_what_the_models_do(prepared, rows):
     before = rows[0]
     right = predict(prepared.model, test.images) == test.labels
     assert before["accuracy"] == pytest.approx(right.double().mean().item())
-    assert before["letter_effect"] == pytest.approx(metrics.letter_effect(-z[0], -z[1]))
+    assert before["letter_effect"] == pytest.approx(letter_effect(-z[0], -z[1]))
     masks = prepared.chosen.spurious_masks
     model = prepared.changed(penalty="finite-difference", penalty_fill="noise").aligned(
         masks, penalty_weight=5.0

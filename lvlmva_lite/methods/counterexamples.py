@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from lvlmva_lite.fills import fill
-from lvlmva_lite.methods.method import Fitted, Method, Supervision
+from lvlmva_lite.methods.method import Fitted
+from lvlmva_lite.methods.rrr import RRR
 from lvlmva_lite.pipeline import Prepared
 from lvlmva_lite.registry import METHODS
 from lvlmva_lite.streams import stream
 
 
 @METHODS.register("counterexamples")
-class Counterexamples(Method):
+class Counterexamples(RRR):
     """What data can say in place of a penalty, with the same true masks.
 
     Teso and Kersting, "Explanatory interactive machine learning", AIES 2019:
@@ -26,12 +27,7 @@ class Counterexamples(Method):
     """
 
     label = "counter-examples, true masks"
-    supervision = Supervision(masks=True)
     trials = ({"variant": "noise"}, {"variant": "another-image"})
-
-    def masks(self, prepared: Prepared, kinds: Tensor | None) -> Tensor:
-        """The data set's own."""
-        return prepared.chosen.spurious_masks
 
     def fit(
         self,

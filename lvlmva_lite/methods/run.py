@@ -17,7 +17,7 @@ from lvlmva_lite.critic.types import UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.methods.method import best_trial
 from lvlmva_lite.models import predict
-from lvlmva_lite.pipeline import prepare, verdict_matrix, verdict_quality
+from lvlmva_lite.pipeline import groups_of, prepare, verdict_matrix, verdict_quality
 from lvlmva_lite.registry import METHODS
 from lvlmva_lite.results import Result, Score
 from lvlmva_lite.tasks import Task
@@ -152,7 +152,8 @@ def _check_supervision(task: Task, config: Config, method: str) -> None:
 
 def balanced_accuracy_of(model: nn.Module, dataset: ShortcutDataset) -> float:
     """Mean accuracy over the groups of a data set, or over its classes where nobody knows groups."""
-    known = dataset.groups is not None
-    codes, names = (dataset.groups, dataset.group_names) if known else (dataset.labels, dataset.class_names)
-    in_each = metrics.group_accuracy(predict(model, dataset.images), dataset.labels, codes, len(names))
+    in_each = groups_of(model, dataset)
+    if in_each is None:
+        answers = predict(model, dataset.images)
+        in_each = metrics.group_accuracy(answers, dataset.labels, dataset.labels, dataset.n_classes)
     return float(in_each.nanmean())
