@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lvlmva_lite.cli import options
+from lvlmva_lite.cli.notes import warnings_told
 
 
 def report(
@@ -32,7 +33,7 @@ def report(
     from lvlmva_lite.files import write_whole
     from lvlmva_lite.report import make_report, read_run
 
-    with options.bad_settings_told(), options.failures_told():
+    with warnings_told(), options.bad_settings_told(), options.failures_told():
         made = make_report(read_run(run), n_examples=examples)
         words = made.accepted(accept) if accept else ""
         write_whole(run / "report.html", made.html())
