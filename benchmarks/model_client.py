@@ -17,12 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,11 +31,11 @@ from lvlmva_lite.critic import Case, Critique
 from lvlmva_lite.critic.batch import concurrently
 from lvlmva_lite.critic.panels import render_panels
 from lvlmva_lite.critic.providers import Connection, CriticSettings, make
-from lvlmva_lite.environment import environment
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from answering_server import AnsweringServer  # noqa: E402
+from timing import provenance  # noqa: E402
 
 IN_FLIGHT = (1, 2, 4, 8, 16)
 """Questions at a time; the last is that of the long run."""
@@ -51,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "model_client.json")
     options = parser.parse_args()
 
-    measured: dict[str, object] = provenance() | {
+    measured: dict[str, object] = here() | {
         "seconds_per_answer": options.seconds,
         "in_flight": list(IN_FLIGHT),
         "cases": options.cases,
@@ -88,15 +86,9 @@ def main() -> None:
     options.out.write_text(json.dumps(measured, indent=1) + "\n")
 
 
-def provenance() -> dict[str, object]:
-    """When, on what machine and of which commit."""
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True
-    ).stdout.strip()
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit,
-        "machine": environment() | {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
+def here() -> dict[str, object]:
+    """Where it was measured, and whether other work there took turns."""
+    return provenance() | {
         "openai": version("openai"),
         "undisturbed": os.sched_getscheduler(0) != os.SCHED_OTHER,
     }

@@ -72,6 +72,13 @@ for (const name of new Set(names.filter((name, i) => names.indexOf(name) < i))) 
 for (const line of all('.cell_output pre')) if (/^\\w+ = \\S+$/m.test(line.textContent) && /^(\\w+ = [^\\n]*\\n?)+$/.test(line.textContent.trim()))
   found.push(`bookkeeping: ${say(line)}`);
 """
+# Without transitions: a colour read half way from light to dark is nobody's colour.
+DARKEN = """
+document.head.appendChild(document.createElement('style')).textContent =
+  '*, *::before, *::after { transition: none !important; animation: none !important; }';
+document.documentElement.dataset.theme = 'dark';
+document.getAnimations().forEach(a => a.cancel());
+0"""
 AXE = """axe.run({resultTypes: ['violations'], rules: {region: {enabled: false}}}).then(r => r.violations
   .filter(v => ['serious', 'critical'].includes(v.impact))
   .map(v => `axe: ${v.id} (${v.impact}), ${v.nodes.length} times, as in ${v.nodes[0].html.slice(0, 160)}`))"""
@@ -96,7 +103,7 @@ def page_faults(browser: Browser, address: str, axe: str = "") -> list[str]:
     browser.resize(390)
     found += [f"at 390 pixels: {fault}" for fault in _look(browser, TABLES + NARROW)]
     browser.resize(1280)
-    browser.evaluate("document.documentElement.dataset.theme = 'dark'; 0")
+    browser.evaluate(DARKEN)
     if axe:
         in_the_dark = AXE.replace("{resultTypes", "{runOnly: ['color-contrast'], resultTypes")
         found += [f"in the dark: {fault}" for fault in browser.evaluate(in_the_dark)]
