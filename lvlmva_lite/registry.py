@@ -117,6 +117,10 @@ SEGMENTERS = Registry("segmenter", "lvlmva_lite.segmenters", ("lvlmva_lite.segme
 PENALTIES = Registry("penalty", "lvlmva_lite.penalties", ("lvlmva_lite.alignment",))
 """Functions with the signature of :func:`alignment.rrr_penalty`."""
 
+EXPERIMENTS = Registry("experiment", "lvlmva_lite.experiments", ("lvlmva_lite.experiments",))
+"""Functions of a ``seed``, of real images also of their ``data_root``, that give rows of a table:
+what ``lvlmva sweep`` runs for many seeds, and by the name of a recorded table."""
+
 CRITICS = Registry("critic", "lvlmva_lite.critics")
 """Functions of the ``CriticSettings`` that give a critic, or a critic and its judge; those of other
 packages: this one's own need more than settings, see :mod:`critic.providers`."""

@@ -6,9 +6,9 @@ from lvlmva_lite.critic.recordings import recorded_sets
 from lvlmva_lite.crossed import letter_effect
 from lvlmva_lite.datasets import knee_phantom
 from lvlmva_lite.experiments import penalty_arms
-from lvlmva_lite.experiments.sweeps import REAL_SWEEPS, SWEEPS
 from lvlmva_lite.fills import FILLS
 from lvlmva_lite.models import predict, predict_logits
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.tasks import Knee
 
 TINY = {
@@ -91,6 +91,6 @@ def test_placebo_masks_are_as_large_as_those_they_stand_for(prepared):
 
 
 def test_the_experiments_are_known_by_name():
-    assert SWEEPS["knee_penalties"].func is penalty_arms.penalty_sweep
-    assert REAL_SWEEPS["knee_penalties_real"].func is penalty_arms.real_penalty_sweep
+    assert EXPERIMENTS.get("knee_penalties").func is penalty_arms.penalty_sweep
+    assert EXPERIMENTS.get("knee_penalties_real").func is penalty_arms.real_penalty_sweep
     assert ("knee", 0) in recorded_sets()

@@ -12,9 +12,9 @@ from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import segment_names
 from lvlmva_lite.datasets import knee_phantom, load_decoy_mnist
 from lvlmva_lite.experiments import recorded_arms
-from lvlmva_lite.experiments.sweeps import SWEEPS
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import prepare
+from lvlmva_lite.registry import EXPERIMENTS
 
 ONE_IMAGE = {
     "knee": lambda: knee_phantom("validation", n=4, size=64),
@@ -200,7 +200,7 @@ def test_the_sweep_takes_every_recorded_set_that_needs_no_files(monkeypatch):
         recorded_arms, "set_rows", lambda task, config: asked.append((task.source, config.seed)) or []
     )
     for seed in range(7):
-        SWEEPS["recorded_masks"](seed)
+        EXPERIMENTS.get("recorded_masks")(seed)
     without_files = {
         (source, seed)
         for source, seed in recordings.recorded_sets()
@@ -208,4 +208,4 @@ def test_the_sweep_takes_every_recorded_set_that_needs_no_files(monkeypatch):
     }
     assert set(asked) == without_files
     assert len(asked) == len(without_files)
-    assert recorded_arms.real_recorded_sweep("knee", "no/such/folder", 3) == []
+    assert recorded_arms.real_recorded_sweep("knee", 3, data_root="no/such/folder") == []

@@ -61,4 +61,4 @@ def test_the_table_without_objects_is_the_one_recorded_before():
         columns=["objects", "n_others_touching", "n_false_alarms_touching"]
     )
     assert without.reset_index(drop=True).equals(before[list(without)])
-    assert recorded_verdicts.foreign_object_sweep("no/such/folder", 3) == []
+    assert recorded_verdicts.foreign_object_sweep(3, data_root="no/such/folder") == []

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lvlmva_lite.experiments.claims import load_claims
-from lvlmva_lite.experiments.scorecard import recorded_results, scorecard, shown
+from lvlmva_lite.experiments.scorecard import code_since, recorded_results, scorecard, shown
+from lvlmva_lite.experiments.sweep_folder import Job, origin_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "{{ profile }}|{{ counts }}|{{ data }}|{{ claims }}|{{ recorded }}"
@@ -155,6 +156,22 @@ def test_recorded_results_say_where_they_come_from(empty):
     (empty / "u.yml").unlink()
     with pytest.raises(ValueError, match="the recorded table u does not say its machine, date"):
         recorded_results(empty)
+
+
+def test_a_recorded_table_says_whether_its_code_has_changed(empty, monkeypatch):
+    here = origin_of(Job("experiment", "decoy_loop", {}, {}, ""))["code"]
+    assert code_since("decoy_loop", {"code": here}) == "the same"
+    assert code_since("decoy_loop", {"code": "0" * 16}) == "changed since"
+    assert code_since("decoy_loop", {}).startswith("not known")
+    origin = {
+        "machine": "2 cores",
+        "date": "2026-01-02",
+        "commit": "abc1234",
+        "command": "make",
+        "code": "0",
+    }
+    write_table(empty, "decoy_loop", **origin)
+    assert "  - changed since\n" in recorded_results(empty)
 
 
 def test_the_page_that_ships_has_all_places(empty):

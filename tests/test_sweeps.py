@@ -18,7 +18,12 @@ from lvlmva_lite.cli import main
 from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
-from lvlmva_lite.experiments.sweep_spec import Entry, SpecError, entry_of_words, read_spec
+from lvlmva_lite.experiments.sweep_spec import (
+    Entry,
+    SpecError,
+    read_spec,
+    values_of_words,
+)
 from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, shares
 
 STAND_IN = """
@@ -113,7 +118,7 @@ def test_the_words_of_the_command_line_are_the_same_spec(tmp_path):
     (tmp_path / "spec.yml").write_text(yaml.safe_dump([one]))
     words = ["description='a, b',c", "lambda=0.5,1.0", "balanced=true", "seed=0,1"]
     (read,) = read_spec(tmp_path / "spec.yml")
-    assert [*entry_of_words("run", "knee", words).runs()] == [*read.runs()]
+    assert [*Entry("run", "knee", values_of_words(words)).runs()] == [*read.runs()]
 
 
 @pytest.mark.parametrize(
@@ -121,8 +126,8 @@ def test_the_words_of_the_command_line_are_the_same_spec(tmp_path):
     [
         ("", "must hold a list"),
         ("run: knee", "must hold a list"),
-        ("- runs: knee", "give one of run and chapter"),
-        ("- {run: knee, chapter: a.ipynb}", "give one of run and chapter"),
+        ("- runs: knee", "give one of run and chapter and experiment"),
+        ("- {run: knee, chapter: a.ipynb}", "give one of run and chapter and experiment"),
         ("- {run: knee, params: {a: 1}}", "unknown params"),
         ("- {run: knee, seeds: two}", "seeds must be a number of seeds or a list"),
         ("- {run: knee, seeds: true}", "seeds must be a number of seeds or a list"),
@@ -156,7 +161,7 @@ def test_a_spec_that_is_none_says_what_to_do(tmp_path, text, message):
 )
 def test_words_that_are_no_setting_say_what_to_do(settings, message):
     with pytest.raises(SpecError, match=message):
-        entry_of_words("run", "knee", settings)
+        values_of_words(settings)
 
 
 @pytest.fixture
@@ -212,7 +217,7 @@ def tiny_notebook(path, *lines):
         (["chapter", "tiny.ipynb", "-p", "words=1"], "words must be a text, got 1"),
         (["chapter", "none.ipynb", "-p", "seed=0"], "there is no notebook"),
         (["spec.yaml"], "cannot read the spec spec.yaml"),
-        (["run"], "give SPEC.yml, or run TASK"),
+        (["run"], "give SPEC, or run TASK"),
         (["run", "decoy-mnist", "--jobs", "1000000"], "give --jobs"),
         (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "leave them out"),
         (["run", "decoy-mnist", "--memory", "much"], "--memory takes a size"),

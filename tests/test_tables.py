@@ -1,4 +1,3 @@
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -6,7 +5,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -231,98 +229,6 @@ def test_a_killed_sweep_resumes_on_another_number_of_threads(tmp_path):
     whole = pd.read_csv(file, float_precision="round_trip")
     assert whole["seed"].tolist() == [seed for seed in range(6) for _ in range(3)]
     assert whole["value"].tolist() == [seed / 3 for seed in range(6) for _ in range(3)]
-
-
-@pytest.mark.slow
-def test_a_killed_recording_resumes_on_another_number_of_threads(tmp_path):
-    """SIGKILL between two seeds: nothing is recorded, no seed runs twice, and the table is whole."""
-    tool = Path(__file__).parent.parent / "tools/record_results.py"
-    script = tmp_path / "record.py"
-    script.write_text(
-        "import sys, time\nfrom pathlib import Path\n"
-        f"sys.path.insert(0, {str(tool.parent)!r})\n"
-        "import record_results\n"
-        "def rows_of(seed):\n"
-        "    print('seed', seed, flush=True)\n"
-        "    time.sleep(0.3)\n"
-        "    return [{'arm': arm, 'value': seed / 3} for arm in range(2)]\n"
-        "record_results.ROOT, record_results.RESULTS = Path(), Path('recorded')\n"
-        "record_results.SWEEPS['decoy_loop'] = rows_of\n"
-        "sys.exit(record_results.main(['decoy_loop', '--seeds', '5', '--jobs', '1']))\n"
-    )
-
-    def start(threads):
-        return subprocess.Popen(
-            [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env={**os.environ, "OMP_NUM_THREADS": threads},
-        )  # fmt: skip
-
-    process = start("1")
-    assert [process.stdout.readline() for _ in range(3)] == ["seed 0\n", "seed 1\n", "seed 2\n"]
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "recorded").exists()
-    again = start("2")
-    ran, _ = again.communicate(timeout=120)
-    assert again.returncode == 0
-    assert [line for line in ran.splitlines() if line.startswith("seed")] == ["seed 2", "seed 3", "seed 4"]
-    whole = pd.read_csv(tmp_path / "recorded/decoy_loop.csv")
-    assert whole["seed"].tolist() == [seed for seed in range(5) for _ in range(2)]
-    assert whole["value"].tolist() == pytest.approx([seed / 3 for seed in range(5) for _ in range(2)])
-    assert (tmp_path / "recorded/decoy_loop.yml").exists()
-
-
-def test_recording_names_the_failed_seeds_and_records_nothing(tmp_path, monkeypatch, capsys):
-    record_results = _record_results(tmp_path, monkeypatch, fails_at_zero)
-    assert record_results.main(["decoy_loop", "--seeds", "3", "--jobs", "1"]) == 1
-    told = capsys.readouterr().err
-    assert "1 seed(s) failed (0)" in told
-    assert "out of luck" in told
-    assert not list((tmp_path / "recorded").glob("*"))
-    monkeypatch.setitem(record_results.SWEEPS, "decoy_loop", squares)
-    assert record_results.main(["decoy_loop", "--seeds", "3", "--jobs", "1"]) == 0
-    recorded = pd.read_csv(tmp_path / "recorded/decoy_loop.csv")
-    assert recorded.equals(tables.sweep(squares, range(3)))
-
-
-def test_a_recording_killed_before_its_origin_is_no_table(tmp_path, monkeypatch):
-    record_results = _record_results(tmp_path, monkeypatch, squares)
-    assert record_results.main(["decoy_loop", "--seeds", "1", "--jobs", "1"]) == 0
-    written = []
-
-    def killed_at_the_second(path, content):
-        written.append(path)
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        tables.write_whole(path, content)
-
-    monkeypatch.setattr(record_results, "write_whole", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        record_results.main(["decoy_loop", "--seeds", "2", "--jobs", "1"])
-    monkeypatch.setattr(tables.resources, "files", lambda _: _Folder(tmp_path / "recorded"))
-    with pytest.raises(FileNotFoundError, match="no recorded table 'decoy_loop'"):
-        tables.recorded_table("decoy_loop")
-
-
-class _Folder:
-    """Stands for the package, whose results lie elsewhere."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def joinpath(self, _):
-        return self.path
-
-
-def _record_results(tmp_path, monkeypatch, rows_of):
-    path = Path(__file__).parent.parent / "tools/record_results.py"
-    spec = importlib.util.spec_from_file_location("record_results", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "RESULTS", tmp_path / "recorded")
-    monkeypatch.setitem(module.SWEEPS, "decoy_loop", rows_of)
-    return module
 
 
 @pytest.mark.parametrize("name", ["../results/decoy_loop", "/etc/passwd", "decoy_loop.csv"])

@@ -20,7 +20,8 @@ def collect(
     """Gather the finished runs of a sweep into one table, and print means over seeds.
 
     Writes runs.csv (and runs.parquet, where pyarrow is installed), a row for each run and arm, and
-    summary.md, what this prints, to the sweep's folder. Example:
+    summary.md, what this prints, to the sweep's folder; of experiments also tables/NAME.csv and the
+    paper's figures and tables that they allow. Example:
 
     lvlmva collect results/sizes
     """

@@ -36,7 +36,7 @@ def main(path: str, id: str, parent: int) -> int:
 
 
 def work(job: Job, out: Path) -> None:
-    """What the commands ``lvlmva run`` and ``lvlmva chapter`` do.
+    """What the commands ``lvlmva run`` and ``lvlmva chapter`` do, or the rows of an experiment.
 
     Raises
     ------
@@ -46,10 +46,18 @@ def work(job: Job, out: Path) -> None:
     from lvlmva_lite.cli.run import run
     from lvlmva_lite.cli.sweep import settings_of_run
     from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
+    from lvlmva_lite.experiments.recording import write_rows
+    from lvlmva_lite.experiments.tables import provenance
+    from lvlmva_lite.registry import EXPERIMENTS
 
     if job.kind == "run":
         method, settings = settings_of_run(job.what, job.given)
         run(job.what, out, method=method, quiet=True, **settings)
+        return
+    if job.kind == "experiment":
+        experiment = EXPERIMENTS.get(job.what)
+        origin = provenance(str(job))
+        write_rows(out, job.given["seed"], experiment(**job.given), origin)
         return
     try:
         run_chapter(Path(job.what), job.given, out, progress=False)

@@ -24,7 +24,8 @@ def sweep(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="WHAT...", help="SPEC.yml, or: run TASK, or: chapter NOTEBOOK, or: status FOLDER."
+            metavar="WHAT...",
+            help="SPEC, or: run TASK, or: chapter NOTEBOOK, or: experiment NAME, or: status FOLDER.",
         ),
     ],
     out: Annotated[
@@ -68,6 +69,8 @@ def sweep(
     lvlmva sweep chapter notebooks/00_lvlm_va_in_ten_minutes.ipynb -p seed=0,1,2 --out results/ten
 
     lvlmva sweep spec.yml --out results/spec
+
+    lvlmva sweep E2-paper --out results/E2, a spec that comes with the package; -p seed=0 changes it
 
     lvlmva sweep status results/spec, and in the end: lvlmva collect results/spec
     """
@@ -194,17 +197,24 @@ def _of_critic(name: str, value: Any, default: Any) -> Any:
 
 
 def _entries(what: list[str], parameters: list[str] | tuple[str, ...]) -> list[Entry]:
-    from lvlmva_lite.experiments.sweep_spec import KINDS, SpecError, entry_of_words, read_spec
+    from lvlmva_lite.experiments.sweep_spec import (
+        KINDS,
+        Entry,
+        SpecError,
+        read_spec,
+        values_of_words,
+        with_parameters,
+    )
 
+    values = values_of_words(parameters)
     if len(what) == 2 and what[0] in KINDS:
-        return [entry_of_words(what[0], what[1], parameters)]
+        return [Entry(what[0], what[1], values)]
     if len(what) != 1 or what[0] in (*KINDS, "status"):
         raise SpecError(
-            f"give SPEC.yml, or run TASK, chapter NOTEBOOK or status FOLDER, not {' '.join(what)!r}"
+            "give SPEC, or run TASK, chapter NOTEBOOK, experiment NAME or status FOLDER, "
+            f"not {' '.join(what)!r}"
         )
-    if parameters:
-        raise SpecError("-p goes with `run TASK` and `chapter NOTEBOOK`; a spec has its own parameters")
-    return read_spec(Path(what[0]))
+    return with_parameters(read_spec(Path(what[0])), values)
 
 
 def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
@@ -218,7 +228,7 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
 
     from lvlmva_lite.cli.run import checked
     from lvlmva_lite.experiments.sweep_folder import Job, origin_of
-    from lvlmva_lite.experiments.sweep_spec import chapter_parameters
+    from lvlmva_lite.experiments.sweep_spec import chapter_parameters, experiment_parameters
     from lvlmva_lite.results import settings_of
 
     made = []
@@ -230,6 +240,9 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
             parameters = settings_of(task, config, method)
             answers = parameters.pop("critic_settings")
             parameters |= {f"critic_{name}": value for name, value in answers.items()}
+        elif entry.kind == "experiment":
+            what = entry.what
+            parameters = experiment_parameters(what, given)
         else:
             what = str(Path(entry.what).absolute())
             parameters = chapter_parameters(Path(what), given)

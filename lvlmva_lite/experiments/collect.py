@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from lvlmva_lite.experiments.paper_figures import of_tables
+from lvlmva_lite.experiments.recording import read_rows, write_tables
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
 from lvlmva_lite.files import write_whole
 from lvlmva_lite.metrics import mean_interval, paired_test
@@ -33,8 +36,8 @@ class Collected:
 
     Attributes
     ----------
-    table : DataFrame, one row per finished run and arm: "id", "kind" ("run" or "chapter"), "name" (task
-        or chapter), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
+    table : DataFrame, one row per finished run and arm: "id", "kind" ("run", "chapter" or
+        "experiment"), "name" (task, chapter or experiment), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
         no arm), parameters, measures, then fingerprints of "code", "libraries" and "data", "host",
         "run_seconds" and "peak_memory" (bytes)
     parameters, measures : names of its columns
@@ -53,7 +56,6 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
         if (done := folder.done(id)) is None:
             continue
         job = folder.job(id)
-        values = json.loads((folder.out(id) / job.last_file).read_text("utf-8"))
         # A chapter's parameter may be called like a column that is there in any case.
         own = {*_ABOUT, *_ORIGIN}
         settings = {
@@ -63,7 +65,7 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
         parameters |= dict.fromkeys(settings)
         origin = dict(job.origin) | {"host": done["host"], "run_seconds": done["seconds"]}
         origin["peak_memory"] = done["peak_memory"]
-        for arm, found in _arms(job, values):
+        for arm, found in _arms(job, folder.out(id) / job.last_file):
             # What a chapter records may be called like one of its parameters.
             taken = {*settings, *own}
             scores = {f"{name}_recorded" if name in taken else name: _plain(v) for name, v in found.items()}
@@ -75,8 +77,13 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
     return Collected(pd.DataFrame(rows, columns=[*columns]), tuple(parameters), tuple(measures))
 
 
-def _arms(job: Job, values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _arms(job: Job, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each arm of a run, and its measures."""
+    if job.kind == "experiment":  # what tells its rows apart is its own: see its table
+        for row in read_rows(file).to_dict("records"):
+            yield str(row.get("arm", "")), {name: row[name] for name in row if name not in ("arm", "seed")}
+        return
+    values = json.loads(file.read_text("utf-8"))
     if job.kind == "run":
         method = values["method"]  # its scores stand there under its own name, too
         for arm, scores in values["scores"].items():
@@ -101,7 +108,10 @@ def _plain(value: Any) -> Any:
 
 
 def write(collected: Collected, folder: SweepFolder) -> list[str]:
-    """Write ``runs.csv``, with pyarrow also ``runs.parquet``, and ``summary.md``; their names."""
+    """Write ``runs.csv``, with pyarrow also ``runs.parquet``, and ``summary.md``; their names.
+
+    Of experiments also their tables, and what of the paper's figures and tables these allow.
+    """
     names = ["runs.csv"]
     write_whole(folder.path / "runs.csv", collected.table.to_csv(index=False))
     texts = {
@@ -115,14 +125,23 @@ def write(collected: Collected, folder: SweepFolder) -> list[str]:
         pass
     else:
         names.append("runs.parquet")
-    write_whole(folder.path / "summary.md", summary(collected))
-    return [*names, "summary.md"]
+    recorded, missing = write_tables(folder)
+    tables = {name: read_rows(folder.path / "tables" / f"{name}.csv") for name in recorded}
+    figures, words = of_tables(tables)
+    for name, content in figures.items():
+        write_whole(folder.path / name, content)
+    parts = ["".join(f"{line}\n" for line in missing), words]
+    write_whole(folder.path / "summary.md", "\n".join(filter(None, [summary(collected), *parts])))
+    return [*names, "summary.md", *(f"tables/{name}.csv" for name in recorded), *figures]
 
 
 def summary(collected: Collected) -> str:
     """Means over seeds with their 95 % intervals, changes, and methods against each other, as Markdown."""
     parts = []
     for (kind, name), table in collected.table.groupby(["kind", "name"], sort=False):
+        if kind == "experiment":
+            parts.append(f"# experiment {name}\n\n{table['id'].nunique()} seeds: `tables/{name}.csv`\n")
+            continue
         varied = [
             one for one in collected.parameters if one != "seed" and table[one].nunique(dropna=False) > 1
         ]

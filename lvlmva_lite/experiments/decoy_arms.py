@@ -28,6 +28,7 @@ from lvlmva_lite.pipeline import (
     taking_part,
     verdict_quality,
 )
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import DecoyMNIST
@@ -113,6 +114,7 @@ def _prepare(seed: int, **settings: Any) -> Prepared:
     return prepare(task, task.config(seed=seed, **settings))
 
 
+@EXPERIMENTS.register("decoy_loop")
 def loop_sweep(seed: int) -> list[Row]:
     """The whole loop on the test set."""
     return loop_rows(_prepare(seed))
@@ -311,6 +313,7 @@ def error_rows(prepared: Prepared, rates: Sequence[float] = ERROR_RATES) -> list
     return rows
 
 
+@EXPERIMENTS.register("decoy_beyond")
 def beyond_sweep(seed: int) -> list[Row]:
     """Variants, controls, doses and kinds of error, on the test set; mu_Align on 500 images."""
     prepared = _prepare(seed, n_explained=500)

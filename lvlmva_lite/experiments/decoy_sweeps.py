@@ -19,6 +19,7 @@ from lvlmva_lite.alignment import align, rrr_penalty
 from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.models import predict, predict_proba
 from lvlmva_lite.pipeline import Prepared, prepare, taking_part, trained
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.sampling import sample_alignment_set
 from lvlmva_lite.tasks import DecoyMNIST
 from lvlmva_lite.threads import threads
@@ -81,6 +82,7 @@ def lambda_rows(
     return rows
 
 
+@EXPERIMENTS.register("decoy_lambda")
 def lambda_sweep(seed: int) -> list[dict]:
     """Accuracy and mu_Align against lambda on the test set (paper, Figure 6)."""
     return lambda_rows(prepare(TASK, TASK.config(seed=seed, n_explained=500)))
@@ -210,6 +212,7 @@ def scale_rows(name: str, place: Bench, nats: Sequence[float] = NATS) -> list[di
     ]
 
 
+@EXPERIMENTS.register("decoy_scale")
 def scale_sweep(seed: int) -> list[dict]:
     """Does the best lambda move with the resolution and the length of training?"""
     return [row for name, setting in SETTINGS.items() for row in scale_rows(name, bench(seed, **setting))]
@@ -235,6 +238,7 @@ def budget_rows(
     return rows
 
 
+@EXPERIMENTS.register("decoy_budget")
 def budget_sweep(seed: int) -> list[dict]:
     """Do large penalty weights fail by their optimum or on the way there?"""
     place = bench(seed)
@@ -255,6 +259,7 @@ def mixing_rows(place: Bench, fractions: Sequence[float] = FRACTIONS) -> list[di
     return rows
 
 
+@EXPERIMENTS.register("decoy_mixing")
 def mixing_sweep(seed: int) -> list[dict]:
     """What is forgotten as fewer plain samples are mixed in?"""
     return mixing_rows(bench(seed))

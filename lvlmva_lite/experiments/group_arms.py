@@ -19,6 +19,7 @@ from lvlmva_lite.critic.types import SPURIOUS
 from lvlmva_lite.files import to_json
 from lvlmva_lite.models import predict_proba
 from lvlmva_lite.pipeline import Prepared, groups_of, prepare, verdict_quality
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.sampling import STRATEGIES, sample_alignment_set
 from lvlmva_lite.threads import as_configured
 
@@ -249,10 +250,17 @@ def ablation_sweep(dataset: str, seed: int) -> list[Row]:
     return ablation_rows(prepare_default(dataset, seed))
 
 
-def real_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
+def real_sweep(dataset: str, seed: int, *, data_root: str) -> list[Row]:
     """All methods on real images, test split, one setting each.
 
     The small sets' validation groups hold some fifteen images; to choose
     between settings by them would be to toss a coin.
     """
     return arm_rows(prepare_default(dataset, seed, data_root=data_root), n_trials=1)
+
+
+EXPERIMENTS.register("knee_phantoms", partial(phantom_sweep, "knee"))
+EXPERIMENTS.register("skin_phantoms", partial(phantom_sweep, "skin"))
+EXPERIMENTS.register("knee_ablations", partial(ablation_sweep, "knee"))
+EXPERIMENTS.register("knee_real", partial(real_sweep, "knee"))
+EXPERIMENTS.register("skin_real", partial(real_sweep, "skin"))

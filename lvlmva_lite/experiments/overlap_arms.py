@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import SPURIOUS
 from lvlmva_lite.experiments import group_arms
 from lvlmva_lite.pipeline import Prepared, groups_of, make_alignment_set, segment, verdict_quality
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 from lvlmva_lite.threads import as_configured
 
@@ -172,3 +174,6 @@ def overlap_sweep(dataset: str, seed: int) -> list[Row]:
     """Segments and aligned models on phantoms whose spurious feature lies on the evidence, test split."""
     prepared = group_arms.prepare_default(dataset, seed, overlap=True)
     return segment_rows(prepared) + aligned_rows(prepared)
+
+
+EXPERIMENTS.register("knee_overlap", partial(overlap_sweep, "knee"))

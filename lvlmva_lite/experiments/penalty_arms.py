@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lvlmva_lite.fills import FILLS
 from lvlmva_lite.methods.placebo import placebo_masks
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import Prepared, groups_of, prepare, taking_part
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.threads import as_configured
 
 Row = dict[str, Any]
@@ -116,7 +118,7 @@ def penalty_sweep(dataset: str, seed: int) -> list[Row]:
     return penalty_rows(prepare(task, task.config(seed=seed)))
 
 
-def real_penalty_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
+def real_penalty_sweep(dataset: str, seed: int, *, data_root: str) -> list[Row]:
     """RRR and the default fill on real images, test split; by a real model's recorded words, too, where there are.
 
     A single weight of each penalty, the setting's: validation groups of fifteen images choose nothing.
@@ -127,3 +129,7 @@ def real_penalty_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
     prepared = prepare(task, task.config(seed=seed, **(recorded if has_words else {})))
     few = {name: PENALTIES[name] for name in ("rrr", "surroundings")}
     return penalty_rows(prepared, few, (prepared.config.penalty_weight,), placebo=True)
+
+
+EXPERIMENTS.register("knee_penalties", partial(penalty_sweep, "knee"))
+EXPERIMENTS.register("knee_penalties_real", partial(real_penalty_sweep, "knee"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from lvlmva_lite.critic.recordings import DEFAULT_PROMPT
 from lvlmva_lite.experiments.group_arms import PAPER_CRITICS
 from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import Prepared, prepare, taking_part, verdict_quality
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
 
@@ -196,6 +198,7 @@ def gains(table: pd.DataFrame, measure: str = "wga") -> pd.DataFrame:
     return found
 
 
+@EXPERIMENTS.register("recorded_masks")
 def recorded_sweep(seed: int) -> list[Row]:
     """Every recorded set of this seed whose images need no files, test split.
 
@@ -210,7 +213,7 @@ def recorded_sweep(seed: int) -> list[Row]:
     return rows
 
 
-def real_recorded_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
+def real_recorded_sweep(dataset: str, seed: int, *, data_root: str) -> list[Row]:
     """As :func:`recorded_sweep`, of the real images in ``data_root``, where the seed has a recording."""
     if (dataset, seed) not in recordings.recorded_sets():
         return []
@@ -232,3 +235,7 @@ def set_rows(task: Task, config: Config, alignment_seeds: Sequence[int] = ALIGNM
         weak = prepared.changed(critic_settings=settings, n_align=None)
         rows += recorded_rows(weak, alignment_seeds)
     return rows
+
+
+EXPERIMENTS.register("knee_recorded", partial(real_recorded_sweep, "knee"))
+EXPERIMENTS.register("skin_recorded", partial(real_recorded_sweep, "skin"))

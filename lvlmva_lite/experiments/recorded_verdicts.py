@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lvlmva_lite.critic.types import EMPTY, SPURIOUS, UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset, foreign_object_masks
 from lvlmva_lite.experiments.recorded_arms import MODEL, SOURCES
 from lvlmva_lite.pipeline import AlignmentSet, recorded_set, verdict_matrix, verdict_quality
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 
 Row = dict[str, Any]
@@ -121,6 +123,7 @@ def _scored(kinds: Tensor, truth: Tensor) -> Row:
     }
 
 
+@EXPERIMENTS.register("recorded_verdicts")
 def verdict_sweep(seed: int) -> list[Row]:
     """:func:`verdict_rows` of every recorded set of this seed whose images need no files."""
     return [
@@ -131,17 +134,22 @@ def verdict_sweep(seed: int) -> list[Row]:
     ]
 
 
-def real_verdict_sweep(dataset: str, data_root: str, seed: int) -> list[Row]:
+def real_verdict_sweep(dataset: str, seed: int, *, data_root: str) -> list[Row]:
     """:func:`verdict_rows` of real images, where the seed has a recording."""
     if (dataset, seed) not in recordings.recorded_sets():
         return []
     return verdict_rows(dataset, seed, data_root=data_root)
 
 
-def foreign_object_sweep(data_root: str, seed: int) -> list[Row]:
+@EXPERIMENTS.register("skin_foreign_objects")
+def foreign_object_sweep(seed: int, *, data_root: str) -> list[Row]:
     """:func:`foreign_object_rows`, where the seed has a recording."""
     return (
         foreign_object_rows(seed, data_root=data_root)
         if ("skin", seed) in recordings.recorded_sets()
         else []
     )
+
+
+EXPERIMENTS.register("knee_verdicts", partial(real_verdict_sweep, "knee"))
+EXPERIMENTS.register("skin_verdicts", partial(real_verdict_sweep, "skin"))

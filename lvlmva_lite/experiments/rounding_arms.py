@@ -8,6 +8,7 @@ runs is what no seed, no processor and no library can be blamed for.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lvlmva_lite import metrics, tasks
 from lvlmva_lite.config import Config
 from lvlmva_lite.models import Classifier
 from lvlmva_lite.pipeline import Prepared, groups_of, prepare, trained
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import Task
 
@@ -84,3 +86,6 @@ def rounding_sweep(dataset: str, seed: int) -> list[Row]:
     """The spread over rounding on phantoms, test split."""
     task = tasks.get(dataset)()
     return rounding_rows(task, task.config(seed=seed))
+
+
+EXPERIMENTS.register("knee_rounding", partial(rounding_sweep, "knee"))

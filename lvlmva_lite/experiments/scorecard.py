@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from lvlmva_lite.experiments.claims import DATA, EXPERIMENTS, STATUSES, Claim
+from lvlmva_lite.experiments.sweep_folder import Job, origin_of
 
 # Role and symbol of each status: never colour alone.
 BADGES = {
@@ -176,7 +177,7 @@ def recorded_results(folder: Traversable | None = None) -> str:
     )
     if not names:
         return "No table has been recorded yet."
-    rows = [["Table", "Seeds", "Machine and software", "Date", "Commit", "Command"]]
+    rows = [["Table", "Seeds", "Machine and software", "Date", "Commit", "Code since", "Command"]]
     for name in names:
         origin_file = folder.joinpath(f"{name}.yml")
         origin = yaml.safe_load(origin_file.read_text("utf-8")) if origin_file.is_file() else {}
@@ -196,8 +197,25 @@ def recorded_results(folder: Traversable | None = None) -> str:
             if (value := (origin | of_tables).get(key))
         )
         command = f"`{_line(origin['command'])}`"
-        rows.append([f"`{name}`", seeds, machine, str(origin["date"]), f"`{origin['commit']}`", command])
-    return _wide(_list_table(rows, "scorecard-recorded", "17 10 23 13 14 23"))
+        since = code_since(name, origin)
+        commit = f"`{origin['commit']}`"
+        rows.append([f"`{name}`", seeds, machine, str(origin["date"]), commit, since, command])
+    return _wide(_list_table(rows, "scorecard-recorded", "16 8 20 11 12 12 21"))
+
+
+def code_since(name: str, origin: Mapping[str, Any]) -> str:
+    """Whether the code that a recorded table was made by is still the code that would make it.
+
+    Parameters
+    ----------
+    name : of the table and its experiment
+    origin : the table's provenance; "code" is the id of :func:`import_closure.code_id` and more, as
+        ``lvlmva collect`` keeps it
+    """
+    if "code" not in origin:
+        return "not known: made before this was kept"
+    job = Job("experiment", name, {}, {}, "")
+    return "the same" if origin_of(job)["code"] == origin["code"] else "changed since"
 
 
 def _list_table(rows: Sequence[Sequence[str]], kind: str, widths: str) -> str:

@@ -24,9 +24,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lvlmva_lite.environment import LIBRARIES
+from lvlmva_lite.experiments.import_closure import code_id
 from lvlmva_lite.files import to_json, write_whole
 from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
-from lvlmva_lite.registry import CRITICS, EXPLAINERS, METHODS, PENALTIES, SEGMENTERS, TASKS
+from lvlmva_lite.registry import CRITICS, EXPERIMENTS, EXPLAINERS, METHODS, PENALTIES, SEGMENTERS, TASKS
 
 
 class SweepFolderError(RuntimeError):
@@ -39,8 +40,8 @@ class Job:
 
     Attributes
     ----------
-    kind : "run" or "chapter"
-    what : a task's name, or the absolute path of a notebook
+    kind : "run", "chapter" or "experiment"
+    what : the name of a task or of an experiment, or the absolute path of a notebook
     given : parameters that were asked for
     parameters : all parameters that decide its numbers, those not given at their defaults
     cwd : folder in which it is run; relative paths among the parameters start there
@@ -56,8 +57,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As people know it: the task, or the chapter."""
-        return self.what if self.kind == "run" else Path(self.what).stem
+        """As people know it: the task, the chapter, or the experiment."""
+        return Path(self.what).stem if self.kind == "chapter" else self.what
 
     @property
     def id(self) -> str:
@@ -68,7 +69,7 @@ class Job:
     @property
     def last_file(self) -> str:
         """Name of the file in ``out`` that is written last."""
-        return "results.json" if self.kind == "run" else f"{self.name}.json"
+        return {"run": "results.json", "experiment": "rows.csv"}.get(self.kind, f"{self.name}.json")
 
     def __str__(self) -> str:
         return " ".join([self.kind, self.name, *(f"{name}={value}" for name, value in self.given.items())])
@@ -84,7 +85,8 @@ def origin_of(job: Job, known: dict[Path, Any] | None = None) -> dict[str, str]:
     Returns
     -------
     dict
-        "code": of this package, of what other packages register with it, and of the notebook's cells;
+        "code": of this package (of an experiment, of what it imports), of what other packages register
+        with it, and of the notebook's cells;
         "libraries": versions of Python and of those that compute;
         "data": contents of files that parameters name, and names, sizes and times of the files in
         folders that ``data_root`` and other parameters ending in "root" name
@@ -95,7 +97,7 @@ def origin_of(job: Job, known: dict[Path, Any] | None = None) -> dict[str, str]:
     ]
     notebook = _cells(Path(job.what)) if job.kind == "chapter" else []
     return {
-        "code": fingerprint(package_fingerprint(), _foreign_code(), notebook)[:16],
+        "code": fingerprint(_own_code(job), _foreign_code(), notebook)[:16],
         "libraries": fingerprint([platform.python_version(), *map(version, LIBRARIES)])[:16],
         "data": fingerprint([(name, content) for name, content in data if content])[:16],
     }
@@ -120,11 +122,23 @@ def _cells(notebook: Path) -> list[Any]:
     return [("".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
 
 
+def _own_code(job: Job) -> str:
+    if job.kind != "experiment":
+        return package_fingerprint()
+    function = EXPERIMENTS.get(job.what)
+    return _code_of(getattr(function, "func", function).__module__)
+
+
+@cache
+def _code_of(module: str) -> str:
+    return code_id(module) if module.startswith("lvlmva_lite.") else package_fingerprint()
+
+
 @cache
 def _foreign_code() -> list[Any]:
     """The entry points of other packages, and the modules that they name, as they are now."""
     found = []
-    for registry in (TASKS, METHODS, EXPLAINERS, SEGMENTERS, PENALTIES, CRITICS):
+    for registry in (TASKS, METHODS, EXPLAINERS, SEGMENTERS, PENALTIES, EXPERIMENTS, CRITICS):
         for point in entry_points(group=registry.group):
             try:
                 spec = find_spec(point.module)

@@ -7,23 +7,30 @@ A spec is a YAML list::
       seeds: 7                      # 0 .. 6; or a list
     - chapter: notebooks/00_lvlm_va_in_ten_minutes.ipynb
       parameters: {penalty_weight: [1, 2]}
+    - experiment: knee_phantoms     # what gives a recorded table its rows
+      seeds: 7
 
-A list is a grid; a value that is itself a list stands in another.
+A list is a grid; a value that is itself a list stands in another.  The specs of the paper's experiments
+come with the package, in ``experiments/specs``, and are known by their names.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-KINDS = ("run", "chapter")
+from lvlmva_lite.registry import EXPERIMENTS
+
+KINDS = ("run", "chapter", "experiment")
 
 
 class SpecError(ValueError):
@@ -37,7 +44,7 @@ class Entry:
     Attributes
     ----------
     kind : one of ``KINDS``
-    what : a task's name, or the path of a notebook
+    what : the name of a task or of an experiment, or the path of a notebook
     grid : parameter -> its values, in the order in which they vary, the last fastest
     """
 
@@ -51,13 +58,24 @@ class Entry:
             yield dict(zip(self.grid, values, strict=True))
 
 
+def shipped_specs() -> dict[str, Path]:
+    """Name -> file of the specs that come with the package: the paper's experiments, quick and as reported."""
+    folder = resources.files("lvlmva_lite.experiments").joinpath("specs")
+    return {file.stem: file for file in sorted(Path(str(folder)).glob("*.yml"))}
+
+
 def read_spec(file: Path) -> list[Entry]:
-    """The entries of a YAML file.
+    """The entries of a YAML file, or of a spec that comes with the package, by its name.
 
     Raises
     ------
     SpecError : it cannot be read, or is no spec
     """
+    shipped = shipped_specs()
+    if not Path(file).exists() and "." not in Path(file).name:
+        if str(file) not in shipped:
+            raise SpecError(f"no spec {str(file)!r}; give a file, or one of: {', '.join(shipped)}")
+        file = shipped[str(file)]
     try:
         found = yaml.safe_load(Path(file).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -93,8 +111,8 @@ def _entry(where: str, found: Any) -> Entry:
     return Entry(kind, found[kind], grid)
 
 
-def entry_of_words(kind: str, what: str, settings: Sequence[str]) -> Entry:
-    """An entry as it is given on the command line.
+def values_of_words(settings: Sequence[str]) -> dict[str, list[Any]]:
+    """A grid as it is given on the command line.
 
     Parameters
     ----------
@@ -123,7 +141,66 @@ def entry_of_words(kind: str, what: str, settings: Sequence[str]) -> Entry:
             raise SpecError(f"-p {name} has no value")
         if (strange := _strange(grid[name])) is not None:
             raise SpecError(f"-p {name}: {strange}")
-    return Entry(kind, what, grid)
+    return grid
+
+
+def with_parameters(entries: Sequence[Entry], given: Mapping[str, Sequence[Any]]) -> list[Entry]:
+    """A spec's entries with other values of some parameters; each goes to all that take it.
+
+    An experiment takes what its function takes; a run or a chapter what its entry names.
+
+    Raises
+    ------
+    SpecError : a parameter that none of them takes
+    """
+    changed = []
+    taken: set[str] = set()
+    for entry in entries:
+        names = {*entry.grid, *(_arguments(entry.what) if entry.kind == "experiment" else ())}
+        taken |= names
+        changed.append(
+            replace(entry, grid={**entry.grid, **{name: given[name] for name in given if name in names}})
+        )
+    if unknown := [name for name in given if name not in taken]:
+        raise SpecError(
+            f"no entry of the spec takes -p {unknown[0]}; they take: {', '.join(sorted(taken))}"
+        )
+    return changed
+
+
+def _arguments(name: str) -> dict[str, bool]:
+    """What an experiment takes, and whether it must be given.
+
+    Raises
+    ------
+    RegistryError : there is no such experiment
+    """
+    parameters = inspect.signature(EXPERIMENTS.get(name)).parameters.values()
+    return {one.name: one.default is one.empty for one in parameters}
+
+
+def experiment_parameters(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of an experiment, checked.
+
+    Raises
+    ------
+    RegistryError : there is no such experiment
+    SpecError : one that it does not take, one missing, a seed that is none, a folder that is not there
+    """
+    known = _arguments(name)
+    if unknown := [one for one in given if one not in known]:
+        raise SpecError(f"experiment {name} has no parameter {unknown[0]!r}; it takes: {', '.join(known)}")
+    if missing := [one for one, needed in known.items() if needed and one not in given]:
+        meaning = {"data_root": ", the folder of the images", "seed": ", or seeds in a spec"}
+        raise SpecError(
+            f"experiment {name} needs {missing[0]}: -p {missing[0]}=...{meaning.get(missing[0], '')}"
+        )
+    seed, root = given["seed"], given.get("data_root", ".")
+    if type(seed) is not int or seed < 0:
+        raise SpecError(f"experiment {name}: seed must be a whole number of at least 0, got {seed!r}")
+    if not Path(str(root)).is_dir():
+        raise SpecError(f"experiment {name}: data_root must be a folder, got {root!r}")
+    return dict(given)
 
 
 def _strange(value: Any) -> str | None:

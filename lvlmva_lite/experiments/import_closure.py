@@ -1,0 +1,111 @@
+"""What code some numbers depend on: a module, all of this package that it imports, and what these read.
+
+Found without running anything, from the ``import`` statements, wherever they stand; a text that names
+a module or a package of ours in full, as the homes of a :class:`registry.Registry` do, counts as one.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from lvlmva_lite.fingerprint import fingerprint
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = "lvlmva_lite"
+_DATA = (".md", ".txt", ".yaml", ".yml", ".json", ".jsonl", ".npz", ".csv", ".gz")
+# A table is read by nobody who makes one, and an experiment is told by its own module.
+_NOT_FOLLOWED = f"{_PACKAGE}.experiments"
+
+
+def closure(module: str, root: Path = _ROOT) -> list[str]:
+    """The module and those of this package that it needs, by name, in order.
+
+    Parameters
+    ----------
+    module : its full name, such as "lvlmva_lite.experiments.group_arms"
+    root : folder in which the package lies
+    """
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        one = todo.pop()
+        if one in found or (file := _file(one, root)) is None:
+            continue
+        found.add(one)
+        # A module's packages are imported before it.
+        todo += [one.rpartition(".")[0], *_imported(one, file, root)]
+    return sorted(found)
+
+
+def code_id(module: str, root: Path = _ROOT) -> str:
+    """16 hexadecimal digits of all that ``closure(module)`` says and of the data beside it.
+
+    Comments, layout and docstrings do not count.  Data are the files of the closure's folders that hold
+    words, answers or images; recorded tables and claims are none.
+    """
+    names = closure(module, root)
+    folders = {file.parent for name in names if (file := _file(name, root)).name == "__init__.py"}
+    data = {
+        file.relative_to(root).as_posix(): file.read_bytes()
+        for folder in folders
+        if folder.name not in (_PACKAGE, "experiments")
+        for file in folder.rglob("*")
+        if file.suffix in _DATA and file.name != "README.md"
+    }
+    return fingerprint({name: _plain(_file(name, root)) for name in names}, data)[:16]
+
+
+def _file(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+@cache
+def _parsed(code: str) -> ast.Module:
+    return ast.parse(code)
+
+
+def _imported(name: str, file: Path, root: Path) -> Iterator[str]:
+    """Full names of modules of ours that stand in a file."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(_parsed(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from _ours(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base]).rstrip(".")
+            yield from _ours([base, *(f"{base}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            where = node.value.partition(":")[0]
+            if where.startswith(f"{_PACKAGE}.") and where != _NOT_FOLLOWED:
+                yield where
+                if (home := _file(where, root)) is not None and home.name == "__init__.py":
+                    yield from (f"{where}.{inner.stem}" for inner in home.parent.glob("[!_]*.py"))
+
+
+def _ours(names: Iterable[str]) -> Iterator[str]:
+    return (name for name in names if name.partition(".")[0] == _PACKAGE)
+
+
+def _plain(file: Path) -> str:
+    """The code of a file without docstrings, as one text."""
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # A text that stands alone does nothing.
+            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

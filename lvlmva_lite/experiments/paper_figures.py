@@ -1,0 +1,143 @@
+"""The paper's Figures 6, 9 and 10 and its Tables 1 and 2, of tables made here, the paper's numbers beside.
+
+Each is made of the table of an experiment, see ``registry.EXPERIMENTS``; none knows where it was made.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lvlmva_lite import plots
+from lvlmva_lite.experiments.group_arms import LABELS, changes
+from lvlmva_lite.metrics import mean_interval
+
+FIGURE_6 = {"lvlm_va": "masks from words", "ground_truth_masks": "true masks"}
+OF_METHODS = ("knee_phantoms", "skin_phantoms", "knee_real", "skin_real")
+"""Experiments that compare methods."""
+
+OF_THE_PAPER = {
+    "Table 1": "GPT-4o-mini .42, +0.09 ± 0.02; GPT-4o .87, +0.16 ± 0.06; GPT-5 1.00, +0.20 ± 0.09",
+    "Table 2": "PPEPS-WGM +0.16 ± 0.06; SAM +0.11 ± 0.04",
+    "Figure 6": "the best lambda comes close to the upper bound, and accuracy falls sharply beyond",
+    "Figures 9 and 10": "knee: WGA +0.16 ± 0.06, AGA kept; skin: WGA up, AGA kept",
+}
+"""What the paper reports, with ResNet-50, real images and models of OpenAI's (arXiv 2512.21985)."""
+
+
+def of_tables(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, bytes], str]:
+    """All figures and tables of the paper that these tables of experiments allow.
+
+    Parameters
+    ----------
+    tables : name of an experiment -> its rows
+
+    Returns
+    -------
+    figures : name of a PNG file -> its contents
+    words : Markdown with the tables, each beside the paper's numbers
+    """
+    plots.set_theme()
+    figures, parts = {}, []
+    if "decoy_lambda" in tables:
+        figures["figure_6.png"] = _as_png(figure_6(tables["decoy_lambda"]))
+        parts.append(_titled("Figure 6", "figure_6.png"))
+    for name in OF_METHODS:
+        if name in tables and not (rows := changes(tables[name], LABELS)).empty:
+            file = f"figures_9_10_{name}.png"
+            plots.show_changes(rows)
+            figures[file] = _as_png(plt.gcf())
+            parts.append(_titled("Figures 9 and 10", file, f", {name}") + _markdown(_of_methods(rows)))
+    if "knee_ablations" in tables:
+        ablations = tables["knee_ablations"]
+        for title, ablation in (("Table 1", "critic"), ("Table 2", "segmentation")):
+            if not (rows := ablation_table(ablations, ablation)).empty:
+                parts.append(_titled(title, "", ", knee_ablations") + _markdown(rows))
+    return figures, "\n".join(parts)
+
+
+def figure_6(table: pd.DataFrame) -> Figure:
+    """Accuracy and mu_Align against lambda, with the bound and the network before; mean and 95 % interval.
+
+    Parameters
+    ----------
+    table : rows of the experiment ``decoy_lambda``
+    """
+    before, after = table[table["arm"] == "before"], table[table["arm"] != "before"]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis, column, label in zip(
+        axes, ("accuracy", "mu_align"), ("accuracy on test decoys", "μ_Align"), strict=True
+    ):
+        for (arm, name), marker in zip(FIGURE_6.items(), "os", strict=True):
+            groups = after[after["arm"] == arm].groupby("penalty_weight")[column]
+            spans = pd.DataFrame({weight: _interval(values) for weight, values in groups}).T
+            (line,) = axis.plot(spans.index, spans[0], marker=marker, label=name)
+            axis.fill_between(spans.index, spans[1], spans[2], color=line.get_color(), alpha=0.2)
+        axis.axhline(before[column].mean(), color="0.3", linestyle="--", label="before")
+        axis.set_xscale("symlog", linthresh=0.02)
+        axis.set(xlabel="λ", ylabel=label)
+    axes[0].legend(frameon=False, fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def ablation_table(table: pd.DataFrame, ablation: str) -> pd.DataFrame:
+    """Verdict accuracy, and what each arm changes in WGA, mean and 95 % interval over seeds.
+
+    Parameters
+    ----------
+    table : rows of the experiment ``knee_ablations``
+    ablation : a name of its column "ablation"; "critic" is Table 1, "segmentation" Table 2
+    """
+    before = table[table["arm"] == "before"].set_index("seed")["wga"]
+    rows = []
+    for arm, of_arm in table[table["ablation"] == ablation].groupby("arm", sort=False):
+        change = (of_arm.set_index("seed")["wga"] - before).dropna()
+        if len(change):
+            quality = of_arm["verdict_accuracy"].mean()
+            verdicts = "" if pd.isna(quality) else f"{quality:.2f}"
+            rows.append([arm, len(change), verdicts, _signed(*_interval(change))])
+    return pd.DataFrame(rows, columns=[ablation, "seeds", "verdict accuracy", "change of WGA"])
+
+
+def _of_methods(rows: pd.DataFrame) -> pd.DataFrame:
+    wide = {
+        measure: part.set_index("method").apply(lambda row: _signed(row["mean"], row.low, row.high), axis=1)
+        for measure, part in rows.groupby("measure", sort=False)
+    }
+    seeds = rows.groupby("method", sort=False)["n"].first()
+    return (
+        pd.DataFrame({"seeds": seeds, **{f"change of {name}": column for name, column in wide.items()}})
+        .loc[seeds.index]
+        .reset_index()
+    )
+
+
+def _interval(values: pd.Series) -> tuple[float, float, float]:
+    return mean_interval(values) if len(values) > 1 else (float(values.mean()),) * 3
+
+
+def _signed(mean: float, low: float, high: float) -> str:
+    return f"{mean:+.3f}" if pd.isna(low) or low == high else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _titled(name: str, file: str, of: str = "") -> str:
+    picture = f"![{name} of the paper, made here{of}]({file})\n\n" if file else ""
+    return f"## {name} of the paper{of}\n\n{picture}The paper: {OF_THE_PAPER[name]}.\n\n"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [[*table.columns], ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _as_png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return file.getvalue()

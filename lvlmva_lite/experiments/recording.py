@@ -1,0 +1,84 @@
+"""The tables of a sweep's experiments, as they are kept with the package (see :mod:`experiments.tables`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
+from lvlmva_lite.files import to_json, write_whole
+
+
+def write_rows(out: Path, seed: int, rows: Iterable[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
+    """Keep what an experiment gave for one seed: ``rows.csv``, and before it where it comes from."""
+    made = [{"seed": seed, **row} for row in rows]
+    write_whole(out / "origin.json", to_json(origin, indent=1) + "\n")
+    write_whole(
+        out / "rows.csv", pd.DataFrame(made, columns=None if made else ["seed"]).to_csv(index=False)
+    )
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    """What :func:`write_rows` kept, bit for bit."""
+    return pd.read_csv(file, float_precision="round_trip")
+
+
+def write_tables(folder: SweepFolder) -> tuple[list[str], list[str]]:
+    """Put ``tables/NAME.csv`` and ``NAME.yml`` there for each experiment all of whose seeds are finished.
+
+    Both files are those of a recorded table: copied to ``lvlmva_lite/experiments/results`` they are one.
+
+    Returns
+    -------
+    written : names of the tables
+    missing : a line for each experiment that lacks some seeds, or was run in several ways
+    """
+    of_experiment: dict[str, list[str]] = {}
+    for id in folder.ids():
+        if (job := folder.job(id)).kind == "experiment":
+            of_experiment.setdefault(job.name, []).append(id)
+    written, missing = [], []
+    for name, ids in of_experiment.items():
+        done = [id for id in ids if folder.done(id)]
+        if len(done) < len(ids):
+            missing.append(f"{name}: {len(done)} of {len(ids)} runs; no table yet")
+            continue
+        settings = [{**folder.job(id).given, "seed": None} for id in ids]
+        if differ := sorted({key for one in settings for key in one if one[key] != settings[0].get(key)}):
+            missing.append(f"{name}: runs with different {', '.join(differ)}; no table, see runs.csv")
+            continue
+        ids.sort(key=lambda id: folder.job(id).given["seed"])
+        tables = folder.path / "tables"
+        tables.mkdir(exist_ok=True)
+        # The origin goes first and comes last: a table without one does not count.
+        (tables / f"{name}.yml").unlink(missing_ok=True)
+        whole = pd.concat([read_rows(folder.out(id) / "rows.csv") for id in ids], ignore_index=True)
+        write_whole(tables / f"{name}.csv", whole.to_csv(index=False))
+        write_whole(tables / f"{name}.yml", yaml.safe_dump(_origin(folder, ids), sort_keys=False))
+        written.append(name)
+    return written, missing
+
+
+def _origin(folder: SweepFolder, ids: list[str]) -> dict[str, Any]:
+    """Where the rows of several runs come from; what differs among them stands there once each."""
+    jobs = [folder.job(id) for id in ids]
+    origins = [json.loads((folder.out(id) / "origin.json").read_text("utf-8")) for id in ids]
+    merged = {key: _each_once(one.get(key) for one in origins) for key in origins[0]}
+    return merged | {"command": _command(jobs), "code": _each_once(job.origin["code"] for job in jobs)}
+
+
+def _each_once(values: Iterable[Any]) -> Any:
+    different = sorted(set(values), key=str)
+    return different[0] if len(different) == 1 else "; ".join(map(str, different))
+
+
+def _command(jobs: list[Job]) -> str:
+    seeds = ",".join(str(job.given["seed"]) for job in jobs)
+    # The folder's name is of this machine alone.
+    root = " -p data_root=DIR" if any("data_root" in job.given for job in jobs) else ""
+    return f"lvlmva sweep experiment {jobs[0].name} -p seed={seeds}{root} --out OUT"
