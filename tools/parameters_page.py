@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 from papermill import inspect_notebook
 
+from lvlmva_lite.experiments.parameters import declared
+
 USUAL = {
     "seed": "draws everything that is drawn",
     "critic": "who judges the segments, as for `lvlmva run --critic`",
@@ -18,11 +20,21 @@ USUAL = {
 """What a parameter is whose chapter need not say so."""
 
 
-def parameters_of(notebook: Path) -> list[tuple[str, str, str]]:
-    """(name, default, what it is) of each parameter of a chapter, in order; its comment says what it is."""
+def parameters_of(notebook: Path) -> list[tuple[str, str, str, str]]:
+    """(name, default, what it may be, what it is) of each parameter, in order; its comment says what it is.
+
+    Raises
+    ------
+    ValueError : ``check_parameters`` in the chapter lacks one, or has one that is none
+    """
+    known, kinds = inspect_notebook(str(notebook)), declared(notebook)
+    if differ := {*known} ^ {*kinds}:
+        raise ValueError(
+            f"{notebook.name}: check_parameters and the cell differ in {', '.join(sorted(differ))}"
+        )
     return [
-        (name, str(one["default"]), one["help"] or USUAL.get(name, ""))
-        for name, one in inspect_notebook(str(notebook)).items()
+        (name, str(one["default"]), kinds[name].words, one["help"] or USUAL.get(name, ""))
+        for name, one in known.items()
     ]
 
 
@@ -45,17 +57,17 @@ def page(text: str, notebooks: Sequence[Path]) -> str:
     parts = []
     for notebook in notebooks:
         rows = parameters_of(notebook)
-        if silent := [name for name, _, told in rows if not told]:
+        if silent := [name for name, _, _, told in rows if not told]:
             raise ValueError(f"{notebook.name}: say in a comment what the parameter {silent[0]} is")
         lines = [
             f"## {{doc}}`{title(notebook)} <../notebooks/{notebook.stem}>`",
             "",
-            "| name | default | what it is |",
-            "|---|---|---|",
+            "| name | default | values | what it is |",
+            "|---|---|---|---|",
         ]
         lines += [
-            f"| `{name}` | `{default}` | {told.replace('|', chr(92) + '|')} |"
-            for name, default, told in rows
+            f"| `{name}` | `{default}` | {kind} | {told.replace('|', chr(92) + '|')} |"
+            for name, default, kind, told in rows
         ]
         parts.append("\n".join(lines))
     return text.replace("{{ parameters }}", "\n\n".join(parts))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lvlmva_lite.experiments.parameters import declared
 from lvlmva_lite.experiments.record import recorded
 from lvlmva_lite.files import to_json, write_whole
 
@@ -39,7 +40,7 @@ def run_chapter(
     Raises
     ------
     ChapterError : papermill is not installed, the file is missing, a
-        parameter is unknown, the executed notebook would take its place, a
+        parameter is unknown or cannot work, the executed notebook would take its place, a
         cell failed, or the kernel died
     """
     try:
@@ -58,11 +59,14 @@ def run_chapter(
             f"{notebook_path} is no notebook; give {notebook_path.with_suffix('.ipynb').name}"
         )
     known = papermill.inspect_notebook(str(notebook_path))
-    for name in parameters:
+    kinds = declared(notebook_path)
+    for name, value in parameters.items():
         if name not in known:
             raise ChapterError(
                 f"{notebook_path.name} has no parameter {name!r}; it takes: {', '.join(known) or 'none'}"
             )
+        if name in kinds and not kinds[name].fits(value):
+            raise ChapterError(f"{notebook_path.name}: {name} must be {kinds[name].words}, got {value!r}")
     out_dir.mkdir(parents=True, exist_ok=True)
     executed = out_dir / notebook_path.name
     if executed.exists() and executed.samefile(notebook_path):

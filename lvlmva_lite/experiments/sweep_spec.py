@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from lvlmva_lite.experiments.parameters import declared
 from lvlmva_lite.registry import EXPERIMENTS
 
 KINDS = ("run", "chapter", "experiment")
@@ -242,6 +243,7 @@ def chapter_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, An
     except Exception as error:
         raise SpecError(f"{notebook} is no notebook ({error})") from None
     defaults = {name: _literal(one["default"]) for name, one in known.items()}
+    kinds = declared(notebook)
     made = {}
     for name, value in given.items():
         if name not in defaults:
@@ -249,7 +251,12 @@ def chapter_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, An
                 f"{notebook.name} has no parameter {name!r}; it takes: {', '.join(defaults) or 'none'}"
             )
         made[name] = value = of_type(value, defaults[name])
-        if (wanted := _other_type(value, defaults[name])) is not None:
+        wanted = None
+        if name not in kinds:
+            wanted = _other_type(value, defaults[name])
+        elif not kinds[name].fits(value):
+            wanted = kinds[name].words
+        if wanted is not None:
             raise SpecError(f"{notebook.name}: {name} must be {wanted}, got {value!r}")
     return {**defaults, **made}
 
