@@ -534,6 +534,34 @@ def test_finished_runs_are_copied_to_whatever_papermill_writes_to_once(there):
         sweep_copies.require_writable("shelf://full")
 
 
+@pytest.mark.slow
+def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
+    """Against moto's server on loopback, which speaks as Amazon's does."""
+    boto3 = pytest.importorskip("boto3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        store = boto3.client("s3")
+        store.create_bucket(Bucket="results")
+        folder = SweepFolder(there / "sweep")
+        (id,) = folder.add([job_of(0)])
+        run_all(folder)
+        sweep_copies.require_writable("s3://results/mine")
+        sweep_copies.copy_run(folder, id, "s3://results/mine")
+        kept = store.get_object(Bucket="results", Key=f"mine/{id}/results.json")["Body"].read()
+        assert kept == (folder.out(id) / "results.json").read_bytes()
+        names = {one["Key"].rpartition("/")[2] for one in store.list_objects(Bucket="results")["Contents"]}
+        assert {"job.json", "done.json", "log.txt", "results.json"} <= names
+        with pytest.raises(SweepFolderError, match="cannot write s3://nobodys/a/sweep.txt"):
+            sweep_copies.require_writable("s3://nobodys/a")
+    finally:
+        server.stop()
+
+
 # On a cluster
 
 
