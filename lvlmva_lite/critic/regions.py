@@ -12,6 +12,9 @@ fits there says nothing about markers of other looks, dim or black ones say;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache, wraps
+
 import numpy as np
 import scipy
 import skimage
@@ -22,11 +25,28 @@ VISIBLE = 0.05
 _NEIGHBOURS = np.ones((3, 3))
 
 
+def _remembered(find: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Of the last images, what was found, read-only: several words ask for the same regions of one image."""
+
+    @lru_cache(4)
+    def found(values: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        region = find(np.frombuffer(values, dtype).reshape(shape))
+        region.flags.writeable = False
+        return region
+
+    @wraps(find)
+    def region(image: np.ndarray) -> np.ndarray:
+        return found(image.tobytes(), image.shape, image.dtype.str)
+
+    return region
+
+
 def intensity(image: np.ndarray) -> np.ndarray:
     """Mean over channels, (H, W)."""
     return image.mean(0)
 
 
+@_remembered
 def solid(image: np.ndarray) -> np.ndarray:
     """Evenly filled rectangles, set off from a dark ground."""
     grey = intensity(image)
@@ -78,6 +98,7 @@ def centre(image: np.ndarray) -> np.ndarray:
     return ~edge(image)
 
 
+@_remembered
 def letter(image: np.ndarray) -> np.ndarray:
     """Small bright compact things that stand out from what is around them: lead letters and markers.
 
@@ -126,6 +147,7 @@ def _skin(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lab, np.median(lab[lit], axis=0)
 
 
+@_remembered
 def coloured_patch(image: np.ndarray) -> np.ndarray:
     """Large even areas at the rim whose colour is not that of skin: bandages, patches, stickers.
 
@@ -158,6 +180,7 @@ def coloured_patch(image: np.ndarray) -> np.ndarray:
     return found
 
 
+@_remembered
 def lesion(image: np.ndarray) -> np.ndarray:
     """Pigmented skin: darker than the skin around, with its rim, and neither patch nor vignette."""
     grey = intensity(image)
