@@ -224,7 +224,11 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     page.write_text(scorecard(page.read_text(), claims, values, profile))
 
     index, stamp = html / "index.html", work / "rendered.txt"
-    rendered = content([stage, root / "tools", root / "constraints.txt", root / "pyproject.toml"])
+    sources = [
+        stage,
+        *(root / name for name in ("tools", "lvlmva_lite", "constraints.txt", "pyproject.toml")),
+    ]
+    rendered = content(sources)
     if index.exists() and stamp.exists() and stamp.read_text() == rendered:
         return index
     shutil.rmtree(html, ignore_errors=True)
