@@ -288,7 +288,9 @@ class TextJudge:
         """The kind of each segment; undecided where the critique does not speak of it or leaves it open."""
         names = segment_names(n_segments)
         ruled = outright(_unquoted(critique.text), names)
-        said = {} if ruled.keys() >= set(names) else text_by_segment(critique.text, names)
+        if ruled.keys() >= set(names):  # all is said
+            return Verdict(critique.case_id, self.name, tuple(ruled[name] for name in names))
+        said = text_by_segment(critique.text, names)
         open_ones = [name for name in names if name not in ruled and name in said]
         if open_ones:
             chances = self._classifier.predict_proba([said[name] for name in open_ones])
