@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from lvlmva_lite import metrics
@@ -149,7 +149,7 @@ def smooth_maps(
     maps = explain(config, model, dataset, baselines, rivals=rivals, max_rows=rows, progress=progress)
     if config.smoothing:
         sigma = config.smoothing * maps.shape[-1]
-        maps = torch.from_numpy(gaussian_filter(maps.numpy(), sigma, axes=(1, 2)))
+        maps = torch.from_numpy(scipy.ndimage.gaussian_filter(maps.numpy(), sigma, axes=(1, 2)))
     return maps
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from lvlmva_lite.datasets import ShortcutDataset
@@ -48,7 +47,10 @@ def conflict_auc(bare: Tensor, marked: Tensor, own: Tensor) -> float:
     if own.all() or not own.any():
         raise ValueError("conflict_auc needs images of both classes; all are of one")
     scores = torch.where(own, bare, marked).double()
-    return float(roc_auc_score(own.numpy(), scores.numpy()))
+    _, place, times = scores.unique(return_inverse=True, return_counts=True)
+    ranks = (times.cumsum(0).double() - (times - 1) / 2)[place]  # of equals, the mean
+    n, others = int(own.sum()), int((~own).sum())
+    return float((ranks[own].sum() - n * (n + 1) / 2) / (n * others))
 
 
 def letter_effect(bare: Tensor, marked: Tensor) -> float:

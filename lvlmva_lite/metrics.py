@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from lvlmva_lite.critic.types import BACKGROUND, EMPTY, KINDS, RELEVANT, SPURIOUS, UNDECIDED
 from lvlmva_lite.segmentation import positive_effect, segment_sums
-from lvlmva_lite.threads import threads
+from lvlmva_lite.threads import late_import, threads
 
 NOT_SPURIOUS = 3
 """In the truth: not spurious, and nobody knows whether core."""
@@ -186,7 +185,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     values = np.asarray(values, float)
     if len(values) < 2:
         raise ValueError(f"an interval needs two or more values, got {len(values)}")
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    half = scipy.stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
@@ -219,7 +218,7 @@ def share_of_gain(
     untreated = np.asarray(untreated, float)
     gains = np.stack([np.asarray(arm, float) - untreated, np.asarray(method, float) - untreated])
     (gain, whole), n = gains.mean(1), gains.shape[1]
-    ((vv, vw), (_, ww)) = np.cov(gains) * stats.t.ppf((1 + level) / 2, n - 1) ** 2 / n
+    ((vv, vw), (_, ww)) = np.cov(gains) * scipy.stats.t.ppf((1 + level) / 2, n - 1) ** 2 / n
     # (gain - r * whole)^2 <= vv - 2 r vw + r^2 ww, a parabola in r.
     square, middle, rest = whole**2 - ww, gain * whole - vw, gain**2 - vv
     if square <= 0:
@@ -269,7 +268,12 @@ def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10)
         1 over the number of classes
     """
     points = embeddings.detach().numpy()
-    nearest = NearestNeighbors(n_neighbors=n_neighbours).fit(points).kneighbors(return_distance=False)
+    nearest = (
+        late_import("sklearn.neighbors")
+        .NearestNeighbors(n_neighbors=n_neighbours)
+        .fit(points)
+        .kneighbors(return_distance=False)
+    )
     return (labels[torch.from_numpy(nearest)] == labels[:, None]).double().mean().item()
 
 

@@ -216,11 +216,11 @@ class Prepared:
         network = self.task.network_named(config.model)
         # Of few images, so that a pretrained network keeps within 2 GB.
         rows = 32 if network.pretrained else network.max_rows
-        masks, in_groups = shown.spurious_masks, groups_of(model, test)
-
+        masks, answers = shown.spurious_masks, predict(model, test.images)
+        in_groups = groups_of(model, test, answers)
         maps = None if masks is None else explain(config, model, shown, self.baselines, max_rows=rows)
         return {
-            "accuracy": accuracy_of(model, test),
+            "accuracy": metrics.accuracy(answers, test.labels),
             "accuracy_clean": None if self.clean_test is None else accuracy_of(model, self.clean_test),
             "mu_align": None if masks is None else metrics.mu_align(maps, masks),
             "wga": None if in_groups is None else metrics.worst_group_accuracy(in_groups),
@@ -289,10 +289,9 @@ def accuracy_of(model: nn.Module, dataset: ShortcutDataset) -> float:
     return metrics.accuracy(predict(model, dataset.images), dataset.labels)
 
 
-def groups_of(model: nn.Module, dataset: ShortcutDataset) -> Tensor | None:
-    """Accuracy in each group of a data set, (n_groups,), nan where one is empty; None without groups."""
+def groups_of(model: nn.Module, dataset: ShortcutDataset, answers: Tensor | None = None) -> Tensor | None:
+    """Accuracy in each group, (n_groups,), nan where one is empty, of a model or its ``answers``; None without groups."""
     if dataset.groups is None:
         return None
-    return metrics.group_accuracy(
-        predict(model, dataset.images), dataset.labels, dataset.groups, len(dataset.group_names)
-    )
+    answers = predict(model, dataset.images) if answers is None else answers
+    return metrics.group_accuracy(answers, dataset.labels, dataset.groups, len(dataset.group_names))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from scipy.stats import chi2
+import scipy
 from torch import Tensor
 
 from lvlmva_lite import superpixels
@@ -30,7 +30,7 @@ def gaussian_mixture(
     if config.fill:
         distance = config.fill
         if hybrid:  # as much of a Gaussian as that ellipse holds in the plane, 1 - exp(-fill / 2)
-            distance = float(chi2.isf(math.exp(-distance / 2), segments.means.shape[2]))
+            distance = float(scipy.stats.chi2.isf(math.exp(-distance / 2), segments.means.shape[2]))
         segments = filled(segments, distance, features=images if hybrid else None)
     return segments
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage
 import torch
-from skimage import segmentation as skimage_segmentation
 from torch import Tensor
 from tqdm import tqdm
 
@@ -75,10 +75,10 @@ def superpixels(
     pictures, mass = _checked(images, attributions, n_segments)
     n_channels, height, width = images.shape[1:]
     if method == "felzenszwalb":
-        cut = skimage_segmentation.felzenszwalb
+        cut = skimage.segmentation.felzenszwalb
         settings = {"scale": 50, "sigma": 0.5, "min_size": max(height * width // 200, 1)}
     else:
-        cut = skimage_segmentation.slic
+        cut = skimage.segmentation.slic
         settings = {"n_segments": 50, "compactness": 10 if n_channels == 3 else 0.1, "start_label": 0}
     settings |= options or {}
     regions = [

@@ -8,11 +8,13 @@ An environment variable would have to be set before PyTorch is imported, by ever
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -77,6 +79,8 @@ def threads(number: int | None = None) -> Iterator[None]:
             )
         if not _process.holds:
             _process.torch_before, _process.blas_before = torch.get_num_threads(), _get("blas")
+        else:
+            _pin_what_came_late()
         if not holds:
             _thread.openmp_before = _get("openmp")
             _put(dict.fromkeys(_thread.openmp_before, inner))
@@ -98,6 +102,28 @@ def threads(number: int | None = None) -> Iterator[None]:
                 _set(outer)
             if not _thread.holds:
                 _put(_thread.openmp_before)
+
+
+def late_import(name: str) -> ModuleType:
+    """Import what takes long when it is needed; within :class:`threads`, libraries that it brings are pinned too."""
+    module = importlib.import_module(name)
+    with _process.lock:
+        if _process.holds:
+            _pin_what_came_late()
+    return module
+
+
+def _pin_what_came_late() -> None:
+    global _controller, _n_modules
+    if len(sys.modules) == _n_modules:
+        return
+    known = {library.filepath for library in _libraries().lib_controllers}
+    _controller, _n_modules = ThreadpoolController(), len(sys.modules)
+    late = {api: {k: n for k, n in _get(api).items() if k not in known} for api in ("blas", "openmp")}
+    _process.blas_before |= late["blas"]
+    if getattr(_thread, "holds", 0):
+        _thread.openmp_before |= late["openmp"]
+    _put(dict.fromkeys(late["blas"] | late["openmp"], _process.number))
 
 
 def _set(number: int) -> None:

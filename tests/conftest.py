@@ -1,12 +1,15 @@
 import os
 import socket
+import subprocess
 
 # Several test processes with several threads each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from few_decoys import take_few
 
+from lvlmva_lite.cli import main
 from lvlmva_lite.datasets import load_decoy_mnist
 from lvlmva_lite.models import fit, mlp
 
@@ -35,3 +38,18 @@ def shortcut_model(decoys):
     model = mlp((1, 28, 28), 10)
     fit(model, decoys.images, decoys.labels, epochs=10)
     return model
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    """The command ``lvlmva`` without a process of its own, on few decoys."""
+    take_few(monkeypatch.setattr)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
+        with pytest.raises(SystemExit) as done:
+            main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
+
+    return run

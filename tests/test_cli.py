@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from few_decoys import take_few
 from safetensors.torch import load_file
 
 import lvlmva_lite
-from lvlmva_lite.cli import main
 from lvlmva_lite.datasets import load_decoy_mnist
 from lvlmva_lite.models import mlp, predict
 
@@ -26,21 +24,6 @@ RECORDED = ["--critic", "recorded", "--critic-model", "claude"]
 def lvlmva(*arguments, **keywords):
     command = shutil.which("lvlmva", path=os.path.dirname(sys.executable))
     return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, **keywords)
-
-
-@pytest.fixture
-def in_process(monkeypatch, capsys):
-    """As ``lvlmva``, without a process of its own, on few decoys."""
-    take_few(monkeypatch.setattr)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
-
-    return run
 
 
 def test_help_and_version():
@@ -135,7 +118,7 @@ def test_the_source_of_a_chapter_is_no_notebook(tmp_path, in_process):
     assert answer.stderr.strip().endswith("00_x.md is no notebook; give 00_x.ipynb")
 
 
-def test_run_writes_what_it_says(tmp_path):
+def test_run_writes_what_it_says(tmp_path, in_process):
     sentence = tmp_path / "sentence.txt"
     sentence.write_text("The grey square in a corner\nmeans nothing.\n")
     out = tmp_path / "out"
@@ -169,7 +152,7 @@ def test_run_writes_what_it_says(tmp_path):
     accuracy = (predict(model, test.images) == test.labels).double().mean()
     torch.testing.assert_close(float(accuracy), results["accuracy_after"])
 
-    again = lvlmva("run", "decoy-mnist", *SMALL, "--seed", 6, "--out", out)
+    again = in_process("run", "decoy-mnist", *SMALL, "--seed", 6, "--out", out)
     assert again.returncode == 2
     assert "holds another run" in again.stderr
     assert json.loads((out / "results.json").read_text()) == results

@@ -34,6 +34,18 @@ def lvlmva(*arguments, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.fixture
+def here(in_process, monkeypatch):
+    """As ``lvlmva``, in this process: for what is neither killed nor has other threads."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def run(*arguments):
+        done = in_process(*arguments)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -213,7 +225,7 @@ def test_the_key_is_in_no_output_log_traceback_or_file(tmp_path, trouble):
 
 
 @pytest.mark.slow
-def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path):
+def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path, here):
     def echoing(body):
         """As indiscreet as a server can be: it says the key back."""
         answer = critic_or_judge(body)
@@ -244,15 +256,13 @@ def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path):
         assert results["n_undecided"] == 0
 
         replay = ["--critic", "replay", "--critic-model", "gpt-4o", "--store", tmp_path / "store"]
-        replayed = lvlmva("run", "decoy-mnist", *SMALL, "--out", tmp_path / "again", *replay)
+        replayed = here("run", "decoy-mnist", *SMALL, "--out", tmp_path / "again", *replay)
         assert replayed[0] == 0, replayed[2]
         assert len(server.bodies) == len(asked)
         again = json.loads((tmp_path / "again" / "results.json").read_text())
         assert again["accuracy_after"] == results["accuracy_after"]
 
-    exported = lvlmva(
-        "critic", "export", "--store", tmp_path / "store", "--out", tmp_path / "answers.jsonl"
-    )
+    exported = here("critic", "export", "--store", tmp_path / "store", "--out", tmp_path / "answers.jsonl")
     assert exported[0] == 0
     for text in (stdout, stderr, *replayed[1:], *exported[1:]):
         assert KEY not in text
@@ -269,7 +279,7 @@ def test_a_run_killed_half_way_is_taken_up_replayed_and_holds_no_key(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_critic_that_always_refuses_stops_the_run_and_one_that_mostly_does_is_counted(tmp_path):
+def test_a_critic_that_always_refuses_stops_the_run_and_one_that_mostly_does_is_counted(tmp_path, here):
     def reply(body):
         first = len(server.bodies) == 1 or isinstance(body["messages"][1]["content"], str)
         return (
@@ -280,7 +290,7 @@ def test_a_critic_that_always_refuses_stops_the_run_and_one_that_mostly_does_is_
 
     for answers in (False, True):
         with AnsweringServer(reply) as server:
-            status, stdout, stderr = lvlmva(
+            status, stdout, stderr = here(
                 "run", "decoy-mnist", *SMALL, "--out", tmp_path / f"out-{answers}", "--store",
                 tmp_path / f"store-{answers}", "--critic", "openai", "--critic-model", "gpt-4o",
                 "--base-url", server.url,
@@ -297,7 +307,7 @@ def test_a_critic_that_always_refuses_stops_the_run_and_one_that_mostly_does_is_
 
 
 @pytest.mark.slow
-def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path):
+def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path, here):
     with AnsweringServer(critic_or_judge, seconds=0.1) as server:
         arguments = [
             "critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 1, "--quiet",
@@ -319,7 +329,7 @@ def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path):
         asked = [json.dumps(body, sort_keys=True) for body in server.bodies]
         assert len(asked) - len(set(asked)) <= 2  # those under way when it was killed
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["providers"][0]["n_cases"] == 20
-    status, _, stderr = lvlmva(
+    status, _, stderr = here(
         "critic", "export", "--store", tmp_path / "store", "--out", tmp_path / "store/answers.sqlite"
     )
     assert status == 2
@@ -327,9 +337,9 @@ def test_an_evaluation_killed_half_way_pays_for_no_answer_twice(tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_and_estimate_from_the_command_line(tmp_path):
+def test_evaluate_and_estimate_from_the_command_line(tmp_path, here):
     evaluate = ["critic", "evaluate", "decoy-mnist", "--n", 20, "--train-epochs", 10, "--quiet"]
-    status, stdout, stderr = lvlmva(
+    status, stdout, stderr = here(
         *evaluate,
         "--critic",
         "simulated",
@@ -348,19 +358,19 @@ def test_evaluate_and_estimate_from_the_command_line(tmp_path):
     assert written["cohen_kappa"] > 0.5
     assert 'I read: dismissed: "The grey square in a corner means nothing"' in stderr.splitlines()
     words = ["--critic", "lexicon", "--description", "The square is irrelevant. The stroke is flurbly."]
-    status, _, stderr = lvlmva(*evaluate, *words, "--out", tmp_path / "words")
+    status, _, stderr = here(*evaluate, *words, "--out", tmp_path / "words")
     assert status == 0
     assert [line.removeprefix("I read: ") for line in stderr.splitlines() if line.startswith("I read: ")] == [
         'dismissed: "The square is irrelevant"', "upheld: nothing",
         'not understood: "The stroke is flurbly"', "words I do not know: flurbly",
     ]  # fmt: skip
     words = ["--critic", "simulated", "--against", "lexicon", "--description", "The square is flurbly."]
-    status, _, stderr = lvlmva(*evaluate, *words, "--out", tmp_path / "unread")
+    status, _, stderr = here(*evaluate, *words, "--out", tmp_path / "unread")
     assert status == 2
     assert "understands nothing of the description 'The square is flurbly.'" in stderr
     assert not (tmp_path / "unread").exists()
-    status, stdout, _ = lvlmva("critic", "estimate", "--critic-model", "gpt-4o", "--n", 10)
+    status, stdout, _ = here("critic", "estimate", "--critic-model", "gpt-4o", "--n", 10)
     assert status == 0
     assert "likely: 20 calls" in stdout
     assert "with --batch, where the server knows batches: likely" in stdout
-    assert lvlmva("critic", "estimate", "--critic-model", "unheard-of")[0] == 2
+    assert here("critic", "estimate", "--critic-model", "unheard-of")[0] == 2

@@ -65,6 +65,15 @@ def test_the_command_answers_before_anything_large_is_imported():
     assert done.stdout == "[]\n"
 
 
+def test_importing_the_package_imports_little_besides_torch():
+    code = (
+        "import sys\nimport lvlmva_lite.methods\n"
+        "late = {'sklearn', 'pandas', 'scipy.stats', 'scipy.optimize', 'scipy.ndimage', 'skimage.filters'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
 def test_the_examples_in_docstrings_run():
     results = [doctest.testmod(module) for module in (registry, config, metrics, fills, crossed)]
     assert not sum(result.failed for result in results)

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from few_decoys import FewDecoys
 
 from lvlmva_lite import methods, pipeline
 from lvlmva_lite.config import Config, ConfigError
@@ -11,13 +12,13 @@ from lvlmva_lite.registry import PENALTIES
 from lvlmva_lite.results import ROWS
 from lvlmva_lite.tasks import DecoyMNIST, Knee
 
-TASK = DecoyMNIST()
+TASK, FEW = DecoyMNIST(), FewDecoys()
 SMALL = TASK.config(n_align=40, n_segments=3, train_epochs=1, align_epochs=1, n_baselines=5, n_explained=20)
 
 
 @pytest.fixture(scope="module")
 def small_run():
-    return methods.run(TASK, SMALL)
+    return methods.run(FEW, SMALL)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_every_intermediate_is_kept_and_fits(small_run):
 
 
 def test_same_config_same_numbers(small_run):
-    again = methods.run(TASK, SMALL)
+    again = methods.run(FEW, SMALL)
     strip = lambda result: {  # noqa: E731
         row: dataclasses.replace(score, seconds=0) for row, score in result.scores.items()
     }
@@ -90,13 +91,13 @@ def test_alignment_leaves_the_model_before_untouched(small_run):
 def test_known_critiques_are_not_asked_for_again(small_run):
     asked = []
     known = {(critique.case_id, critique.sample): critique for critique in small_run.critiques[:30]}
-    again = methods.run(TASK, SMALL, known_critiques=known, on_critique=asked.append)
+    again = methods.run(FEW, SMALL, known_critiques=known, on_critique=asked.append)
     assert asked == small_run.critiques[30:]
     assert again.critiques == small_run.critiques
 
 
 def test_a_sentence_that_condemns_nothing_still_runs():
-    result = methods.run(TASK, dataclasses.replace(SMALL, description="The pen stroke tells the digit."))
+    result = methods.run(FEW, dataclasses.replace(SMALL, description="The pen stroke tells the digit."))
     assert not result.masks.any()
     assert result.scores["after"].verdict_accuracy < 1
 

@@ -217,3 +217,23 @@ def test_results_depend_on_no_thread_or_process_and_hardly_on_the_processor(tmp_
     for found in shown.values():
         for when, most in TOLERANCE.items():
             assert found[when] <= most
+
+
+@pytest.mark.parametrize("how", ["late_import('sklearn.svm')", "import sklearn.svm"])
+def test_libraries_that_are_loaded_within_are_pinned_too_and_given_back(how):
+    code = textwrap.dedent(f"""\
+        from threadpoolctl import threadpool_info
+        from lvlmva_lite.threads import late_import, threads
+        numbers = lambda: {{library["filepath"]: library["num_threads"] for library in threadpool_info()}}
+        before = numbers()
+        with threads(2):
+            {how}
+            with threads():
+                inside = numbers()
+        assert set(inside) > set(before), inside
+        assert set(inside.values()) == {{2}}, inside
+        assert before.items() <= numbers().items(), numbers()
+        assert [n for name, n in numbers().items() if "scikit_learn" in name] in ([], [3]), numbers()
+    """)
+    three = {"OMP_NUM_THREADS": "3"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=os.environ | three, check=True)

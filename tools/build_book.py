@@ -1,10 +1,10 @@
 """Run the chapters and render the book into ``_build/html``.
 
 ``python tools/build_book.py [--profile quick|paper] [--jobs N]`` stages the book in
-``_build/work/src``, runs every chapter of ``_toc.yml`` into it (only those whose code,
-parameters, package or constraints have changed since) and renders it with every warning
-an error.  Before that it holds the claims to what the chapters recorded and writes the
-scorecard; after it, it checks the links of the HTML.
+``_build/work/src``, runs every chapter of ``_toc.yml`` into it (only those whose code, parameters,
+constraints, or modules and data that they read have changed since: ``chapter_cache.py``) and renders it
+with every warning an error, unless the very same was rendered before.  Before that it holds the claims to
+what the chapters recorded and writes the scorecard; after it, it checks the links of the HTML.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import yaml
+from chapter_cache import run
 from parameters_page import page as parameters_page
 from reader_view import HYPHEN, mended, preview, readable_table, without_bookkeeping
 from six_steps import files as six_steps
@@ -63,45 +64,6 @@ def documents(toc: dict | list) -> list[str]:
     return here + [
         name for key in ("parts", "chapters", "sections", "entries") for name in documents(toc.get(key, []))
     ]
-
-
-def package_hash(root: Path) -> str:
-    """Return a hash of all that the chapters import: the package with its data, and the constraints."""
-    files = [
-        path
-        for path in (root / "lvlmva_lite").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    ]
-    constraints = root / "constraints.txt"
-    digest = hashlib.sha256()
-    for path in sorted(files) + ([constraints] if constraints.exists() else []):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def run(notebook: Path, parameters: dict, cache: Path, package: str) -> Path:
-    """Run one notebook into ``cache/<stem>`` unless the same code ran there before; return the result.
-
-    Prose is no part of the key: to change it costs no run.
-    """
-    code = [
-        (cell.id, cell.source, "parameters" in cell.metadata.get("tags", []))
-        for cell in nbformat.read(notebook, 4).cells
-        if cell.cell_type == "code"
-    ]
-    key = hashlib.sha256(json.dumps([code, parameters, package], sort_keys=True).encode()).hexdigest()
-    folder = cache / notebook.stem
-    result, stamp = folder / notebook.name, folder / "key.txt"
-    if not (result.exists() and stamp.exists() and stamp.read_text() == key):
-        from lvlmva_lite.experiments.chapters import run_chapter
-
-        print("running", notebook.stem, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        run_chapter(notebook, parameters, folder, progress=False)
-        stamp.write_text(key)
-    return result
 
 
 def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -175,6 +137,17 @@ def configuration(root: Path, vendored: bool) -> dict:
     return config
 
 
+def content(places: list[Path]) -> str:
+    """Return a hash of all files at and under ``places``, with their names."""
+    digest = hashlib.sha256()
+    for place in places:
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(place.parent).as_posix().encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 class Links(HTMLParser):
     """Collects the identifiers of a page and the addresses it links to or loads."""
 
@@ -240,9 +213,7 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     for path, drawn in six_steps().items():
         (stage / path.relative_to(ROOT)).write_text(for_the_book(drawn, *repository(root)))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums, and as many chapters at once as cores
-    one = partial(
-        run, parameters={"profile": profile}, cache=work / "runs" / profile, package=package_hash(root)
-    )
+    one = partial(run, parameters={"profile": profile}, cache=work / "runs" / profile, root=root)
     with ProcessPoolExecutor(max_workers=jobs) as pool:
         for path, result in zip(written, pool.map(one, written), strict=True):
             nbformat.write(with_outputs(nbformat.read(path, 4), nbformat.read(result, 4)), path)
@@ -252,12 +223,21 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     page = stage / "book" / "scorecard.md"
     page.write_text(scorecard(page.read_text(), claims, values, profile))
 
+    index, stamp = html / "index.html", work / "rendered.txt"
+    sources = [
+        stage,
+        *(root / name for name in ("tools", "lvlmva_lite", "constraints.txt", "pyproject.toml")),
+    ]
+    rendered = content(sources)
+    if index.exists() and stamp.exists() and stamp.read_text() == rendered:
+        return index
     shutil.rmtree(html, ignore_errors=True)
+    stamp.unlink(missing_ok=True)
     command = Path(sys.executable).parent / "jupyter-book"
     options = ["--path-output", str(root), "--all", "-W", "-n", "--keep-going", "-q"]
     if subprocess.run([str(command), "build", str(stage), *options], cwd=stage).returncode:
         raise SystemExit("jupyter-book failed; its messages stand above")
-    index, name = html / "index.html", escape(config["title"], quote=False)
+    name = escape(config["title"], quote=False)
     if not index.exists() or name not in (html / f"{listed[0]}.html").read_text():
         raise SystemExit(f"{index} is missing, or its book has no name")
     words = tomllib.loads((root / "pyproject.toml").read_text())["project"]["description"]
@@ -270,6 +250,7 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     if found := broken_links(html):
         raise SystemExit("\n".join(found))
     (html / ".nojekyll").touch()
+    stamp.write_text(rendered)
     return index
 
 

@@ -82,8 +82,9 @@ class LexiconCritic:
         labels = case.segment_labels.numpy()
         found = [clause.region(image) for clause in clauses]
         drawn = regions.grey(image)
-        only_this = any(clause.only_this for clause in clauses)
-        foreign = _foreign_object(image) & ~np.logical_or.reduce(found)
+        foreign = None
+        if any(clause.only_this for clause in clauses):
+            foreign = _foreign_object(image) & ~np.logical_or.reduce(found)
 
         lines = [f"The image is labelled {case.class_name}."]
         for clause, region in zip(clauses, found, strict=True):
@@ -100,7 +101,7 @@ class LexiconCritic:
                 for clause, region in zip(clauses, found, strict=True)
             ]
             best = int(np.argmax(shares))
-            if shares[best] < 0.5 and only_this and _cover(basis, foreign, True) >= 0.5:
+            if shares[best] < 0.5 and foreign is not None and _cover(basis, foreign, True) >= 0.5:
                 what = "mostly a thing that is none of those that the expert says count"
                 kind = "spurious"
             elif shares[best] < 0.5:

@@ -12,8 +12,8 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from lvlmva_lite.critic.types import Case, segment_names
 
@@ -146,7 +146,7 @@ def _rim(labels: np.ndarray, width: int) -> np.ndarray:
     """Pixels (H, W) bool of a segment with another one, none, or the frame within ``width``."""
     near = {"size": 2 * width + 1, "mode": "constant", "cval": -2}
     return (labels >= 0) & (
-        ndimage.minimum_filter(labels, **near) != ndimage.maximum_filter(labels, **near)
+        scipy.ndimage.minimum_filter(labels, **near) != scipy.ndimage.maximum_filter(labels, **near)
     )
 
 
@@ -197,7 +197,7 @@ def _place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.
     badges: list[_Badge] = []
     for j in sorted(np.flatnonzero(sizes).tolist(), key=lambda j: (sizes[j], j)):
         own = labels == j
-        distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
+        distance, nearest = scipy.ndimage.distance_transform_edt(~own, return_indices=True)
         full = _enlarge(own, scale)
         inner = _sums(full & ~rims)
         own_pixels, others = _sums(full), _sums(taken)

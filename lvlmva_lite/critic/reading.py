@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -131,6 +132,7 @@ class Reading:
         ]
 
 
+@lru_cache(64)  # every case of a class comes with the same words
 def read_description(description: str) -> Reading:
     """Read an expert's words, clause by clause.
 

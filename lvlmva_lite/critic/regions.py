@@ -12,11 +12,12 @@ fits there says nothing about markers of other looks, dim or black ones say;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache, wraps
+
 import numpy as np
-from scipy import ndimage
-from skimage.color import rgb2lab
-from skimage.filters import threshold_otsu
-from skimage.morphology import convex_hull_image
+import scipy
+import skimage
 
 VISIBLE = 0.05
 """Intensity in [0, 1] from which a pixel counts as drawn upon."""
@@ -24,17 +25,34 @@ VISIBLE = 0.05
 _NEIGHBOURS = np.ones((3, 3))
 
 
+def _remembered(find: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Of the last images, what was found, read-only: several words ask for the same regions of one image."""
+
+    @lru_cache(4)
+    def found(values: bytes, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        region = find(np.frombuffer(values, dtype).reshape(shape))
+        region.flags.writeable = False
+        return region
+
+    @wraps(find)
+    def region(image: np.ndarray) -> np.ndarray:
+        return found(image.tobytes(), image.shape, image.dtype.str)
+
+    return region
+
+
 def intensity(image: np.ndarray) -> np.ndarray:
     """Mean over channels, (H, W)."""
     return image.mean(0)
 
 
+@_remembered
 def solid(image: np.ndarray) -> np.ndarray:
     """Evenly filled rectangles, set off from a dark ground."""
     grey = intensity(image)
-    components, _ = ndimage.label(grey > VISIBLE, structure=_NEIGHBOURS)
+    components, _ = scipy.ndimage.label(grey > VISIBLE, structure=_NEIGHBOURS)
     found = np.zeros(grey.shape, bool)
-    for number, box in enumerate(ndimage.find_objects(components), start=1):
+    for number, box in enumerate(scipy.ndimage.find_objects(components), start=1):
         inside = components[box] == number
         height, width = inside.shape
         if (
@@ -80,6 +98,7 @@ def centre(image: np.ndarray) -> np.ndarray:
     return ~edge(image)
 
 
+@_remembered
 def letter(image: np.ndarray) -> np.ndarray:
     """Small bright compact things that stand out from what is around them: lead letters and markers.
 
@@ -93,11 +112,11 @@ def letter(image: np.ndarray) -> np.ndarray:
     # A white top-hat keeps what is brighter than its surroundings and too
     # narrow for the structuring element: the strokes of a letter.
     width = max(3, round(0.09 * side))
-    above = ndimage.white_tophat(grey, size=(width, width))
+    above = scipy.ndimage.white_tophat(grey, size=(width, width))
     bright = above > max(0.12, 0.55 * np.percentile(above, 99.7))
-    components, _ = ndimage.label(bright, structure=_NEIGHBOURS)
+    components, _ = scipy.ndimage.label(bright, structure=_NEIGHBOURS)
     found = np.zeros(grey.shape, bool)
-    for number, box in enumerate(ndimage.find_objects(components), start=1):
+    for number, box in enumerate(scipy.ndimage.find_objects(components), start=1):
         inside = components[box] == number
         height, across = (length / side for length in inside.shape)
         area = inside.sum() / side**2
@@ -108,8 +127,8 @@ def letter(image: np.ndarray) -> np.ndarray:
             and 0.15 <= inside.mean() <= 0.85
         ):
             hull = np.zeros(grey.shape, bool)
-            hull[box] = convex_hull_image(inside) if min(inside.shape) > 1 else inside
-            found |= ndimage.binary_dilation(hull, structure=_NEIGHBOURS)
+            hull[box] = skimage.morphology.convex_hull_image(inside) if min(inside.shape) > 1 else inside
+            found |= scipy.ndimage.binary_dilation(hull, structure=_NEIGHBOURS)
     return found
 
 
@@ -122,12 +141,13 @@ def joint(image: np.ndarray) -> np.ndarray:
 
 def _skin(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """CIE Lab (H, W, 3) and the median colour (3,) of what is neither dark nor lesion."""
-    lab = rgb2lab(np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0))
+    lab = skimage.color.rgb2lab(np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0))
     lightness = lab[..., 0]
     lit = lightness > 0.6 * np.percentile(lightness, 90)
     return lab, np.median(lab[lit], axis=0)
 
 
+@_remembered
 def coloured_patch(image: np.ndarray) -> np.ndarray:
     """Large even areas at the rim whose colour is not that of skin: bandages, patches, stickers.
 
@@ -140,10 +160,10 @@ def coloured_patch(image: np.ndarray) -> np.ndarray:
     off_colour = np.hypot(*np.moveaxis(lab[..., 1:] - skin[1:], -1, 0)) > 18
     off_colour &= lab[..., 0] > 0.35 * skin[0]
     side = min(found.shape)
-    opened = ndimage.binary_opening(off_colour, iterations=max(1, round(side / 64)))
-    components, _ = ndimage.label(opened)
+    opened = scipy.ndimage.binary_opening(off_colour, iterations=max(1, round(side / 64)))
+    components, _ = scipy.ndimage.label(opened)
     rim = np.logical_or(*_frame(found.shape, 0.06))
-    for number, box in enumerate(ndimage.find_objects(components), start=1):
+    for number, box in enumerate(scipy.ndimage.find_objects(components), start=1):
         inside = components[box] == number
         if inside.sum() < 0.004 * found.size or not (rim[box] & inside).any():
             continue
@@ -155,28 +175,29 @@ def coloured_patch(image: np.ndarray) -> np.ndarray:
         pale = np.hypot(a, b) < 0.6 * np.hypot(*skin[1:]) and lightness > 0.7 * skin[0]
         if turned > 40 or np.hypot(a, b) > 52 or pale:
             hull = np.zeros(found.shape, bool)
-            hull[box] = convex_hull_image(inside)
-            found |= ndimage.binary_dilation(hull, structure=_NEIGHBOURS)
+            hull[box] = skimage.morphology.convex_hull_image(inside)
+            found |= scipy.ndimage.binary_dilation(hull, structure=_NEIGHBOURS)
     return found
 
 
+@_remembered
 def lesion(image: np.ndarray) -> np.ndarray:
     """Pigmented skin: darker than the skin around, with its rim, and neither patch nor vignette."""
     grey = intensity(image)
     rows, columns = ((np.arange(length) + 0.5) / length - 0.5 for length in grey.shape)
     radius = np.hypot(rows[:, None], columns[None])
     allowed = ~coloured_patch(image) & (radius < 0.48)
-    smooth = ndimage.gaussian_filter(grey, 0.012 * min(grey.shape))
+    smooth = scipy.ndimage.gaussian_filter(grey, 0.012 * min(grey.shape))
     if not allowed.any() or np.ptp(smooth[allowed]) < 0.02:
         return np.zeros(grey.shape, bool)
-    dark = (smooth < threshold_otsu(smooth[allowed])) & allowed
-    components, n = ndimage.label(dark)
+    dark = (smooth < skimage.filters.threshold_otsu(smooth[allowed])) & allowed
+    components, n = scipy.ndimage.label(dark)
     if not n:
         return dark
     # The largest, weighted towards the middle of the picture.
-    weight = ndimage.sum(np.exp(-((radius / 0.3) ** 2)) * dark, components, np.arange(1, n + 1))
+    weight = scipy.ndimage.sum(np.exp(-((radius / 0.3) ** 2)) * dark, components, np.arange(1, n + 1))
     kept = components == 1 + int(np.argmax(weight))
-    return ndimage.binary_dilation(kept, iterations=max(1, round(0.03 * min(grey.shape))))
+    return scipy.ndimage.binary_dilation(kept, iterations=max(1, round(0.03 * min(grey.shape))))
 
 
 def bright(image: np.ndarray) -> np.ndarray:

@@ -18,17 +18,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from importlib import resources
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import yaml
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.types import KINDS, Critique, Verdict, segment_names
 from lvlmva_lite.critic.verdicts import pair_of_line
+from lvlmva_lite.threads import late_import
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 LEARNT_FROM = ("skin-phantom", 0)
 """Source and seed of the recording whose texts the judge learns from."""
@@ -249,13 +252,23 @@ class TextJudge:
     def __init__(
         self, examples: list[dict] | None = None, *, recorded: Iterable[recordings.Answer] | None = None
     ) -> None:
+        self._examples = default_examples() if examples is None else examples
+        self._recorded = recorded if recorded is None else list(recorded)
+        if len({kind_of_example(example) for example in self._examples}) < 2:
+            raise ValueError("the judge's examples must hold two kinds of verdict or more")
+
+    @cached_property
+    def _classifier(self) -> Pipeline:
+        """Fitted when first needed: most critiques state their verdicts outright, and scikit-learn takes seconds."""
+        text, linear_model, pipeline = (
+            late_import(f"sklearn.{name}")
+            for name in ("feature_extraction.text", "linear_model", "pipeline")
+        )
+        recorded = self._recorded
         if recorded is None:
             recorded = recordings.find(*LEARNT_FROM).answers[recordings.DEFAULT_PROMPT].values()
-        examples = default_examples() if examples is None else examples
-        kinds = [kind_of_example(example) for example in examples]
-        if len(set(kinds)) < 2:
-            raise ValueError("the judge's examples must hold two kinds of verdict or more")
-        texts = [" ".join(_TOKEN.findall(example["text"].lower())) for example in examples]
+        kinds = [kind_of_example(example) for example in self._examples]
+        texts = [" ".join(_TOKEN.findall(example["text"].lower())) for example in self._examples]
         weights = [_OWN_WEIGHT] * len(texts)
         for answer in recorded:
             said = text_by_segment(answer.critique, tuple(answer.verdicts))
@@ -263,16 +276,20 @@ class TextJudge:
                 texts.append(said.get(name, ""))
                 kinds.append(kind)
                 weights.append(1.0)
-        self._classifier = make_pipeline(
+        return pipeline.make_pipeline(
             # Short words such as "not" carry the verdict: keep every token.
-            TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", lowercase=False, sublinear_tf=True),
-            LogisticRegression(C=30.0, class_weight="balanced", max_iter=1000),
+            text.TfidfVectorizer(
+                ngram_range=(1, 2), token_pattern=r"\S+", lowercase=False, sublinear_tf=True
+            ),
+            linear_model.LogisticRegression(C=30.0, class_weight="balanced", max_iter=1000),
         ).fit(texts, kinds, logisticregression__sample_weight=weights)
 
     def judge(self, critique: Critique, n_segments: int) -> Verdict:
         """The kind of each segment; undecided where the critique does not speak of it or leaves it open."""
         names = segment_names(n_segments)
         ruled = outright(_unquoted(critique.text), names)
+        if ruled.keys() >= set(names):  # all is said
+            return Verdict(critique.case_id, self.name, tuple(ruled[name] for name in names))
         said = text_by_segment(critique.text, names)
         open_ones = [name for name in names if name not in ruled and name in said]
         if open_ones:

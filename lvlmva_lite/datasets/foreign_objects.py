@@ -22,7 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from skimage.draw import polygon2mask
+import skimage
 
 from lvlmva_lite.datasets.decoding import ImageDataError
 
@@ -92,7 +92,7 @@ class ForeignObject:
             fine = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
         elif self.shape == "polygon":
             corners = np.reshape(self.numbers, (-1, 2))[:, ::-1]  # rows first
-            fine = polygon2mask((side, side), corners * side - 0.5)
+            fine = skimage.draw.polygon2mask((side, side), corners * side - 0.5)
         else:
             centre_x, centre_y, half_x, half_y = self.numbers
             inside = ((x - centre_x) / half_x) ** 2 + ((y - centre_y) / half_y) ** 2 <= 1

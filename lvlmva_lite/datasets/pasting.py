@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import skimage
 from PIL import Image, ImageDraw, ImageFont
-from skimage.filters import threshold_otsu
 
 OVERSAMPLING = 4
 """Letters are drawn so many times larger and then area-averaged."""
@@ -155,7 +155,11 @@ def patch_layer(image: np.ndarray, patch: Layer, rng: np.random.Generator) -> La
     patch : of the same side, from :func:`cut_out`
     """
     grey = image.mean(axis=2)
-    dark = grey < threshold_otsu(grey) if grey.min() < grey.max() else np.zeros(grey.shape, bool)
+    dark = (
+        grey < skimage.filters.threshold_otsu(grey)
+        if grey.min() < grey.max()
+        else np.zeros(grey.shape, bool)
+    )
     return min(
         (_moved(patch, rng) for _ in range(PATCH_TRIES)),
         key=lambda layer: float((layer.opacity * dark).sum()),

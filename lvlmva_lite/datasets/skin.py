@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import scipy
+import skimage
 import torch
-from scipy import ndimage
-from skimage.color import rgb2lab
 
 from lvlmva_lite.datasets.annotations import Annotation, box_mask, read_annotations, read_mask
 from lvlmva_lite.datasets.decoding import ImageDataError, read_image
@@ -217,16 +217,16 @@ def estimate_patch_mask(image: np.ndarray) -> np.ndarray:
     -------
     ndarray, (S, S), bool : empty where nothing is found
     """
-    lab = rgb2lab(image)
+    lab = skimage.color.rgb2lab(image)
     lit = lab[..., 0] > 35
     if not lit.any():
         return np.zeros(lit.shape, bool)
     distance = np.linalg.norm(lab[..., 1:] - np.median(lab[lit][:, 1:], axis=0), axis=2)
-    pieces, _ = ndimage.label(ndimage.binary_opening((distance > PATCH_COLOUR_DISTANCE) & lit))
+    pieces, _ = scipy.ndimage.label(scipy.ndimage.binary_opening((distance > PATCH_COLOUR_DISTANCE) & lit))
     border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
     large = np.flatnonzero(np.bincount(pieces.ravel()) > 0.01 * pieces.size)
     kept = np.isin(pieces, np.intersect1d(np.unique(border[border > 0]), large))
-    return ndimage.binary_fill_holes(kept)
+    return scipy.ndimage.binary_fill_holes(kept)
 
 
 def _natural_mask(row: SkinRow, known: Annotation | None, image: np.ndarray) -> tuple[np.ndarray, str]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 from lvlmva_lite.datasets.decoding import ImageDataError
 from lvlmva_lite.datasets.image_files import (
@@ -226,10 +225,10 @@ def hashed_splits(records: list[dict[str, str]], image_column: str) -> list[str]
                 owners.append(i)
                 members.append(nodes.setdefault((kind, name), len(nodes)))
     n = len(records)
-    links = coo_array(
+    links = scipy.sparse.coo_array(
         (np.ones(len(owners), bool), (owners, np.array(members, int) + n)), shape=(n + len(nodes),) * 2
     )
-    _, group = connected_components(links, directed=False)
+    _, group = scipy.sparse.csgraph.connected_components(links, directed=False)
     first: dict[int, tuple[int, str]] = {}
     for node, number in nodes.items():
         tied = group[n + number]

@@ -18,7 +18,12 @@ class ChapterError(RuntimeError):
 
 
 def run_chapter(
-    notebook_path: Path, parameters: Mapping[str, Any], out_dir: Path, *, progress: bool = True
+    notebook_path: Path,
+    parameters: Mapping[str, Any],
+    out_dir: Path,
+    *,
+    progress: bool = True,
+    first: str | None = None,
 ) -> dict[str, Any]:
     """Execute a notebook and write what it made to ``out_dir``.
 
@@ -32,6 +37,7 @@ def run_chapter(
     parameters : values for its ``parameters`` cell, by name
     out_dir : folder, made if need be
     progress : show papermill's progress bar over the cells
+    first : a line of Python that the kernel runs before the first cell
 
     Returns
     -------
@@ -82,7 +88,10 @@ def run_chapter(
             progress_bar=progress,
             log_output=False,
             # The kernel's notices about its own transport are no news to a reader.
-            extra_arguments=["--log-level=ERROR"],
+            extra_arguments=[
+                "--log-level=ERROR",
+                *([f"--IPKernelApp.exec_lines={first}"] if first else []),
+            ],
         )
     except PapermillExecutionError as error:
         raise ChapterError(

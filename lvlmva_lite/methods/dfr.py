@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,7 +19,10 @@ from lvlmva_lite.models import Classifier
 from lvlmva_lite.pipeline import Prepared
 from lvlmva_lite.registry import METHODS
 from lvlmva_lite.streams import derived_seed, stream
-from lvlmva_lite.threads import threads
+from lvlmva_lite.threads import late_import, threads
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 
 @METHODS.register("dfr")
@@ -93,6 +94,7 @@ def dfr(
     TypeError : the model has no ``embed`` and ``head``
     ValueError : a group has fewer than two samples
     """
+    StandardScaler = late_import("sklearn.preprocessing").StandardScaler
     if not isinstance(model, Classifier):
         raise TypeError(f"dfr needs a Classifier, which has embed and head, got {type(model).__name__}")
     check_groups(validation, 2, "DFR")
@@ -187,7 +189,7 @@ def l1_regression(C: float, random_state: int = 0) -> LogisticRegression:
     C : > 0; the smaller, the fewer weights differ from 0
     random_state : seed of the solver, which visits samples in a random order
     """
-    regression = LogisticRegression(
+    regression = late_import("sklearn.linear_model").LogisticRegression(
         C=C, l1_ratio=1, solver="saga", max_iter=5000, random_state=random_state
     )
     if regression.get_params().get("penalty") == "l2":

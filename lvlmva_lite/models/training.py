@@ -78,7 +78,7 @@ def fit(
         total = 0.0
         order = indices[torch.randperm(len(indices), generator=generator)]
         for batch in batches(order):
-            logits = model(images[batch])
+            logits = model(_rows(images, batch))
             if on_batch is not None:
                 on_batch(batch, logits.detach())
             value = (
@@ -97,6 +97,13 @@ def fit(
     return history
 
 
+def _rows(images: Tensor, indices: Tensor) -> Tensor:
+    """``images[indices]``; of a tensor in a third of the time."""
+    if not isinstance(images, Tensor):  # an ImageStore
+        return images[indices]
+    return images.index_select(0, indices.to(images.device))
+
+
 @threads()
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: Tensor, batch_size: int | None = None) -> Tensor:
@@ -106,8 +113,9 @@ def predict_logits(model: nn.Module, images: Tensor, batch_size: int | None = No
     ----------
     model : maps images to logits
     images : (n, C, H, W) float32
-    batch_size : images at once; None takes as many as hold the values of 4096
-        MNIST digits (21 colour images of 224 pixels), whatever the network
+    batch_size : images at once; None takes as many as hold the values of 1024 MNIST digits
+        (5 colour images of 224 pixels), whose activations a processor keeps close by; on a
+        GPU four times as many
 
     Returns
     -------
@@ -119,7 +127,8 @@ def predict_logits(model: nn.Module, images: Tensor, batch_size: int | None = No
     """
     model = as_classifier(model).eval()
     if batch_size is None:
-        batch_size = max(1, 4096 * 28 * 28 // images[0].numel())
+        digits = 4096 if any(weight.is_cuda for weight in model.parameters()) else 1024
+        batch_size = max(1, digits * 28 * 28 // images[0].numel())
     refuse_probabilities(model, images[:1])
     return torch.cat([model(batch) for batch in images.split(batch_size)])
 

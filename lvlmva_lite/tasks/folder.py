@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from lvlmva_lite.config import Config, ConfigError, setting
@@ -284,7 +284,7 @@ class Folder(Task):
         counts = torch.bincount(predict(model, some.images) * k + some.labels, minlength=k * k).view(k, k)
         there = counts.sum(0) > 0
         right = (counts.diag() / counts.sum(0).clamp_min(1))[there].mean().item()
-        best = linear_sum_assignment(counts.numpy(), maximize=True)[1]
+        best = scipy.optimize.linear_sum_assignment(counts.numpy(), maximize=True)[1]
         would = counts[torch.arange(k), torch.from_numpy(best)].sum() / counts.sum()
         if would > counts.diag().sum() / counts.sum() + 0.25:
             classes = ",".join(some.class_names[i] for i in best)
