@@ -9,7 +9,9 @@ evidence it holds.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -71,35 +73,41 @@ def render_panels(case: Case, min_size: int = 512) -> Panels:
     _check(case, min_size)
     pixels = (case.image * 255).round().byte().permute(1, 2, 0).numpy()
     labels = case.segment_labels.numpy().astype(np.int64)
-
     evidence = case.evidence.numpy()
 
     scale = max(-(-min_size // max(labels.shape)), -(-24 // min(labels.shape)), 1)  # rounded up
-    brightness = _enlarge(_brightness(evidence, labels), scale)[:, :, None]
+    side = max(labels.shape) * scale
     badges = _place_badges(labels, case.n_segments, scale, evidence)
-    pixels = _enlarge(np.broadcast_to(pixels, (*labels.shape, 3)), scale)
-    labels = _enlarge(labels, scale)
+
+    # Drawn on the fewest rows and columns that hold all there is to see, and enlarged at the end.
+    width = max(side // 128, 1)
+    widths = (width, max(width // 2, 1), max(width // 4, 1))
+    rows, columns = (_places(length, scale, widths) for length in labels.shape)
+    cells = np.ix_(rows // scale, columns // scale)
+    band, thin, line = (_rim(labels, scale, width, rows, columns) for width in widths)
     colours = np.array([PALETTE[j % len(PALETTE)] for j in range(case.n_segments)] + [(0, 0, 0)], np.uint8)
     full = colours[labels]  # none, -1, is the last: black
-    segment_map = (full * brightness).round().astype(np.uint8)
+    segment_map = (full * _brightness(evidence, labels)[:, :, None]).round().astype(np.uint8)[cells]
     covered = (labels >= 0)[:, :, None]
-    overlay = np.where(covered, (3 * pixels.astype(np.uint16) + full) // 4, pixels).astype(np.uint8)
+    pixels = np.broadcast_to(pixels, full.shape)
+    overlay = np.where(covered, (3 * pixels.astype(np.uint16) + full) // 4, pixels).astype(np.uint8)[cells]
+    full, here = full[cells], labels[cells]
 
     # Outlines lie within their segment: a band of its colour, set off by a thin black line.
-    width = max(max(labels.shape) // 128, 1)
-    band = _rim(labels, width)
     overlay[band] = full[band]
     # Narrower in the map, where the band hides how bright the pixels below it are.
-    thin = _rim(labels, max(width // 2, 1))
     segment_map[thin] = full[thin]
-    line = _rim(labels, max(width // 4, 1))
-    inner = np.bincount(labels[~line & (labels >= 0)], minlength=case.n_segments)
-    line &= (inner > 0)[labels]  # a segment that would be all line keeps its colour
+    inner = np.bincount(here[~line & (here >= 0)], minlength=case.n_segments)
+    line &= (inner > 0)[here]  # a segment that would be all line keeps its colour
     segment_map[line] = overlay[line] = 0
+
+    strokes = _strokes(badges, labels, scale)
     return Panels(
-        _png(Image.fromarray(pixels)),
-        _marked(segment_map, badges, labels),
-        _marked(overlay, badges, labels),
+        _png(_enlarge(pixels, scale)),
+        *(
+            _png(_marked(_spread(panel, rows, columns, scale, labels.shape), badges, strokes))
+            for panel in (segment_map, overlay)
+        ),
     )
 
 
@@ -139,15 +147,50 @@ def _check(case: Case, min_size: int) -> None:
 
 
 def _enlarge(array: np.ndarray, scale: int) -> np.ndarray:
-    return array.repeat(scale, axis=0).repeat(scale, axis=1)
+    return array.repeat(scale, axis=1).repeat(scale, axis=0)
 
 
-def _rim(labels: np.ndarray, width: int) -> np.ndarray:
-    """Pixels (H, W) bool of a segment with another one, none, or the frame within ``width``."""
-    near = {"size": 2 * width + 1, "mode": "constant", "cval": -2}
-    return (labels >= 0) & (
-        ndimage.minimum_filter(labels, **near) != ndimage.maximum_filter(labels, **near)
+def _places(length: int, scale: int, widths: Iterable[int]) -> np.ndarray:
+    """Pixels of an enlarged side of ``length`` at which outlines of these widths may begin or end."""
+    within = sorted({at % scale for width in widths for at in (0, width, -width)})
+    return (np.arange(length)[:, None] * scale + within).ravel()
+
+
+def _spread(
+    panel: np.ndarray, rows: np.ndarray, columns: np.ndarray, scale: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    """The panel (H, W, 3) of which ``panel`` holds these rows and columns, each as far as the next."""
+    heights, widths = (
+        np.diff(places, append=length * scale)
+        for places, length in zip((rows, columns), shape, strict=True)
     )
+    return panel.repeat(widths, axis=1).repeat(heights, axis=0)
+
+
+def _rim(
+    labels: np.ndarray, scale: int, width: int, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Pixels of a segment with another one, none, or the frame within ``width``.
+
+    Parameters
+    ----------
+    labels : (H, W), not enlarged
+    scale : panel pixels of one of these, along a side
+    width : panel pixels
+    rows, columns : of the panel, at which to look
+
+    Returns
+    -------
+    (rows, columns), bool
+    """
+    low = high = np.pad(labels, 1, constant_values=-2)  # beyond the frame
+    for axis, (places, length) in enumerate(zip((rows, columns), labels.shape, strict=True)):
+        first = np.maximum((places - width) // scale, -1) + 1
+        last = np.minimum((places + width) // scale, length) + 1
+        near = [np.minimum(first + k, last) for k in range((last - first).max() + 1)]
+        low = np.minimum.reduce([low.take(at, axis) for at in near])
+        high = np.maximum.reduce([high.take(at, axis) for at in near])
+    return (low != high) & (labels >= 0)[np.ix_(rows // scale, columns // scale)]
 
 
 @dataclass(frozen=True)
@@ -190,53 +233,58 @@ def _place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.
     for j in np.flatnonzero(sizes):
         here = labels == j
         cost[here] = 0.5 / sizes[j] + 0.5 * (evidence[here] / held[j] if held[j] > 0 else 1 / sizes[j])
-    cost = _sums(_enlarge(cost / scale**2, scale))
+    costs = _sums(cost / scale**2, scale)
     side, names = max(labels.shape) * scale, segment_names(n_segments)
-    rims = _rim(_enlarge(labels, scale), max(side // 128, 1))
-    taken = np.zeros((labels.shape[0] * scale, labels.shape[1] * scale), bool)
+    rim = max(side // 128, 1)
+    largest = max(side // 16, _SMALLEST_LETTER)
+    sizes_within = (largest, (largest + _SMALLEST_LETTER) // 2, _SMALLEST_LETTER)
+    spots_of = cache(lambda letter, n_letters: _Spots(letter, n_letters, labels.shape, scale))
+    cost_of = cache(lambda spots: spots.total(costs))
     badges: list[_Badge] = []
     for j in sorted(np.flatnonzero(sizes).tolist(), key=lambda j: (sizes[j], j)):
         own = labels == j
-        distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
-        full = _enlarge(own, scale)
-        inner = _sums(full & ~rims)
-        own_pixels, others = _sums(full), _sums(taken)
-        largest = max(side // 16, _SMALLEST_LETTER)
-        for letter in (largest, (largest + _SMALLEST_LETTER) // 2, _SMALLEST_LETTER):
-            spots = _Spots(letter, names[j], taken.shape)
-            free = spots.total(others) == 0
-            within = free & (spots.total(inner) == spots.area) & (3 * spots.area <= sizes[j] * scale**2)
+        cells = _sums(own)
+        for letter in sizes_within:
+            spots = spots_of(letter, len(names[j]))
+            if 3 * spots.area > sizes[j] * scale**2:
+                continue
+            within = spots.inside(cells, rim) & ~spots.crowded(badges)
             if within.any():
-                badges.append(spots.badge(j, np.where(within, spots.total(cost), np.inf), None))
+                badges.append(spots.badge(names[j], j, np.where(within, cost_of(spots), np.inf)))
                 break
         else:
-            spots = _Spots(max(side // 28, _SMALLEST_LETTER), names[j], taken.shape)
+            spots = spots_of(max(side // 28, _SMALLEST_LETTER), len(names[j]))
+            distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
             rows, columns = spots.centres
-            rows, columns = (
-                np.minimum(rows // scale, len(labels) - 1),
-                np.minimum(columns // scale, labels.shape[1] - 1),
-            )
-            far = distance[rows[:, None], columns[None]] * scale / side
+            far = distance[rows[:, None] // scale, columns[None] // scale] * scale / side
             # Beside, not upon, and not upon another letter, as long as there is room.
-            crowded = 10.0 * (spots.total(others) > 0) + 5.0 * (spots.total(own_pixels) > 0)
-            wanted = far + 4.0 * spots.total(cost) + crowded
-            badges.append(spots.badge(j, wanted, nearest * scale + scale // 2, scale))
-        taken[badges[-1].box] = True
+            crowded = 10.0 * spots.crowded(badges) + 5.0 * spots.touching(cells)
+            wanted = far + 4.0 * cost_of(spots) + crowded
+            badges.append(spots.badge(names[j], j, wanted, nearest * scale + scale // 2))
     return badges
 
 
 class _Spots:
-    """Every third or so place for a badge with letters of one size, and sums over its box there."""
+    """Every third or so place for a badge with letters of one size, and what its box holds there.
 
-    def __init__(self, letter: int, name: str, shape: tuple[int, int]) -> None:
-        self.name = name
-        self.height = min(letter + 4, shape[0])
-        self.width = min(max(len(name) * letter * 4 // 5, letter) + 4, shape[1])
+    Parameters
+    ----------
+    letter : pixels, its size
+    n_letters : in the name
+    shape : (H, W), not enlarged
+    scale : panel pixels of one of these, along a side
+    """
+
+    def __init__(self, letter: int, n_letters: int, shape: tuple[int, int], scale: int) -> None:
+        self.scale = scale
+        self.panel = tuple(length * scale for length in shape)
+        self.height = min(letter + 4, self.panel[0])
+        self.width = min(max(n_letters * letter * 4 // 5, letter) + 4, self.panel[1])
         self.area = self.height * self.width
-        step = max(max(shape) // 170, 1)
+        step = max(max(self.panel) // 170, 1)
         self.tops, self.lefts = (
             np.unique(np.append(np.arange(0, length - size, step), length - size))
-            for length, size in zip(shape, (self.height, self.width), strict=True)
+            for length, size in zip(self.panel, (self.height, self.width), strict=True)
         )
 
     @property
@@ -244,55 +292,134 @@ class _Spots:
         return self.tops + self.height // 2, self.lefts + self.width // 2
 
     def total(self, sums: np.ndarray) -> np.ndarray:
-        """Sum over the box at every place, (tops, lefts)."""
-        top, left = self.tops[:, None], self.lefts[None]
-        bottom, right = top + self.height, left + self.width
-        return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        """Sum over the box at every place, (tops, lefts), of a summed-area table of panel pixels."""
+        return _totals(sums, self.tops, self.tops + self.height, self.lefts, self.lefts + self.width)
 
-    def badge(self, j: int, cost: np.ndarray, nearest: np.ndarray | None, scale: int = 1) -> _Badge:
+    def touching(self, cells: np.ndarray) -> np.ndarray:
+        """Whether the box has a pixel of the segment whose summed-area table, not enlarged, is ``cells``."""
+        return _totals(cells, *self._cells(0)) > 0
+
+    def inside(self, cells: np.ndarray, rim: int) -> np.ndarray:
+        """Whether the box lies in that segment and nowhere nearer than ``rim`` to its edge or the frame."""
+        top, bottom, left, right = self._cells(rim)
+        whole = (bottom - top)[:, None] * (right - left)[None]
+        rows, columns = (
+            (places >= rim) & (places + size + rim <= length)
+            for places, size, length in zip(
+                (self.tops, self.lefts), (self.height, self.width), self.panel, strict=True
+            )
+        )
+        return (_totals(cells, top, bottom, left, right) == whole) & rows[:, None] & columns[None]
+
+    def _cells(self, more: int) -> tuple[np.ndarray, ...]:
+        """Rows from, to, columns from, to that the box touches with ``more`` around it, not enlarged."""
+        return tuple(
+            np.clip(edges, 0, length) // self.scale
+            for places, size, length in zip(
+                (self.tops, self.lefts), (self.height, self.width), self.panel, strict=True
+            )
+            for edges in (places - more, places + size + more + self.scale - 1)
+        )
+
+    def crowded(self, badges: Sequence[_Badge]) -> np.ndarray:
+        """Whether a badge covers a part of the box."""
+        over = np.zeros((len(self.tops), len(self.lefts)), bool)
+        for other in badges:
+            rows = (self.tops < other.top + other.height) & (other.top < self.tops + self.height)
+            columns = (self.lefts < other.left + other.width) & (other.left < self.lefts + self.width)
+            over |= rows[:, None] & columns[None]
+        return over
+
+    def badge(self, name: str, j: int, cost: np.ndarray, nearest: np.ndarray | None = None) -> _Badge:
         """At the place of least cost."""
         row, column = np.unravel_index(int(np.argmin(cost.round(9))), cost.shape)
         top, left = int(self.tops[row]), int(self.lefts[column])
         tip = None
         if nearest is not None:
-            at = ((top + self.height // 2) // scale, (left + self.width // 2) // scale)
+            at = ((top + self.height // 2) // self.scale, (left + self.width // 2) // self.scale)
             tip = (int(nearest[0][at]), int(nearest[1][at]))
-        return _Badge(self.name, j, top, left, self.height, self.width, tip)
+        return _Badge(name, j, top, left, self.height, self.width, tip)
 
 
-def _sums(values: np.ndarray) -> np.ndarray:
-    """Summed-area table with a border of zeros: (H + 1, W + 1)."""
+def _sums(values: np.ndarray, scale: int = 1) -> np.ndarray:
+    """Summed-area table of the enlarged values, with a border of zeros: (H * scale + 1, W * scale + 1)."""
     kind = np.int64 if values.dtype == bool else np.float64
-    return np.pad(values.astype(kind).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = np.zeros([length * scale + 1 for length in values.shape], kind)
+    down = values.astype(kind).repeat(scale, axis=0).cumsum(0)
+    np.cumsum(down.repeat(scale, axis=1), axis=1, out=sums[1:, 1:])
+    return sums
 
 
-def _marked(panel: np.ndarray, badges: list[_Badge], labels: np.ndarray) -> bytes:
-    """The panel (H, W, 3) with badges and their lines, as PNG; ``labels`` (H, W) as large as it."""
-    sizes = np.bincount(labels[labels >= 0], minlength=1)
-    thin = max(max(labels.shape) // 512, 1)
+def _totals(
+    sums: np.ndarray, top: np.ndarray, bottom: np.ndarray, left: np.ndarray, right: np.ndarray
+) -> np.ndarray:
+    above, below = sums[top], sums[bottom]
+    return below[:, right] - above[:, right] - below[:, left] + above[:, left]
+
+
+def _strokes(
+    badges: Sequence[_Badge], labels: np.ndarray, scale: int
+) -> list[tuple[tuple[slice, slice], np.ndarray, tuple[int, int, int]]]:
+    """What leads from badges to their segments: (rows, columns) of a box, its pixels, a colour.
+
+    A stroke ends at its segment, and passes below other small ones.
+
+    Parameters
+    ----------
+    labels : (H, W), not enlarged
+    scale : panel pixels of one of these, along a side
+    """
+    height, width = (length * scale for length in labels.shape)
+    sizes = np.bincount(labels[labels >= 0], minlength=1) * scale**2
+    thin = max(max(height, width) // 512, 1)
+    strokes = []
     for badge in badges:
         if badge.tip is None:
             continue
-        start = (badge.left + badge.width // 2, badge.top + badge.height // 2)
-        for width, colour in ((3 * thin, (0, 0, 0)), (thin, PALETTE[badge.segment % len(PALETTE)])):
-            stroke = Image.new("1", labels.shape[::-1])
-            ImageDraw.Draw(stroke).line((start, badge.tip[::-1]), fill=1, width=width)
-            # It ends at its segment, and passes below other small ones.
-            below = (labels >= 0) & ((labels == badge.segment) | (sizes[labels] < 4 * badge.height**2))
-            panel[np.asarray(stroke) & ~below] = colour
-    picture = Image.fromarray(panel)
-    draw = ImageDraw.Draw(picture)
+        start = (badge.top + badge.height // 2, badge.left + badge.width // 2)
+        rows, columns = (
+            np.arange(max(min(a, b) - 2 * thin - 2, 0), min(max(a, b) + 2 * thin + 3, length))
+            for a, b, length in zip(start, badge.tip, (height, width), strict=True)
+        )
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        here = labels[np.ix_(rows // scale, columns // scale)]
+        below = (here >= 0) & ((here == badge.segment) | (sizes[here] < 4 * badge.height**2))
+        for thickness, colour in ((3 * thin, (0, 0, 0)), (thin, PALETTE[badge.segment % len(PALETTE)])):
+            stroke = Image.new("L", (width, height))
+            ImageDraw.Draw(stroke).line((start[::-1], badge.tip[::-1]), fill=1, width=thickness)
+            strokes.append((box, (np.asarray(stroke)[box] > 0) & ~below, colour))
+    return strokes
+
+
+def _marked(panel: np.ndarray, badges: Sequence[_Badge], strokes: Sequence[tuple]) -> np.ndarray:
+    """The panel (H, W, 3), in which badges and their strokes are drawn."""
+    for box, stroke, colour in strokes:
+        panel[box][stroke] = colour
     for badge in badges:
-        right, bottom = badge.left + badge.width - 1, badge.top + badge.height - 1
-        colour = PALETTE[badge.segment % len(PALETTE)]
-        draw.rectangle((badge.left, badge.top, right, bottom), fill=(0, 0, 0), outline=colour)
-        middle = (badge.left + badge.width / 2, badge.top + badge.height / 2)
-        font = ImageFont.load_default(badge.height - 4)  # Pillow's own, so the same everywhere
-        draw.text(middle, badge.name, font=font, fill=(255, 255, 255), anchor="mm")
-    return _png(picture)
+        # A letter may be wider than its box: drawn on a piece that holds it all.
+        top, left = max(badge.top - badge.height, 0), max(badge.left - badge.height, 0)
+        piece = panel[top : badge.top + 2 * badge.height, left : badge.left + badge.width + badge.height]
+        picture = Image.fromarray(piece)
+        draw = ImageDraw.Draw(picture)
+        y, x = badge.top - top, badge.left - left
+        draw.rectangle(
+            (x, y, x + badge.width - 1, y + badge.height - 1),
+            fill=(0, 0, 0),
+            outline=PALETTE[badge.segment % len(PALETTE)],
+        )
+        middle = (x + badge.width / 2, y + badge.height / 2)
+        draw.text(middle, badge.name, font=_font(badge.height - 4), fill=(255, 255, 255), anchor="mm")
+        piece[:] = np.asarray(picture)
+    return panel
 
 
-def _png(picture: Image.Image) -> bytes:
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)  # Pillow's own, so the same everywhere
+
+
+def _png(panel: np.ndarray) -> bytes:
+    """The panel (H, W, 3) uint8 as a PNG file."""
     file = io.BytesIO()
-    picture.save(file, "png")
+    Image.fromarray(panel).save(file, "png")
     return file.getvalue()
