@@ -8,15 +8,16 @@ evidence it holds.
 
 from __future__ import annotations
 
-import io
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from lvlmva_lite.critic.png import packed
 from lvlmva_lite.critic.types import Case, segment_names
 
 PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233))
@@ -30,13 +31,15 @@ GAMMA, FLOOR = 0.7, 0.12
 
 _SMALLEST_LETTER = 14  # pixels
 
+_DRAWING = threading.Lock()
+"""Threads that draw at the same time take half as long again, for want of memory and of the interpreter."""
+
 
 @dataclass(frozen=True)
 class Panels:
     """Three PNG files, RGB and of one size; the same case gives the same bytes.
 
-    Another build of Pillow may pack the same picture into other bytes (10.4 to
-    13.0 on Linux do not).
+    Another build of zlib may pack the same picture into other bytes.
 
     Attributes
     ----------
@@ -71,6 +74,11 @@ def render_panels(case: Case, min_size: int = 512) -> Panels:
     ValueError : the case cannot be drawn, or ``min_size`` is below 1
     """
     _check(case, min_size)
+    with _DRAWING:
+        return _draw(case, min_size)
+
+
+def _draw(case: Case, min_size: int) -> Panels:
     pixels = (case.image * 255).round().byte().permute(1, 2, 0).numpy()
     labels = case.segment_labels.numpy().astype(np.int64)
     evidence = case.evidence.numpy()
@@ -83,31 +91,43 @@ def render_panels(case: Case, min_size: int = 512) -> Panels:
     width = max(side // 128, 1)
     widths = (width, max(width // 2, 1), max(width // 4, 1))
     rows, columns = (_places(length, scale, widths) for length in labels.shape)
-    cells = np.ix_(rows // scale, columns // scale)
+
+    def here(values: np.ndarray) -> np.ndarray:
+        return values.take(columns // scale, axis=1).take(rows // scale, axis=0)
+
     band, thin, line = (_rim(labels, scale, width, rows, columns) for width in widths)
     colours = np.array([PALETTE[j % len(PALETTE)] for j in range(case.n_segments)] + [(0, 0, 0)], np.uint8)
     full = colours[labels]  # none, -1, is the last: black
-    segment_map = (full * _brightness(evidence, labels)[:, :, None]).round().astype(np.uint8)[cells]
+    segment_map = here((full * _brightness(evidence, labels)[:, :, None]).round().astype(np.uint8))
     covered = (labels >= 0)[:, :, None]
     pixels = np.broadcast_to(pixels, full.shape)
-    overlay = np.where(covered, (3 * pixels.astype(np.uint16) + full) // 4, pixels).astype(np.uint8)[cells]
-    full, here = full[cells], labels[cells]
+    overlay = here(np.where(covered, (3 * pixels.astype(np.uint16) + full) // 4, pixels).astype(np.uint8))
+    full, segments = here(full), here(labels)
 
     # Outlines lie within their segment: a band of its colour, set off by a thin black line.
-    overlay[band] = full[band]
+    _lay(full, overlay, band)
     # Narrower in the map, where the band hides how bright the pixels below it are.
-    segment_map[thin] = full[thin]
-    inner = np.bincount(here[~line & (here >= 0)], minlength=case.n_segments)
-    line &= (inner > 0)[here]  # a segment that would be all line keeps its colour
-    segment_map[line] = overlay[line] = 0
+    _lay(full, segment_map, thin)
+    inner = np.bincount(segments[~line & (segments >= 0)], minlength=case.n_segments)
+    line &= (inner > 0)[segments]  # a segment that would be all line keeps its colour
+    _lay(np.zeros_like(full), segment_map, line)
+    _lay(np.zeros_like(full), overlay, line)
 
     strokes = _strokes(badges, labels, scale)
+    # The rows that letters and strokes cross are all there; of the others, each stands for those down to the next.
+    boxes = [badge.box[0] for badge in badges] + [box[0] for box, _, _ in strokes]
+    every = np.unique(np.concatenate([rows, *(np.arange(box.start, box.stop + 1) for box in boxes)]))
+    every = every[every < labels.shape[0] * scale]
+    heights = np.diff(every, append=labels.shape[0] * scale)
+    widths = np.diff(columns, append=labels.shape[1] * scale)
+    stands_for = np.searchsorted(rows, every, side="right") - 1
+    marked = (
+        _marked(panel.repeat(widths, axis=1)[stands_for], every, badges, strokes)
+        for panel in (segment_map, overlay)
+    )
     return Panels(
-        _png(_enlarge(pixels, scale)),
-        *(
-            _png(_marked(_spread(panel, rows, columns, scale, labels.shape), badges, strokes))
-            for panel in (segment_map, overlay)
-        ),
+        packed(pixels.repeat(scale, axis=1), np.full(len(pixels), scale)),
+        *(packed(panel, heights) for panel in marked),
     )
 
 
@@ -146,8 +166,10 @@ def _check(case: Case, min_size: int) -> None:
         raise ValueError(f"min_size must be at least 1, got {min_size}")
 
 
-def _enlarge(array: np.ndarray, scale: int) -> np.ndarray:
-    return array.repeat(scale, axis=1).repeat(scale, axis=0)
+def _lay(colours: np.ndarray, panel: np.ndarray, where: np.ndarray) -> None:
+    """Put ``colours`` (h, w, 3) onto the panel at some pixels (h, w), all three channels in turn."""
+    for channel in range(3):
+        np.copyto(panel[:, :, channel], colours[:, :, channel], where=where)
 
 
 def _places(length: int, scale: int, widths: Iterable[int]) -> np.ndarray:
@@ -156,20 +178,7 @@ def _places(length: int, scale: int, widths: Iterable[int]) -> np.ndarray:
     return (np.arange(length)[:, None] * scale + within).ravel()
 
 
-def _spread(
-    panel: np.ndarray, rows: np.ndarray, columns: np.ndarray, scale: int, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The panel (H, W, 3) of which ``panel`` holds these rows and columns, each as far as the next."""
-    heights, widths = (
-        np.diff(places, append=length * scale)
-        for places, length in zip((rows, columns), shape, strict=True)
-    )
-    return panel.repeat(widths, axis=1).repeat(heights, axis=0)
-
-
-def _rim(
-    labels: np.ndarray, scale: int, width: int, rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
+def _rim(labels: np.ndarray, scale: int, width: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Pixels of a segment with another one, none, or the frame within ``width``.
 
     Parameters
@@ -183,14 +192,16 @@ def _rim(
     -------
     (rows, columns), bool
     """
-    low = high = np.pad(labels, 1, constant_values=-2)  # beyond the frame
-    for axis, (places, length) in enumerate(zip((rows, columns), labels.shape, strict=True)):
+    small = labels.astype(np.min_scalar_type(-int(labels.max()) - 3))  # there is much of it to compare
+    low = high = np.pad(small, 1, constant_values=-2)  # beyond the frame
+    for axis, places in ((1, columns), (0, rows)):  # in this order: rows are copied at once
+        length = labels.shape[axis]
         first = np.maximum((places - width) // scale, -1) + 1
         last = np.minimum((places + width) // scale, length) + 1
         near = [np.minimum(first + k, last) for k in range((last - first).max() + 1)]
         low = np.minimum.reduce([low.take(at, axis) for at in near])
         high = np.maximum.reduce([high.take(at, axis) for at in near])
-    return (low != high) & (labels >= 0)[np.ix_(rows // scale, columns // scale)]
+    return (low != high) & (labels >= 0).take(columns // scale, axis=1).take(rows // scale, axis=0)
 
 
 @dataclass(frozen=True)
@@ -238,8 +249,7 @@ def _place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.
     rim = max(side // 128, 1)
     largest = max(side // 16, _SMALLEST_LETTER)
     sizes_within = (largest, (largest + _SMALLEST_LETTER) // 2, _SMALLEST_LETTER)
-    spots_of = cache(lambda letter, n_letters: _Spots(letter, n_letters, labels.shape, scale))
-    cost_of = cache(lambda spots: spots.total(costs))
+    spots_of = cache(lambda letter, n_letters: _Spots(letter, n_letters, labels.shape, scale, rim))
     badges: list[_Badge] = []
     for j in sorted(np.flatnonzero(sizes).tolist(), key=lambda j: (sizes[j], j)):
         own = labels == j
@@ -248,9 +258,9 @@ def _place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.
             spots = spots_of(letter, len(names[j]))
             if 3 * spots.area > sizes[j] * scale**2:
                 continue
-            within = spots.inside(cells, rim) & ~spots.crowded(badges)
+            within = spots.inside(cells) & ~spots.crowded(badges)
             if within.any():
-                badges.append(spots.badge(names[j], j, np.where(within, cost_of(spots), np.inf)))
+                badges.append(spots.badge(names[j], j, spots.total_where(within, costs)))
                 break
         else:
             spots = spots_of(max(side // 28, _SMALLEST_LETTER), len(names[j]))
@@ -259,7 +269,7 @@ def _place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.
             far = distance[rows[:, None] // scale, columns[None] // scale] * scale / side
             # Beside, not upon, and not upon another letter, as long as there is room.
             crowded = 10.0 * spots.crowded(badges) + 5.0 * spots.touching(cells)
-            wanted = far + 4.0 * cost_of(spots) + crowded
+            wanted = far + 4.0 * spots.total(costs) + crowded
             badges.append(spots.badge(names[j], j, wanted, nearest * scale + scale // 2))
     return badges
 
@@ -273,10 +283,11 @@ class _Spots:
     n_letters : in the name
     shape : (H, W), not enlarged
     scale : panel pixels of one of these, along a side
+    rim : panel pixels that a box within a segment keeps from its edge and from the frame
     """
 
-    def __init__(self, letter: int, n_letters: int, shape: tuple[int, int], scale: int) -> None:
-        self.scale = scale
+    def __init__(self, letter: int, n_letters: int, shape: tuple[int, int], scale: int, rim: int) -> None:
+        self.scale, self.rim = scale, rim
         self.panel = tuple(length * scale for length in shape)
         self.height = min(letter + 4, self.panel[0])
         self.width = min(max(n_letters * letter * 4 // 5, letter) + 4, self.panel[1])
@@ -293,23 +304,42 @@ class _Spots:
 
     def total(self, sums: np.ndarray) -> np.ndarray:
         """Sum over the box at every place, (tops, lefts), of a summed-area table of panel pixels."""
-        return _totals(sums, self.tops, self.tops + self.height, self.lefts, self.lefts + self.width)
+        left, right = sums[self.lefts], sums[self.lefts + self.width]
+        top, bottom = self.tops, self.tops + self.height
+        return (right[:, bottom] - right[:, top] - left[:, bottom] + left[:, top]).T
+
+    def total_where(self, wanted: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """The same at some places; infinite elsewhere."""
+        rows, columns = np.nonzero(wanted)
+        top, left = self.tops[rows], self.lefts[columns]
+        bottom, right = top + self.height, left + self.width
+        totals = np.full(wanted.shape, np.inf)
+        totals[rows, columns] = (
+            sums[right, bottom] - sums[right, top] - sums[left, bottom] + sums[left, top]
+        )
+        return totals
 
     def touching(self, cells: np.ndarray) -> np.ndarray:
         """Whether the box has a pixel of the segment whose summed-area table, not enlarged, is ``cells``."""
         return _totals(cells, *self._cells(0)) > 0
 
-    def inside(self, cells: np.ndarray, rim: int) -> np.ndarray:
-        """Whether the box lies in that segment and nowhere nearer than ``rim`` to its edge or the frame."""
-        top, bottom, left, right = self._cells(rim)
-        whole = (bottom - top)[:, None] * (right - left)[None]
+    def inside(self, cells: np.ndarray) -> np.ndarray:
+        """Whether the box, with the rim around it, lies in that segment."""
+        edges, whole = self._with_rim
+        return _totals(cells, *edges) == whole
+
+    @cached_property
+    def _with_rim(self) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """As :meth:`_cells`, and how many those are; -1 where they pass the frame."""
+        top, bottom, left, right = edges = self._cells(self.rim)
         rows, columns = (
-            (places >= rim) & (places + size + rim <= length)
+            (places >= self.rim) & (places + size + self.rim <= length)
             for places, size, length in zip(
                 (self.tops, self.lefts), (self.height, self.width), self.panel, strict=True
             )
         )
-        return (_totals(cells, top, bottom, left, right) == whole) & rows[:, None] & columns[None]
+        count = (bottom - top)[:, None] * (right - left)[None]
+        return edges, np.where(rows[:, None] & columns[None], count, -1)
 
     def _cells(self, more: int) -> tuple[np.ndarray, ...]:
         """Rows from, to, columns from, to that the box touches with ``more`` around it, not enlarged."""
@@ -342,19 +372,28 @@ class _Spots:
 
 
 def _sums(values: np.ndarray, scale: int = 1) -> np.ndarray:
-    """Summed-area table of the enlarged values, with a border of zeros: (H * scale + 1, W * scale + 1)."""
-    kind = np.int64 if values.dtype == bool else np.float64
-    sums = np.zeros([length * scale + 1 for length in values.shape], kind)
-    down = values.astype(kind).repeat(scale, axis=0).cumsum(0)
-    np.cumsum(down.repeat(scale, axis=1), axis=1, out=sums[1:, 1:])
+    """Summed-area table of the enlarged values, with a border of zeros.
+
+    Returns
+    -------
+    (W * scale + 1, H * scale + 1) : columns first, so that a whole column is added at once
+    """
+    kind = np.int32 if values.dtype == bool else np.float64
+    height, width = values.shape
+    columns = np.zeros((width, height * scale + 1), kind)
+    columns[:, 1:] = values.T.astype(kind).repeat(scale, axis=1).cumsum(1)
+    sums = np.zeros((width * scale + 1, height * scale + 1), kind)
+    for x in range(width * scale):
+        np.add(sums[x], columns[x // scale], out=sums[x + 1])
     return sums
 
 
 def _totals(
     sums: np.ndarray, top: np.ndarray, bottom: np.ndarray, left: np.ndarray, right: np.ndarray
 ) -> np.ndarray:
-    above, below = sums[top], sums[bottom]
-    return below[:, right] - above[:, right] - below[:, left] + above[:, left]
+    """Sums of whole numbers over boxes, (rows, columns)."""
+    across = sums[right] - sums[left]
+    return (across[:, bottom] - across[:, top]).T
 
 
 def _strokes(
@@ -391,35 +430,34 @@ def _strokes(
     return strokes
 
 
-def _marked(panel: np.ndarray, badges: Sequence[_Badge], strokes: Sequence[tuple]) -> np.ndarray:
-    """The panel (H, W, 3), in which badges and their strokes are drawn."""
+def _marked(
+    panel: np.ndarray, rows: np.ndarray, badges: Sequence[_Badge], strokes: Sequence[tuple]
+) -> np.ndarray:
+    """The rows (m, W, 3) of a panel, in which badges and their strokes are drawn."""
+
+    def at(box: tuple[slice, slice]) -> tuple[slice, slice]:
+        start = int(np.searchsorted(rows, box[0].start))
+        return slice(start, start + box[0].stop - box[0].start), box[1]
+
     for box, stroke, colour in strokes:
-        panel[box][stroke] = colour
+        panel[at(box)][stroke] = colour
     for badge in badges:
-        # A letter may be wider than its box: drawn on a piece that holds it all.
-        top, left = max(badge.top - badge.height, 0), max(badge.left - badge.height, 0)
-        piece = panel[top : badge.top + 2 * badge.height, left : badge.left + badge.width + badge.height]
-        picture = Image.fromarray(piece)
-        draw = ImageDraw.Draw(picture)
-        y, x = badge.top - top, badge.left - left
-        draw.rectangle(
-            (x, y, x + badge.width - 1, y + badge.height - 1),
-            fill=(0, 0, 0),
-            outline=PALETTE[badge.segment % len(PALETTE)],
-        )
-        middle = (x + badge.width / 2, y + badge.height / 2)
-        draw.text(middle, badge.name, font=_font(badge.height - 4), fill=(255, 255, 255), anchor="mm")
-        piece[:] = np.asarray(picture)
+        colour = PALETTE[badge.segment % len(PALETTE)]
+        panel[at(badge.box)] = _letters_on_a_box(badge.name, colour, badge.height, badge.width)
     return panel
+
+
+@lru_cache(1024)
+def _letters_on_a_box(name: str, colour: tuple[int, int, int], height: int, width: int) -> np.ndarray:
+    """White on black in a frame of that colour, (height, width, 3)."""
+    picture = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, width - 1, height - 1), outline=colour)
+    font = _font(height - 4)
+    draw.text((width / 2, height / 2), name, font=font, fill=(255, 255, 255), anchor="mm")
+    return np.asarray(picture)
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)  # Pillow's own, so the same everywhere
-
-
-def _png(panel: np.ndarray) -> bytes:
-    """The panel (H, W, 3) uint8 as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(panel).save(file, "png")
-    return file.getvalue()
