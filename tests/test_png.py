@@ -1,6 +1,7 @@
 """PNG files: what Pillow reads of them is what was put in."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ def test_pillow_reads_what_was_packed(heights, width, colours, seed):
     pixels = rows.repeat(heights, axis=0)
     png = packed(rows, np.array(heights))
     assert (opened(png) == pixels).all()
+    length = int.from_bytes(png[33:37])
+    assert png[37:41] == b"IDAT"
+    assert len(zlib.decompress(png[41 : 41 + length])) == len(pixels) * (1 + 3 * width)  # with its checksum
     # However the rows are told, and whoever packed them first.
     assert packed(pixels, np.ones(len(pixels), int)) == png
     file = io.BytesIO()

@@ -76,8 +76,10 @@ def place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.n
             if 3 * spots.area > sizes[j] * scale**2:
                 continue
             within = spots.inside(cells) & ~spots.crowded(badges)
-            if within.any():
-                badges.append(spots.badge(names[j], j, spots.total_where(within, costs)))
+            rows, columns = np.nonzero(within)
+            if len(rows):
+                least = _least(spots.total_at(rows, columns, costs))
+                badges.append(spots.badge(names[j], j, rows[least], columns[least]))
                 break
         else:
             spots = spots_of(max(side // 28, _SMALLEST_LETTER), len(names[j]))
@@ -87,7 +89,8 @@ def place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.n
             # Beside, not upon, and not upon another letter, as long as there is room.
             crowded = 10.0 * spots.crowded(badges) + 5.0 * spots.touching(cells)
             wanted = far + 4.0 * spots.total(costs) + crowded
-            badges.append(spots.badge(names[j], j, wanted, nearest * scale + scale // 2))
+            row, column = np.unravel_index(_least(wanted), wanted.shape)
+            badges.append(spots.badge(names[j], j, row, column, nearest * scale + scale // 2))
     return badges
 
 
@@ -125,16 +128,11 @@ class _Spots:
         top, bottom = self.tops, self.tops + self.height
         return (right[:, bottom] - right[:, top] - left[:, bottom] + left[:, top]).T
 
-    def total_where(self, wanted: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """The same at some places; infinite elsewhere."""
-        rows, columns = np.nonzero(wanted)
+    def total_at(self, rows: np.ndarray, columns: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """The same at some places (k,), (k,)."""
         top, left = self.tops[rows], self.lefts[columns]
         bottom, right = top + self.height, left + self.width
-        totals = np.full(wanted.shape, np.inf)
-        totals[rows, columns] = (
-            sums[right, bottom] - sums[right, top] - sums[left, bottom] + sums[left, top]
-        )
-        return totals
+        return sums[right, bottom] - sums[right, top] - sums[left, bottom] + sums[left, top]
 
     def touching(self, cells: np.ndarray) -> np.ndarray:
         """Whether the box has a pixel of the segment whose summed-area table, not enlarged, is ``cells``."""
@@ -172,20 +170,29 @@ class _Spots:
         """Whether a badge covers a part of the box."""
         over = np.zeros((len(self.tops), len(self.lefts)), bool)
         for other in badges:
-            rows = (self.tops < other.top + other.height) & (other.top < self.tops + self.height)
-            columns = (self.lefts < other.left + other.width) & (other.left < self.lefts + self.width)
-            over |= rows[:, None] & columns[None]
+            rows, columns = (
+                slice(*np.searchsorted(places, (start - size + 1, start + length)))
+                for places, size, start, length in (
+                    (self.tops, self.height, other.top, other.height),
+                    (self.lefts, self.width, other.left, other.width),
+                )
+            )
+            over[rows, columns] = True
         return over
 
-    def badge(self, name: str, j: int, cost: np.ndarray, nearest: np.ndarray | None = None) -> Badge:
-        """At the place of least cost."""
-        row, column = np.unravel_index(int(np.argmin(cost.round(9))), cost.shape)
+    def badge(self, name: str, j: int, row: int, column: int, nearest: np.ndarray | None = None) -> Badge:
+        """At one place."""
         top, left = int(self.tops[row]), int(self.lefts[column])
         tip = None
         if nearest is not None:
             at = ((top + self.height // 2) // self.scale, (left + self.width // 2) // self.scale)
             tip = (int(nearest[0][at]), int(nearest[1][at]))
         return Badge(name, j, top, left, self.height, self.width, tip)
+
+
+def _least(cost: np.ndarray) -> int:
+    """Where the cost is least; the first of those that differ by rounding alone."""
+    return int(np.argmin(cost.round(9)))
 
 
 def _sums(values: np.ndarray, scale: int = 1) -> np.ndarray:

@@ -36,10 +36,11 @@ def packed(rows: np.ndarray, heights: np.ndarray) -> bytes:
     start, checksum, pieces = 0, zlib.adler32(b""), [b"\x78\x01"]
     for i in np.union1d(np.flatnonzero(heights > 1), len(rows) - 1).tolist():
         changed = filtered[start : i + 1]
-        same, shrunk = _rows_as_above(int(heights[i]) - 1, rows.shape[1])
-        checksum = zlib.adler32(same, zlib.adler32(changed, checksum))
+        as_above = int(heights[i]) - 1
+        checksum = _with_rows_as_above(zlib.adler32(changed, checksum), as_above, rows.shape[1])
         # A full flush: what follows refers to nothing before it.
-        pieces += [deflate.compress(changed), deflate.flush(zlib.Z_FULL_FLUSH), shrunk]
+        pieces += [deflate.compress(changed), deflate.flush(zlib.Z_FULL_FLUSH)]
+        pieces.append(_rows_as_above(as_above, rows.shape[1]))
         start = i + 1
     data = b"".join(pieces) + b"\x03\x00" + struct.pack(">I", checksum)
     size = (rows.shape[1] // 3, int(heights.sum()))
@@ -51,10 +52,17 @@ def packed(rows: np.ndarray, heights: np.ndarray) -> bytes:
 
 
 @lru_cache(256)
-def _rows_as_above(n: int, width: int) -> tuple[bytes, bytes]:
-    """So many rows of ``width`` bytes that equal the one above, plain and deflated."""
-    plain, deflate = n * (bytes([_UP]) + bytes(width)), _deflate()
-    return plain, deflate.compress(plain) + deflate.flush(zlib.Z_FULL_FLUSH)
+def _rows_as_above(n: int, width: int) -> bytes:
+    """So many rows of ``width`` bytes that equal the one above, deflated."""
+    deflate = _deflate()
+    return deflate.compress(n * (bytes([_UP]) + bytes(width))) + deflate.flush(zlib.Z_FULL_FLUSH)
+
+
+def _with_rows_as_above(checksum: int, n: int, width: int) -> int:
+    """What ``zlib.adler32`` gives when it goes on over so many rows: sums of bytes, and sums of these sums."""
+    high, low = divmod(checksum, 1 << 16)
+    high += (width + 1) * n * (low + (n + 1) * _UP // 2)
+    return (high % 65521 << 16) + (low + n * _UP) % 65521
 
 
 def _deflate():
