@@ -2,6 +2,7 @@
 #   make reproduce   run chapter 00: a small network unlearns a shortcut because of a sentence
 #   make test        all checks, the same as CI
 #   make book        build the book into _build/html
+#   make bench       measure every step beside its peer, and write the page of benchmarks
 #   make course      write the students' versions of the assignments into build/course
 
 # A Python 3.11-3.13; name another with `make PYTHON=python3.12 ...`.
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: env reproduce test test-fast book course notebooks colab clean
+.PHONY: env reproduce test test-fast book bench course notebooks colab clean
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -32,6 +33,11 @@ reproduce: $(READY)
 
 book: $(READY)
 	@$(BIN)/python tools/build_book.py
+
+# A step is a file that measures with the ruler, benchmarks/timing.py.
+bench: $(READY)
+	@set -e; for step in $$(grep -l 'timing import' benchmarks/*.py); do echo "$$step ..."; $(BIN)/python "$$step"; done
+	@$(BIN)/python benchmarks/page.py
 
 course: $(READY)
 	@$(BIN)/python tools/course.py

@@ -66,7 +66,7 @@ def main() -> None:
             for who, longest in (
                 ("judge", options.cases),
                 ("critic, drawn before", options.cases // 5),
-                ("critic", options.cases // 20),
+                ("critic", options.cases // 5),
             ):
                 rates, memory = [], []
                 for n_at_a_time in IN_FLIGHT:

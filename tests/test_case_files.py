@@ -14,7 +14,7 @@ from PIL import Image
 from lvlmva_lite.cli import main
 from lvlmva_lite.critic import Case, prompts
 from lvlmva_lite.critic.case_files import PANELS, CaseFilesError, export_cases, import_answers
-from lvlmva_lite.critic.openai_critic import OpenAICritic, OpenAIJudge
+from lvlmva_lite.critic.openai_critic import OpenAICritic, OpenAIJudge, critic_request
 from lvlmva_lite.critic.panels import render_panels
 from lvlmva_lite.critic.store import AnswerStore, StoreError
 
@@ -198,6 +198,18 @@ def test_a_second_answer_under_the_same_name_is_refused_and_the_first_stays(fold
         assert words in import_answers(folder, store).refused[CASES[0].case_id]
         assert replayed(store, CASES[0])[0].text == CRITIQUE
     assert len(store) == 2
+
+
+def test_pictures_packed_otherwise_by_an_earlier_version_are_the_same(folder, store):
+    fill(folder / CASES[0].case_id)
+    for name in PANELS:
+        file = folder / CASES[0].case_id / name
+        before = file.read_bytes()
+        with Image.open(file) as picture:
+            picture.save(file)
+        assert file.read_bytes() != before
+    assert import_answers(folder, store).recorded == [CASES[0].case_id]
+    assert store.get(critic_request(CASES[0], "reader-1")) is not None
 
 
 def test_an_answer_to_an_altered_picture_is_not_served(folder, store):

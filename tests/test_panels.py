@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvlmva_lite.critic import Case
-from lvlmva_lite.critic.panels import PALETTE, _place_badges, render_panels
+from lvlmva_lite.critic.badges import PALETTE, place_badges
+from lvlmva_lite.critic.panels import render_panels
 
 
 def case_of(image, labels, n_segments=None, evidence=None) -> Case:
@@ -25,7 +26,7 @@ def case_of(image, labels, n_segments=None, evidence=None) -> Case:
 def badges_of(labels, n_segments, scale=19):
     """Badges on a panel where every pixel holds as much evidence, and its labels."""
     labels = np.asarray(labels)
-    found = _place_badges(labels, n_segments, scale, np.ones(labels.shape))
+    found = place_badges(labels, n_segments, scale, np.ones(labels.shape))
     return found, labels.repeat(scale, 0).repeat(scale, 1)
 
 
@@ -137,7 +138,7 @@ def test_a_letter_hides_no_bright_spot_where_it_can_stand_elsewhere():
     evidence[10:14, 10:14] = 1.0  # the middle of the segment
     labels = torch.zeros(28, 28, dtype=torch.int64) - 1
     labels[4:20, 4:20] = 0
-    (badge,) = _place_badges(labels.numpy(), 1, 19, evidence.numpy())
+    (badge,) = place_badges(labels.numpy(), 1, 19, evidence.numpy())
     assert (evidence.numpy().repeat(19, 0).repeat(19, 1)[badge.box] == 0).all()
 
 
@@ -163,7 +164,7 @@ def test_every_segment_stays_visible_and_every_letter_within_the_panel(shape, n_
     enlarged = labels.repeat(scale, 0).repeat(scale, 1)
     for j in np.unique(labels[labels >= 0]):
         assert (segment_map[enlarged == j] == PALETTE[j % len(PALETTE)]).all(1).any(), j
-    badges = _place_badges(labels, n_segments, scale, evidence.numpy())
+    badges = place_badges(labels, n_segments, scale, evidence.numpy())
     assert {badge.segment for badge in badges} == set(np.unique(labels[labels >= 0]))
     for badge in badges:
         assert 0 <= badge.top <= badge.top + badge.height <= enlarged.shape[0]
@@ -180,7 +181,7 @@ def test_the_brighter_a_pixel_of_the_map_the_more_evidence(seed):
     segment_map = opened(
         render_panels(case_of(torch.zeros(1, 28, 28), labels, 1, torch.from_numpy(evidence))).segment_map
     )
-    (badge,) = _place_badges(labels, 1, 19, evidence)
+    (badge,) = place_badges(labels, 1, 19, evidence)
     hidden = np.zeros(segment_map.shape[:2], bool)
     hidden[badge.box] = True
     seen = [(r, c) for r in range(4, 24) for c in range(4, 24) if not hidden[r * 19 + 9, c * 19 + 9]]
@@ -240,6 +241,34 @@ def test_the_looks_have_not_changed():
         hashlib.sha256(pixels).hexdigest()
         == "ecb92f6bb45527f43763543cb41777b922b72fd68a518bb7e36277dcb5ca3cbd"
     )
+
+
+def scattered(shape, n_segments, seed) -> Case:
+    """Boxes over one another, half of them of a few pixels, so that letters stand within, beside and crowded."""
+    rng = np.random.default_rng(seed)
+    labels = np.full(shape, -1)
+    for j in range(n_segments):
+        top, left = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+        height, width = rng.integers(1, 4, 2) if j % 2 else rng.integers(1, max(shape) // 2, 2)
+        labels[top : top + height, left : left + width] = j
+    evidence = torch.from_numpy(rng.random(shape) ** 4).float()
+    return case_of(torch.from_numpy(rng.random((3, *shape))), labels, n_segments, evidence)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_segments", "size", "seed", "looks"),
+    [
+        ((28, 28), 6, 512, 0, "c6b42ee4545b680a"),
+        ((64, 64), 12, 512, 1, "4de974104bc00c21"),
+        ((40, 17), 30, 300, 2, "7de17ebc808f3257"),
+        ((600, 520), 5, 512, 3, "5adb7bda4b1a8d43"),
+    ],
+)
+def test_panels_are_those_that_were_drawn_slowly(shape, n_segments, size, seed, looks):
+    """Pixels as commit f5103ab drew them, pixel by pixel of the panel and packed by Pillow."""
+    panels = render_panels(scattered(shape, n_segments, seed), size)
+    pixels = b"".join(opened(png).tobytes() for png in (panels.image, panels.segment_map, panels.overlay))
+    assert hashlib.sha256(pixels).hexdigest()[:16] == looks
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The store of answers: keyed by what decides an answer, shared by processes, free of addresses."""
 
+import base64
+import io
 import json
 import multiprocessing
 import os
@@ -10,8 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
+from lvlmva_lite.critic import Case
 from lvlmva_lite.critic.answers import Answer, Request
+from lvlmva_lite.critic.openai_critic import asked_again, critic_request
+from lvlmva_lite.critic.panels import Panels, render_panels
 from lvlmva_lite.critic.prompts import critic_messages, critic_version
 from lvlmva_lite.critic.store import AnswerStore, StoreError
 
@@ -204,6 +211,65 @@ def test_a_store_of_the_first_version_is_read(tmp_path, read_only):
     if not read_only:
         assert store.failures() == []
         assert AnswerStore(tmp_path / "old").replay(request()).text == "yes"
+
+
+def _question_as_before(i):
+    """A case, its question with panels as Pillow packs them by itself, and today's question."""
+    draw = torch.Generator().manual_seed(i)
+    case = Case(
+        f"case-{i}", torch.rand(3, 9, 9, generator=draw), torch.arange(9).expand(9, 9) // 5, 2, "3", "Words.",
+        torch.ones(9, 9),
+    )  # fmt: skip
+    today = critic_request(case, "model-1")
+
+    def other(png):
+        file = io.BytesIO()
+        Image.open(io.BytesIO(png)).save(file, "png")
+        return file.getvalue()
+
+    drawn = render_panels(case)
+    before = Panels(other(drawn.image), other(drawn.segment_map), other(drawn.overlay))
+    return today, replace(today, messages=critic_messages(case, before))
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_answers_about_pictures_that_were_packed_otherwise_are_found(tmp_path, read_only):
+    store, asked = AnswerStore(tmp_path), [_question_as_before(i) for i in range(3)]
+    for i, (today, before) in enumerate(asked):
+        assert today.key != before.key
+        again = asked_again(before, Answer("?"), "it is empty", ("A", "B"))
+        store.add(before, Answer(f"answer {i}"))
+        store.add(again, Answer(f"answer {i} again"))
+        store.add_failure(before, "lost")
+    store.add(request(kind="judge"), Answer("ruled"))
+    assert all(store.get(today) is None for today, _ in asked)
+    store._database.execute("PRAGMA user_version = 2")  # tables as they were then
+    store = AnswerStore(tmp_path, read_only=read_only)
+    for i, (today, _) in enumerate(asked):
+        assert store.replay(today).text == f"answer {i}"
+        again = asked_again(today, Answer("?"), "it is empty", ("A", "B"))
+        assert store.replay(again).text == f"answer {i} again"
+        assert len(store.list(today.case_id)) == 2
+        part = store.list(today.case_id)[0].request["messages"][1]["content"][1]
+        assert store.image(part["sha256"]) == base64.b64decode(
+            today.messages[1]["content"][1]["image_url"]["url"].partition(",")[2]
+        )
+    assert store.replay(request(kind="judge")).text == "ruled"
+    assert len(store) == 7
+    assert [key for key, _ in store.failures()] == [today.key for today, _ in asked]
+    if not read_only:
+        assert AnswerStore(tmp_path).replay(asked[0][0]).text == "answer 0"
+
+
+def test_a_batch_of_before_is_collected_by_what_sent_it(tmp_path):
+    store = AnswerStore(tmp_path)
+    store.begin_batch("token", "server", ["key"], "batch-1")
+    store._database.execute("PRAGMA user_version = 2")
+    with pytest.raises(StoreError, match="collect it with that version"):
+        AnswerStore(tmp_path)
+    assert store.batches("server") == [("token", "batch-1", {"key"})]
+    store.end_batch("token")
+    AnswerStore(tmp_path)
 
 
 def test_a_store_of_a_later_version_is_refused(tmp_path):

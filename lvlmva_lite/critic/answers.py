@@ -61,8 +61,7 @@ class Request:
     def key(self) -> str:
         """SHA-256 (hex) over model, prompt version, words, images' bytes and parameters."""
         words, _ = without_images(self.messages)
-        what = [self.kind, self.model, self.prompt_version, words, dict(self.parameters)]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return key_of(self.kind, self.model, self.prompt_version, words, dict(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -172,6 +171,12 @@ class Recorded:
     unusable: str
     request: dict
     answer: dict
+
+
+def key_of(kind: str, model: str, prompt_version: str, words: list[Message], parameters: dict) -> str:
+    """:attr:`Request.key`; ``words`` are the messages :func:`without_images`."""
+    what = [kind, model, prompt_version, words, parameters]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def without_images(messages: Sequence[Message]) -> tuple[list[Message], dict[str, bytes]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from lvlmva_lite.critic import prompts
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.openai_critic import AnswerSettings, critic_request, judge_request
+from lvlmva_lite.critic.png import repacked
 from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.critic.types import KINDS, Case
 from lvlmva_lite.critic.verdicts import MalformedAnswer, parse_verdicts
@@ -282,7 +283,7 @@ def _with_panel(part: dict, folder: Path) -> dict:
     if file.resolve().parent != folder.resolve():
         raise CaseFilesError(f"{part['file']} leads out of its folder; export the cases anew")
     try:
-        png = file.read_bytes()
+        png = repacked(file.read_bytes())  # an earlier version packed it otherwise
     except OSError as error:
         raise CaseFilesError(f"cannot read {part['file']}: {error.strerror}") from None
     return {"type": "image_url", "image_url": {"url": _DATA_URL + base64.b64encode(png).decode("ascii")}}

@@ -8,33 +8,28 @@ evidence it holds.
 
 from __future__ import annotations
 
-import io
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
-from PIL import Image, ImageDraw, ImageFont
 
-from lvlmva_lite.critic.types import Case, segment_names
-
-PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233))
-"""RGB, colour-blind-safe (Okabe and Ito), without vermilion, which stands for a verdict.
-
-Colours return after six segments; letters do not.
-"""
+from lvlmva_lite.critic.badges import PALETTE, Badge, letters_on_a_box, place_badges, strokes_of
+from lvlmva_lite.critic.png import packed
+from lvlmva_lite.critic.types import Case
 
 GAMMA, FLOOR = 0.7, 0.12
 """Brightness of a pixel in the segment map: (evidence / 98th percentile) ** GAMMA, at least FLOOR."""
 
-_SMALLEST_LETTER = 14  # pixels
+_DRAWING = threading.Lock()
+"""Threads that draw at the same time take half as long again, for want of memory and of the interpreter."""
 
 
 @dataclass(frozen=True)
 class Panels:
     """Three PNG files, RGB and of one size; the same case gives the same bytes.
 
-    Another build of Pillow may pack the same picture into other bytes (10.4 to
-    13.0 on Linux do not).
+    Another build of zlib may pack the same picture into other bytes.
 
     Attributes
     ----------
@@ -69,37 +64,60 @@ def render_panels(case: Case, min_size: int = 512) -> Panels:
     ValueError : the case cannot be drawn, or ``min_size`` is below 1
     """
     _check(case, min_size)
+    with _DRAWING:
+        return _draw(case, min_size)
+
+
+def _draw(case: Case, min_size: int) -> Panels:
     pixels = (case.image * 255).round().byte().permute(1, 2, 0).numpy()
     labels = case.segment_labels.numpy().astype(np.int64)
-
     evidence = case.evidence.numpy()
 
     scale = max(-(-min_size // max(labels.shape)), -(-24 // min(labels.shape)), 1)  # rounded up
-    brightness = _enlarge(_brightness(evidence, labels), scale)[:, :, None]
-    badges = _place_badges(labels, case.n_segments, scale, evidence)
-    pixels = _enlarge(np.broadcast_to(pixels, (*labels.shape, 3)), scale)
-    labels = _enlarge(labels, scale)
+    side = max(labels.shape) * scale
+    badges = place_badges(labels, case.n_segments, scale, evidence)
+
+    # Drawn on the fewest rows and columns that hold all there is to see, and enlarged at the end.
+    width = max(side // 128, 1)
+    widths = (width, max(width // 2, 1), max(width // 4, 1))
+    rows, columns = (_places(length, scale, widths) for length in labels.shape)
+
+    def here(values: np.ndarray) -> np.ndarray:
+        return values.take(columns // scale, axis=1).take(rows // scale, axis=0)
+
+    band, thin, line = (_rim(labels, scale, width, rows, columns) for width in widths)
     colours = np.array([PALETTE[j % len(PALETTE)] for j in range(case.n_segments)] + [(0, 0, 0)], np.uint8)
     full = colours[labels]  # none, -1, is the last: black
-    segment_map = (full * brightness).round().astype(np.uint8)
+    segment_map = here((full * _brightness(evidence, labels)[:, :, None]).round().astype(np.uint8))
     covered = (labels >= 0)[:, :, None]
-    overlay = np.where(covered, (3 * pixels.astype(np.uint16) + full) // 4, pixels).astype(np.uint8)
+    pixels = np.broadcast_to(pixels, full.shape)
+    overlay = here(np.where(covered, (3 * pixels.astype(np.uint16) + full) // 4, pixels).astype(np.uint8))
+    full, segments = here(full), here(labels)
 
     # Outlines lie within their segment: a band of its colour, set off by a thin black line.
-    width = max(max(labels.shape) // 128, 1)
-    band = _rim(labels, width)
-    overlay[band] = full[band]
+    _lay(full, overlay, band)
     # Narrower in the map, where the band hides how bright the pixels below it are.
-    thin = _rim(labels, max(width // 2, 1))
-    segment_map[thin] = full[thin]
-    line = _rim(labels, max(width // 4, 1))
-    inner = np.bincount(labels[~line & (labels >= 0)], minlength=case.n_segments)
-    line &= (inner > 0)[labels]  # a segment that would be all line keeps its colour
-    segment_map[line] = overlay[line] = 0
+    _lay(full, segment_map, thin)
+    inner = np.bincount(segments[~line & (segments >= 0)], minlength=case.n_segments)
+    line &= (inner > 0)[segments]  # a segment that would be all line keeps its colour
+    _lay(np.zeros_like(full), segment_map, line)
+    _lay(np.zeros_like(full), overlay, line)
+
+    strokes = strokes_of(badges, labels, scale)
+    # The rows that letters and strokes cross are all there; of the others, each stands for those down to the next.
+    boxes = [badge.box[0] for badge in badges] + [box[0] for box, _, _ in strokes]
+    every = np.unique(np.concatenate([rows, *(np.arange(box.start, box.stop + 1) for box in boxes)]))
+    every = every[every < labels.shape[0] * scale]
+    heights = np.diff(every, append=labels.shape[0] * scale)
+    widths = np.diff(columns, append=labels.shape[1] * scale)
+    stands_for = np.searchsorted(rows, every, side="right") - 1
+    marked = (
+        _marked(panel.repeat(widths, axis=1)[stands_for], every, badges, strokes)
+        for panel in (segment_map, overlay)
+    )
     return Panels(
-        _png(Image.fromarray(pixels)),
-        _marked(segment_map, badges, labels),
-        _marked(overlay, badges, labels),
+        packed(pixels.repeat(scale, axis=1), np.full(len(pixels), scale)),
+        *(packed(panel, heights) for panel in marked),
     )
 
 
@@ -138,161 +156,56 @@ def _check(case: Case, min_size: int) -> None:
         raise ValueError(f"min_size must be at least 1, got {min_size}")
 
 
-def _enlarge(array: np.ndarray, scale: int) -> np.ndarray:
-    return array.repeat(scale, axis=0).repeat(scale, axis=1)
+def _lay(colours: np.ndarray, panel: np.ndarray, where: np.ndarray) -> None:
+    """Put ``colours`` (h, w, 3) onto the panel at some pixels (h, w), all three channels in turn."""
+    for channel in range(3):
+        np.copyto(panel[:, :, channel], colours[:, :, channel], where=where)
 
 
-def _rim(labels: np.ndarray, width: int) -> np.ndarray:
-    """Pixels (H, W) bool of a segment with another one, none, or the frame within ``width``."""
-    near = {"size": 2 * width + 1, "mode": "constant", "cval": -2}
-    return (labels >= 0) & (
-        scipy.ndimage.minimum_filter(labels, **near) != scipy.ndimage.maximum_filter(labels, **near)
-    )
+def _places(length: int, scale: int, widths: Iterable[int]) -> np.ndarray:
+    """Pixels of an enlarged side of ``length`` at which outlines of these widths may begin or end."""
+    within = sorted({at % scale for width in widths for at in (0, width, -width)})
+    return (np.arange(length)[:, None] * scale + within).ravel()
 
 
-@dataclass(frozen=True)
-class _Badge:
-    """A letter on a black box framed in the segment's colour.
-
-    ``tip`` is the pixel (row, column) of the segment to which a line leads
-    from a box that stands beside it; None for a box within.
-    """
-
-    name: str
-    segment: int
-    top: int
-    left: int
-    height: int
-    width: int
-    tip: tuple[int, int] | None
-
-    @property
-    def box(self) -> tuple[slice, slice]:
-        """Its pixels, (rows, columns)."""
-        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-
-
-def _place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.ndarray) -> list[_Badge]:
-    """A badge for each segment that has pixels: within it where that hides little of it, else beside it.
-
-    Each goes where it hides least, of segments' areas and of their evidence,
-    and near its own segment.  The smallest segments choose first.
+def _rim(labels: np.ndarray, scale: int, width: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Pixels of a segment with another one, none, or the frame within ``width``.
 
     Parameters
     ----------
-    labels, evidence : (H, W), not enlarged
+    labels : (H, W), not enlarged
     scale : panel pixels of one of these, along a side
+    width : panel pixels
+    rows, columns : of the panel, at which to look
+
+    Returns
+    -------
+    (rows, columns), bool
     """
-    sizes = np.bincount(labels[labels >= 0], minlength=n_segments)
-    held = np.bincount(labels[labels >= 0], evidence[labels >= 0], minlength=n_segments)
-    # Half area, half evidence: over a segment, `cost` adds up to 1.
-    cost = np.zeros(labels.shape)
-    for j in np.flatnonzero(sizes):
-        here = labels == j
-        cost[here] = 0.5 / sizes[j] + 0.5 * (evidence[here] / held[j] if held[j] > 0 else 1 / sizes[j])
-    cost = _sums(_enlarge(cost / scale**2, scale))
-    side, names = max(labels.shape) * scale, segment_names(n_segments)
-    rims = _rim(_enlarge(labels, scale), max(side // 128, 1))
-    taken = np.zeros((labels.shape[0] * scale, labels.shape[1] * scale), bool)
-    badges: list[_Badge] = []
-    for j in sorted(np.flatnonzero(sizes).tolist(), key=lambda j: (sizes[j], j)):
-        own = labels == j
-        distance, nearest = scipy.ndimage.distance_transform_edt(~own, return_indices=True)
-        full = _enlarge(own, scale)
-        inner = _sums(full & ~rims)
-        own_pixels, others = _sums(full), _sums(taken)
-        largest = max(side // 16, _SMALLEST_LETTER)
-        for letter in (largest, (largest + _SMALLEST_LETTER) // 2, _SMALLEST_LETTER):
-            spots = _Spots(letter, names[j], taken.shape)
-            free = spots.total(others) == 0
-            within = free & (spots.total(inner) == spots.area) & (3 * spots.area <= sizes[j] * scale**2)
-            if within.any():
-                badges.append(spots.badge(j, np.where(within, spots.total(cost), np.inf), None))
-                break
-        else:
-            spots = _Spots(max(side // 28, _SMALLEST_LETTER), names[j], taken.shape)
-            rows, columns = spots.centres
-            rows, columns = (
-                np.minimum(rows // scale, len(labels) - 1),
-                np.minimum(columns // scale, labels.shape[1] - 1),
-            )
-            far = distance[rows[:, None], columns[None]] * scale / side
-            # Beside, not upon, and not upon another letter, as long as there is room.
-            crowded = 10.0 * (spots.total(others) > 0) + 5.0 * (spots.total(own_pixels) > 0)
-            wanted = far + 4.0 * spots.total(cost) + crowded
-            badges.append(spots.badge(j, wanted, nearest * scale + scale // 2, scale))
-        taken[badges[-1].box] = True
-    return badges
+    small = labels.astype(np.min_scalar_type(-int(labels.max()) - 3))  # there is much of it to compare
+    low = high = np.pad(small, 1, constant_values=-2)  # beyond the frame
+    for axis, places in ((1, columns), (0, rows)):  # in this order: rows are copied at once
+        length = labels.shape[axis]
+        first = np.maximum((places - width) // scale, -1) + 1
+        last = np.minimum((places + width) // scale, length) + 1
+        near = [np.minimum(first + k, last) for k in range((last - first).max() + 1)]
+        low = np.minimum.reduce([low.take(at, axis) for at in near])
+        high = np.maximum.reduce([high.take(at, axis) for at in near])
+    return (low != high) & (labels >= 0).take(columns // scale, axis=1).take(rows // scale, axis=0)
 
 
-class _Spots:
-    """Every third or so place for a badge with letters of one size, and sums over its box there."""
+def _marked(
+    panel: np.ndarray, rows: np.ndarray, badges: Sequence[Badge], strokes: Sequence[tuple]
+) -> np.ndarray:
+    """The rows (m, W, 3) of a panel, in which badges and their strokes are drawn."""
 
-    def __init__(self, letter: int, name: str, shape: tuple[int, int]) -> None:
-        self.name = name
-        self.height = min(letter + 4, shape[0])
-        self.width = min(max(len(name) * letter * 4 // 5, letter) + 4, shape[1])
-        self.area = self.height * self.width
-        step = max(max(shape) // 170, 1)
-        self.tops, self.lefts = (
-            np.unique(np.append(np.arange(0, length - size, step), length - size))
-            for length, size in zip(shape, (self.height, self.width), strict=True)
-        )
+    def at(box: tuple[slice, slice]) -> tuple[slice, slice]:
+        start = int(np.searchsorted(rows, box[0].start))
+        return slice(start, start + box[0].stop - box[0].start), box[1]
 
-    @property
-    def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.tops + self.height // 2, self.lefts + self.width // 2
-
-    def total(self, sums: np.ndarray) -> np.ndarray:
-        """Sum over the box at every place, (tops, lefts)."""
-        top, left = self.tops[:, None], self.lefts[None]
-        bottom, right = top + self.height, left + self.width
-        return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-
-    def badge(self, j: int, cost: np.ndarray, nearest: np.ndarray | None, scale: int = 1) -> _Badge:
-        """At the place of least cost."""
-        row, column = np.unravel_index(int(np.argmin(cost.round(9))), cost.shape)
-        top, left = int(self.tops[row]), int(self.lefts[column])
-        tip = None
-        if nearest is not None:
-            at = ((top + self.height // 2) // scale, (left + self.width // 2) // scale)
-            tip = (int(nearest[0][at]), int(nearest[1][at]))
-        return _Badge(self.name, j, top, left, self.height, self.width, tip)
-
-
-def _sums(values: np.ndarray) -> np.ndarray:
-    """Summed-area table with a border of zeros: (H + 1, W + 1)."""
-    kind = np.int64 if values.dtype == bool else np.float64
-    return np.pad(values.astype(kind).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-
-
-def _marked(panel: np.ndarray, badges: list[_Badge], labels: np.ndarray) -> bytes:
-    """The panel (H, W, 3) with badges and their lines, as PNG; ``labels`` (H, W) as large as it."""
-    sizes = np.bincount(labels[labels >= 0], minlength=1)
-    thin = max(max(labels.shape) // 512, 1)
+    for box, stroke, colour in strokes:
+        panel[at(box)][stroke] = colour
     for badge in badges:
-        if badge.tip is None:
-            continue
-        start = (badge.left + badge.width // 2, badge.top + badge.height // 2)
-        for width, colour in ((3 * thin, (0, 0, 0)), (thin, PALETTE[badge.segment % len(PALETTE)])):
-            stroke = Image.new("1", labels.shape[::-1])
-            ImageDraw.Draw(stroke).line((start, badge.tip[::-1]), fill=1, width=width)
-            # It ends at its segment, and passes below other small ones.
-            below = (labels >= 0) & ((labels == badge.segment) | (sizes[labels] < 4 * badge.height**2))
-            panel[np.asarray(stroke) & ~below] = colour
-    picture = Image.fromarray(panel)
-    draw = ImageDraw.Draw(picture)
-    for badge in badges:
-        right, bottom = badge.left + badge.width - 1, badge.top + badge.height - 1
         colour = PALETTE[badge.segment % len(PALETTE)]
-        draw.rectangle((badge.left, badge.top, right, bottom), fill=(0, 0, 0), outline=colour)
-        middle = (badge.left + badge.width / 2, badge.top + badge.height / 2)
-        font = ImageFont.load_default(badge.height - 4)  # Pillow's own, so the same everywhere
-        draw.text(middle, badge.name, font=font, fill=(255, 255, 255), anchor="mm")
-    return _png(picture)
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "png")
-    return file.getvalue()
+        panel[at(badge.box)] = letters_on_a_box(badge.name, colour, badge.height, badge.width)
+    return panel

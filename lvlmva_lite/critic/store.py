@@ -26,11 +26,10 @@ from lvlmva_lite.critic.question_locks import QuestionLocks
 from lvlmva_lite.critic.store_tables import (
     ADD_ANSWER,
     RECORDED,
-    VERSION,
     mend_tables,
+    not_usable,
     opened_to_read,
     unusable_reason,
-    version_of,
 )
 from lvlmva_lite.files import write_whole
 
@@ -103,10 +102,8 @@ class AnswerStore:
             ) from None
 
     def _require_known_version(self) -> None:
-        if version_of(self._database) > VERSION:
-            raise StoreError(
-                f"{self.path} was written by a later version of lvlmva-lite; upgrade, or give another --store"
-            )
+        if why := not_usable(self._database, self.read_only):
+            raise StoreError(f"{self.path} {why}")
 
     def __len__(self) -> int:
         """Number of answers, those that cannot be used included."""

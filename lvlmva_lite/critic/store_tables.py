@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from pathlib import Path
 
-from lvlmva_lite.critic.answers import Answer
+from lvlmva_lite.critic.answers import Answer, key_of
+from lvlmva_lite.critic.png import repacked
 
-VERSION = 2
-"""Of the tables; 1 had no server, no case and no reason."""
+VERSION = 3
+"""Of the tables; 1 had no server, no case and no reason, and up to 2 Pillow packed the pictures."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -43,10 +45,9 @@ RECORDED = (
 
 def mend_tables(database: sqlite3.Connection) -> None:
     """Make the tables, and bring those of an older version up to date; within a transaction."""
-    old = (
-        version_of(database) < VERSION
-        and database.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
-    )
+    written_before = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'answers'").fetchone()
+    version = version_of(database) if written_before else VERSION
+    old = version < 2
     if old:
         database.execute("ALTER TABLE answers RENAME TO answers_1")
     for statement in _SCHEMA.split(";"):
@@ -60,7 +61,38 @@ def mend_tables(database: sqlite3.Connection) -> None:
         database.execute("DROP TABLE answers_1")
         # What the first version wrote here could repeat a key with a line end.
         database.execute("DELETE FROM failures WHERE reason LIKE '%header value%'")
+    if version < VERSION:
+        _repack_pictures(database)
     database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _repack_pictures(database: sqlite3.Connection) -> None:
+    """Pack the panels of questions as they are packed today; keys follow, since pictures' bytes are part of them."""
+    names = {}
+    for sha256, png in database.execute("SELECT sha256, png FROM images").fetchall():
+        today = repacked(png)
+        names[sha256] = hashlib.sha256(today).hexdigest()
+        database.execute("INSERT OR IGNORE INTO images VALUES (?, ?)", (names[sha256], today))
+    columns = "rowid, key, kind, model, prompt_version, messages, parameters"
+    for row, key, kind, model, prompt, messages, parameters in database.execute(
+        f"SELECT {columns} FROM answers WHERE kind = 'critic'"
+    ).fetchall():
+        words = json.loads(messages)
+        for part in (part for message in words for part in message["content"] if isinstance(part, dict)):
+            if part.get("sha256") in names:
+                part["sha256"] = names[part["sha256"]]
+        if json.dumps(words) == messages:
+            continue
+        today = key_of(kind, model, prompt, words, json.loads(parameters))
+        database.execute(
+            "UPDATE OR IGNORE answers SET key = ?, messages = ? WHERE rowid = ?",
+            (today, json.dumps(words), row),
+        )
+        for table in ("cases", "failures"):
+            database.execute(f"UPDATE OR IGNORE {table} SET key = ? WHERE key = ?", (today, key))
+    database.execute(
+        "DELETE FROM images WHERE NOT EXISTS (SELECT 1 FROM answers WHERE instr(messages, sha256))"
+    )
 
 
 def version_of(database: sqlite3.Connection) -> int:
@@ -68,8 +100,21 @@ def version_of(database: sqlite3.Connection) -> int:
     return database.execute("PRAGMA user_version").fetchone()[0]
 
 
+def not_usable(database: sqlite3.Connection, read_only: bool) -> str:
+    """Why this version of the package cannot use a store, in words that follow its path; empty if it can."""
+    version = version_of(database)
+    if version > VERSION:
+        return "was written by a later version of lvlmva-lite; upgrade, or give another --store"
+    if version == 2 and not read_only and database.execute("SELECT 1 FROM batches LIMIT 1").fetchone():
+        return (
+            "waits for a batch that an earlier version of lvlmva-lite sent, whose answers this one would not know; "
+            "collect it with that version, by the command that sent it, then upgrade"
+        )
+    return ""
+
+
 def opened_to_read(file: Path) -> sqlite3.Connection:
-    """A database, on a disk that may be read-only; tables of the version before look like those of today."""
+    """A database, on a disk that may be read-only; tables of a version before look like those of today."""
     address = file.resolve().as_uri() + "?mode=ro"
     database = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
     try:
@@ -82,12 +127,19 @@ def opened_to_read(file: Path) -> sqlite3.Connection:
         )
         version = version_of(database)
     if version < VERSION:
-        database.create_function("unusable_reason", 1, unusable_reason)
-        database.execute(
-            "CREATE TEMP VIEW answers AS SELECT key, '' AS server, kind, model, prompt_version, parameters, "
-            "messages, answer, recorded, unusable_reason(answer) AS unusable FROM main.answers"
-        )
-        database.execute("CREATE TEMP TABLE cases (case_id TEXT, key TEXT)")
+        kept = ["images", "failures"]
+        if version < 2:
+            database.create_function("unusable_reason", 1, unusable_reason)
+            database.execute(
+                "CREATE TEMP TABLE answers AS SELECT key, '' AS server, kind, model, prompt_version, parameters, "
+                "messages, answer, recorded, unusable_reason(answer) AS unusable FROM main.answers"
+            )
+            database.execute("CREATE TEMP TABLE cases (case_id TEXT, key TEXT)")
+        else:
+            kept += ["answers", "cases"]
+        for table in kept:
+            database.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM main.{table}")
+        _repack_pictures(database)
     return database
 
 
