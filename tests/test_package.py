@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "fills", "datasets",
     "models", "sampling", "completeness", "deeplift", "attribution", "segmentation", "superpixels", "critic", "config", "segmenters",
-    "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
+    "passes", "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
     "experiments", "plots", "result_figures", "report", "evaluation", "widgets", "annotation_widget", "cli",
 )  # fmt: skip
 
