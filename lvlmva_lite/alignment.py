@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from lvlmva_lite.config import Config
-from lvlmva_lite.fills import fill
-from lvlmva_lite.models.own import NetworkError, OwnNetwork, as_classifier, check_trainable, one_line
+from lvlmva_lite.fills import DRAWING, fill
+from lvlmva_lite.models.own import NetworkError, as_classifier, check_trainable, one_line
+from lvlmva_lite.passes import KeptLogits, twice_differentiable
 from lvlmva_lite.registry import PENALTIES
 from lvlmva_lite.streams import stream
 from lvlmva_lite.threads import threads
@@ -87,24 +86,6 @@ def _masks_like(images: Tensor, masks: Tensor, reduction: str) -> Tensor:
     return masks.unsqueeze(1)
 
 
-class _Hardsigmoid(TorchFunctionMode):
-    """``hardsigmoid`` as relu6(x + 3) / 6, for PyTorch's own has no second derivative."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.hardsigmoid:
-            return nn.functional.relu6(args[0] + 3) / 6
-        return func(*args, **(kwargs or {}))
-
-
-def _twice_differentiable(model: nn.Module, images: Tensor) -> Tensor:
-    """The logits, by functions that have a second derivative where PyTorch offers several."""
-    model = as_classifier(model)
-    if not isinstance(model, OwnNetwork):
-        return model(images)
-    with sdpa_kernel(SDPBackend.MATH), _Hardsigmoid():
-        return model(images)
-
-
 @PENALTIES.register("rrr")
 @threads()
 def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
@@ -138,7 +119,7 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    log_probabilities = _twice_differentiable(model, images).log_softmax(1)
+    log_probabilities = twice_differentiable(model, images).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_probabilities.sum(), images, create_graph=True)
     total = (masks * gradient).square().sum()
     return total if reduction == "sum" else total / masks.numel()
@@ -180,7 +161,7 @@ def jacobian_penalty(
     """
     masks = _masks_like(images, masks, reduction)
     images = images.detach().requires_grad_()
-    logits = _twice_differentiable(model, images)
+    logits = twice_differentiable(model, images)
     logits = logits - logits.mean(1, keepdim=True)
     if generator is None:
         outputs = [logit.sum() for logit in logits.T]
@@ -205,6 +186,7 @@ def finite_difference_penalty(
     variant: str = "surroundings",
     others: Tensor | None = None,
     generator: torch.Generator | None = None,
+    filled: Tensor | None = None,
 ) -> Tensor:
     """sum_n sum_k (c_k(x_n) - c_k(x'_n))^2, differentiable in the weights, x' being x with its mask filled.
 
@@ -228,6 +210,7 @@ def finite_difference_penalty(
         penalty has it.  The sum does not depend on the scale of the inputs, nor,
         of the same picture, on the resolution.
     variant, others, generator : of :func:`fills.fill`
+    filled : as ``images``, the images filled before; None: filled here, by those three
 
     Returns
     -------
@@ -239,11 +222,19 @@ def finite_difference_penalty(
     """
     _masks_like(images, masks, reduction)
     images = images.detach()
-    filled = fill(images, masks, variant, others=others, generator=generator)
+    if filled is None:
+        filled = fill(images, masks, variant, others=others, generator=generator)
     logits = as_classifier(model)(torch.cat([images, filled]))
     change = torch.sub(*(logits - logits.mean(1, keepdim=True)).chunk(2))
     total = change.square().sum()
     return total if reduction == "sum" else total / masks.numel()
+
+
+class _FilledOnce(partial):
+    """A finite-difference penalty whose fill draws nothing, so that it is made once, not at each step."""
+
+    def prepare(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        return {"filled": fill(images, masks, **self.keywords)}
 
 
 def penalty_of(config: Config, others: Tensor) -> Callable[..., Tensor]:
@@ -257,7 +248,8 @@ def penalty_of(config: Config, others: Tensor) -> Callable[..., Tensor]:
     if config.penalty != "finite-difference":
         return penalty
     generator = stream(config.seed, "penalty fill")
-    return partial(penalty, variant=config.penalty_fill, others=others, generator=generator)
+    kind = partial if config.penalty_fill in DRAWING else _FilledOnce
+    return kind(penalty, variant=config.penalty_fill, others=others, generator=generator)
 
 
 @threads()
@@ -294,7 +286,10 @@ def align(
     images, labels : (N, C, H, W) float32 and (N,) int64, the training data
     align_images, align_labels, masks : (n, C, H, W), (n,), (n, H, W) bool
     penalty_weight : lambda >= 0
-    penalty : function with the signature of :func:`rrr_penalty`
+    penalty : function with the signature of :func:`rrr_penalty`.  The logits of the images that it
+        sends through ``model`` serve the cross-entropy, too.  It may have a method ``prepare``: of
+        all (align_images, masks) it makes tensors by name, called once; each step hands over
+        those of its images
     penalty_scale : "none", or "initial": the penalty is divided by its mean
         over the alignment set before the first step.  Then lambda is in nats,
         what it is worth to ``model`` to lose the penalty altogether,
@@ -342,14 +337,22 @@ def align(
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     n_steps = epochs * math.ceil(len(images) / (batch_size - n_align))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=n_steps)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     history = []
     model.eval()
     # Empty masks cost nothing at any scale: plain fine-tuning.
     empty = not masks.any()
+    prepare = getattr(penalty, "prepare", None)
+    prepared = prepare(align_images, masks) if prepare and not empty else {}
+
+    def penalty_at(chosen: Tensor, images: Tensor, **options: Any) -> Tensor:
+        options |= {name: values[chosen] for name, values in prepared.items()}
+        return penalty(model, images, masks[chosen], **options)
+
     if penalty_scale == "initial" and not empty:
         initial = sum(
-            penalty(model, *batch).item()
-            for batch in zip(align_images.split(batch_size), masks.split(batch_size), strict=True)
+            penalty_at(chosen, align_images[chosen]).item()
+            for chosen in torch.arange(len(align_images)).split(batch_size)
         )
         if not initial:
             raise ValueError(
@@ -362,15 +365,20 @@ def align(
         batches = torch.randperm(len(images), generator=generator).split(batch_size - n_align)
         for batch in batches:
             chosen = torch.randint(len(align_images), (n_align,), generator=generator)
-            batch_images = torch.cat([images[batch], align_images[chosen]])
-            batch_labels = torch.cat([labels[batch], align_labels[chosen]])
-            cross_entropy = nn.functional.cross_entropy(model(batch_images), batch_labels)
-            penalised = cross_entropy.new_zeros(())
+            asked = KeptLogits(align_images[chosen])
+            penalised = torch.zeros((), device=labels.device)
             if not empty:
-                penalised = penalty(model, align_images[chosen], masks[chosen], reduction="mean")
+                with model.register_forward_hook(asked):
+                    penalised = penalty_at(chosen, asked.images, reduction="mean")
+            if asked.logits is None:
+                logits = model(torch.cat([images[batch], asked.images]))
+            else:
+                logits = torch.cat([model(images[batch]), asked.logits])
+            batch_labels = torch.cat([labels[batch], align_labels[chosen]])
+            cross_entropy = nn.functional.cross_entropy(logits, batch_labels)
             optimizer.zero_grad()
             try:
-                (cross_entropy + penalty_weight * penalised).backward()
+                (cross_entropy + penalty_weight * penalised).backward(inputs=trained)
             except RuntimeError as error:
                 if "is not implemented" not in str(error):
                     raise

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from captum.attr import DeepLiftShap
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lvlmva_lite.completeness import CANCELLED, CompletenessError, Question, describe
+from lvlmva_lite.deeplift import Multipliers, activations
 from lvlmva_lite.models.obstacles import obstacles
 from lvlmva_lite.models.own import NetworkError, as_the_user_names, one_line
 from lvlmva_lite.registry import EXPLAINERS
@@ -29,18 +28,17 @@ def deeplift_shap(
     baselines: Tensor,
     *,
     rivals: Tensor | None = None,
-    batch_size: int = 128,
+    batch_size: int = 512,
     max_rows: int = 4096,
     tolerance: float = 1e-2,
     progress: bool = False,
 ) -> Tensor:
     """DeepLIFT-SHAP attributions of the logits, summed over channels.
 
-    A thin wrapper of ``captum.attr.DeepLiftShap``, which sends
-    2 x images x baselines rows through the network at once and has no batch
-    size of its own.  Here both are cut into chunks; the mean over baselines
-    is the mean over their chunks, weighted by size, so that nothing depends
-    on the cut but the time and the memory.
+    Its values are those of ``captum.attr.DeepLiftShap``, which sends
+    2 x images x baselines rows through the network and back.  Here each image
+    and each baseline goes forward once, and the images back once for each
+    baseline; see :mod:`lvlmva_lite.deeplift`.
 
     Parameters
     ----------
@@ -54,10 +52,11 @@ def deeplift_shap(
         Explain the logit of the target minus that of the rival: why this
         class rather than that one?
     batch_size : images attributed at once, at most
-    max_rows : rows sent through the network at once, at most, and at least 6
-        (one image against three baselines).  The default suits the MLP; 256
-        is a good start for a convolutional network, whose memory is this
-        number times its hidden maps.
+    max_rows : images and baselines, together, whose activations are held at
+        once, and at least 2.  Of more baselines than half of it, each batch
+        of images sends all through the network anew.  The default suits the
+        MLP; 256 is a good start for a convolutional network of small images,
+        32 for one of 224 pixels
     tolerance : largest completeness error accepted, of each image relative to
         its own output difference.  Completeness: the values of an image sum to
         its logit minus the mean logit of the baselines.  A difference that is
@@ -72,33 +71,32 @@ def deeplift_shap(
 
     Raises
     ------
-    ValueError : fewer than two baselines, or ``max_rows`` below 6
+    ValueError : fewer than two baselines, or ``max_rows`` below 2
     NetworkError : the model fails on the baselines, or gives no logits
-    CompletenessError : the model contains an operation that captum's DeepLIFT
-        does not follow (F.relu, GELU, a ReLU beside a max-pooling, ...); says
-        where, as far as it can be seen.  Raised at the first batch
+    CompletenessError : the model contains an operation that DeepLIFT has
+        no rule for or does not see (GELU, F.relu, ...); says where, as far as it can be seen.  Raised at the first batch
     """
     if len(baselines) < 2:
         raise ValueError(f"baselines must hold at least 2 images, got {len(baselines)}")
-    if max_rows < 6:
-        raise ValueError(f"max_rows must be at least 6, got {max_rows}")
+    if max_rows < 2:
+        raise ValueError(f"max_rows must be at least 2, got {max_rows}")
     question = Question(model, targets, baselines, rivals, max_rows)
-    # Chunks of nearly equal size, none of a single baseline, which captum refuses.
-    n_chunks = min(math.ceil(len(baselines) / (max_rows // 2)), len(baselines) // 2)
-    chunks = baselines.tensor_split(n_chunks)
-    batch_size = min(batch_size, max(1, max_rows // (2 * len(chunks[0]))))
-    explainer = DeepLiftShap(_Combination(question.model))
-    explainer.gradient_func = _gradients_of_all
+    chunks = baselines.split(min(len(baselines), max_rows // 2))
+    batch_size = min(batch_size, max_rows - len(chunks[0]))
+    held: list[list[Tensor]] = []
     maps = []
     batches = list(zip(images.split(batch_size), question.weights.split(batch_size), strict=True))
     for batch, weight in tqdm(batches, desc="explaining", unit="batch", disable=not progress):
         total = torch.zeros_like(batch)
-        for chunk in chunks:
-            with warnings.catch_warnings(), _captums_words(question.model, batch):
-                # captum announces its hooks at every call.
-                warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
-                mean = explainer.attribute(batch, chunk, target=0, additional_forward_args=(weight,))
-            total += mean.detach() * (len(chunk) / len(baselines))
+        with _stops_in_words(question.model, batch):
+            multipliers = Multipliers(question.model, batch, weight)
+            for chunk in chunks:
+                if not held or len(chunks) > 1:
+                    held = activations(question.model, chunk)
+                for i, baseline in enumerate(chunk):
+                    between = multipliers.between([step[i : i + 1] for step in held])
+                    total.addcmul_(between, batch - baseline)
+        total /= len(baselines)
         maps.append(total.sum(1))
         errors = question.errors(batch, weight, maps[-1])
         if (errors > tolerance).any():
@@ -273,7 +271,7 @@ def auto(
     baselines: Tensor,
     *,
     rivals: Tensor | None = None,
-    batch_size: int = 128,
+    batch_size: int = 512,
     max_rows: int = 4096,
     tolerance: float | None = None,
     progress: bool = False,
@@ -316,8 +314,8 @@ def _reason(model: nn.Module, images: Tensor, error: Exception | None = None) ->
 
 
 @contextmanager
-def _captums_words(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Say in one line with the place what captum or PyTorch stopped at."""
+def _stops_in_words(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Say in one line with the place what PyTorch or a rule stopped at."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -329,10 +327,7 @@ def _captums_words(model: nn.Module, images: Tensor) -> Iterator[None]:
 
 
 def _gradients_of_all(forward: Callable[[], Tensor], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Gradients of the outputs (n,), each in its own input, in place of ``captum._utils.gradient.compute_gradients``.
-
-    captum's own hands over n outputs one by one, which takes as long as all else together; the numbers are the same.
-    """
+    """Gradients of the outputs (n,), each in its own input, (n, ...)."""
     with torch.enable_grad():
         outputs = forward()
         return torch.autograd.grad(outputs, inputs, torch.ones_like(outputs))

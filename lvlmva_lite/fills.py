@@ -10,6 +10,9 @@ from lvlmva_lite.threads import threads
 FILLS = ("surroundings", "mean", "noise", "another-image")
 """Variants of :func:`fill`."""
 
+DRAWING = ("noise", "another-image")
+"""Those that draw, anew at each call."""
+
 SIGMA = 0.08
 """Of the Gaussian by which surroundings are weighted, as a share of the image's side."""
 
@@ -63,7 +66,7 @@ def fill(
             f"masks must be bool, (n, H, W) = {(len(images), *images.shape[2:])}; "
             f"got {str(masks.dtype).removeprefix('torch.')}, {tuple(masks.shape)}"
         )
-    if variant in ("noise", "another-image") and generator is None:
+    if variant in DRAWING and generator is None:
         raise ValueError(f"the fill {variant!r} draws; give a generator")
     if variant == "another-image":
         values = _others(images, others, generator)

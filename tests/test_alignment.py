@@ -388,6 +388,98 @@ def test_the_learning_rate_decays_to_zero_in_equal_steps(decay, total):
     torch.testing.assert_close(moved, torch.full_like(moved, total), rtol=0.1, atol=0)
 
 
+def plain_loop(model, images, labels, aligned, masks, penalty, batch_size):
+    """What :func:`align` says that it does, written as it says it: two passes, two losses."""
+    generator = stream(0, "alignment batches")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    n_plain = batch_size - batch_size // 2
+    model.eval()
+    for _ in range(2):
+        for batch in torch.randperm(len(images), generator=generator).split(n_plain):
+            chosen = torch.randint(len(aligned), (batch_size // 2,), generator=generator)
+            logits = model(torch.cat([images[batch], aligned[chosen]]))
+            loss = nn.functional.cross_entropy(logits, torch.cat([labels[batch], labels[chosen]]))
+            loss = loss + 3 * penalty(model, aligned[chosen], masks[chosen], reduction="mean")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def jacobian_by_transform(model, images, masks, reduction="sum"):
+    """A penalty that others may write: its pass is inside a transform, which leaves nothing to keep."""
+    jacobian = torch.func.jacrev(lambda x: model(x).sum(0))(images).movedim(0, 1)  # (n, K, C, H, W)
+    total = (masks[:, None, None] * jacobian).square().sum()
+    return total if reduction == "sum" else total / masks.numel()
+
+
+def looks_elsewhere(model, images, masks, reduction="sum"):
+    """Asks about other images than those of the batch, and about these without a gradient."""
+    with torch.no_grad():
+        model(images)
+    return model(images + 0.1 * masks[:, None]).square().mean()
+
+
+def with_batch_norm():
+    torch.manual_seed(2)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Softplus(), nn.Flatten(), nn.Linear(12, 3)
+    )
+    nn.init.uniform_(model[1].running_var, 0.5, 1.5)
+    return model.double()
+
+
+PENALTIES = {
+    "rrr": rrr_penalty,
+    "jacobian": jacobian_penalty,
+    "finite difference": finite_difference_penalty,
+    **{
+        f"of a config, {fill}": penalty_of(
+            Config(penalty="finite-difference", penalty_fill=fill), torch.empty(0, 1, 4, 4)
+        )
+        for fill in ("surroundings", "mean")
+    },
+    "by a transform": jacobian_by_transform,
+    "elsewhere": looks_elsewhere,
+}
+
+
+@pytest.mark.parametrize("build", [lambda: mlp((1, 4, 4), 3, hidden=(8, 5)).double(), with_batch_norm])
+@pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+def test_one_pass_for_both_losses_is_the_same_as_two(build, penalty):
+    images, labels, masks = small_task()
+    expected, model = build(), build()
+    plain_loop(expected, images, labels, images[:15], masks[:15], penalty, batch_size=10)
+    align(
+        model, images, labels, images[:15], labels[:15], masks[:15], penalty_weight=3, penalty=penalty,
+        epochs=2, batch_size=10, learning_rate=0.01,
+    )  # fmt: skip
+    for weight, right in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(weight, right, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "a_step"), [("rrr", 10), ("jacobian", 10), ("finite difference", 15), ("elsewhere", 20)]
+)
+def test_no_image_goes_forward_twice_in_a_step(penalty, a_step):
+    """Of ten images in a step half are penalised; filled, they are five others."""
+    images, labels, masks = small_task()
+    model, rows = mlp((1, 4, 4), 3, hidden=(8, 5)).double(), []
+    model.register_forward_hook(lambda _m, inputs, _o: rows.append(len(inputs[0])))
+    align(
+        model, images, labels, images[:15], labels[:15], masks[:15], penalty_weight=3,
+        penalty=PENALTIES[penalty], epochs=1, batch_size=10,
+    )  # fmt: skip
+    assert sum(rows) == 8 * a_step  # 40 images, five in a step
+
+
+def test_frozen_weights_and_images_get_no_gradient():
+    images, labels, masks = small_task()
+    model = mlp((1, 4, 4), 3, hidden=(8, 5)).double()
+    model[1].requires_grad_(False)
+    align(model, images, labels, images[:15], labels[:15], masks[:15], penalty_weight=3, epochs=1)
+    assert [weight.grad is None for weight in model.parameters()] == [True, True, *4 * [False]]
+
+
 class Times(nn.Module):
     def __init__(self, factor):
         super().__init__()

@@ -9,8 +9,16 @@ from torch import nn
 
 from lvlmva_lite.alignment import align, rrr_penalty
 from lvlmva_lite.attribution import CompletenessError, deeplift_shap
-from lvlmva_lite.models import efficientnet_lite0, fit, mlp, predict_proba, resnet50, small_resnet
-from lvlmva_lite.models.pretrained import ReLU6, StemMaxPool
+from lvlmva_lite.models import (
+    OwnNetwork,
+    efficientnet_lite0,
+    fit,
+    mlp,
+    predict_proba,
+    resnet50,
+    small_resnet,
+)
+from lvlmva_lite.models.pretrained import ReLU6
 from lvlmva_lite.torchvision_compat import import_torchvision
 
 IMAGENET = (
@@ -182,25 +190,19 @@ def test_resnet50_embeds_as_torchvision_does(torchvision_resnet, channels):
     assert model(images).shape == (2, 5)
 
 
-def test_torchvisions_own_resnet50_is_why_the_layers_are_hung_up_anew(torchvision_resnet):
-    # The stem alone: distinct ReLU modules, and still far from complete.
-    original, _ = torchvision_resnet
-    stem = (original.conv1, original.bn1, nn.ReLU())
-    torch.manual_seed(0)
+def test_torchvisions_own_resnet50_is_explained_as_ours(torchvision_resnet):
+    # It uses its ReLUs more than once, in place, and one beside a max-pooling whose windows overlap.
+    original, path = torchvision_resnet
     images, baselines, targets = torch.rand(4, 3, 32, 32), torch.rand(3, 3, 32, 32), torch.arange(4) % 2
-    head = nn.Linear(64 * 8 * 8, 2)
-    good = nn.Sequential(*stem, StemMaxPool(), nn.Flatten(), head).eval()
-    deeplift_shap(good, images, targets, baselines, tolerance=1e-3)
-
-    class Apart(nn.Module):
-        def forward(self, images):
-            return images + 0
-
-    for pooling in ((nn.MaxPool2d(3, 2, 1),), (Apart(), nn.MaxPool2d(3, 2, 1))):
-        bad = nn.Sequential(*stem, *pooling, nn.Flatten(), head).eval()
-        torch.testing.assert_close(bad(images), good(images))
-        with pytest.raises(CompletenessError):
-            deeplift_shap(bad, images, targets, baselines)
+    ours = resnet50((3, 32, 32), 2, weights=path)
+    original = copy.deepcopy(original)
+    original.fc = ours.head
+    mean, std = (one.float() for one in IMAGENET)
+    own = OwnNetwork(original, mean=mean.flatten().tolist(), std=std.flatten().tolist())
+    maps = deeplift_shap(ours, images, targets, baselines, tolerance=1e-3)
+    torch.testing.assert_close(
+        deeplift_shap(own, images, targets, baselines), maps, rtol=1e-3, atol=1e-4 * float(maps.abs().max())
+    )
 
 
 def test_no_weights_is_said_aloud():
@@ -306,7 +308,7 @@ def test_chunks_of_baselines_change_nothing_and_keep_to_the_bound(decoys, shortc
     whole = deeplift_shap(shortcut_model, images, targets, baselines)
     rows = []
     handle = shortcut_model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    for max_rows in (6, 7, 8, 30):
+    for max_rows in (2, 3, 7, 8, 30):
         part = deeplift_shap(shortcut_model, images, targets, baselines, max_rows=max_rows)
         assert max(rows) <= max_rows
         rows.clear()
@@ -314,18 +316,34 @@ def test_chunks_of_baselines_change_nothing_and_keep_to_the_bound(decoys, shortc
     handle.remove()
 
 
-def test_fewer_rows_than_captum_needs_are_refused(decoys, shortcut_model):
-    with pytest.raises(ValueError, match="got 5"):
-        deeplift_shap(shortcut_model, decoys.images[:2], decoys.labels[:2], decoys.images[:4], max_rows=5)
+def test_one_row_at_once_is_too_few(decoys, shortcut_model):
+    with pytest.raises(ValueError, match="max_rows must be at least 2, got 1"):
+        deeplift_shap(shortcut_model, decoys.images[:2], decoys.labels[:2], decoys.images[:4], max_rows=1)
 
 
-def test_pairs_take_one_pass(decoys, shortcut_model):
-    calls = []
-    handle = shortcut_model[1].register_full_backward_hook(lambda *_: calls.append(1))
-    labels = decoys.labels[:4]
-    deeplift_shap(shortcut_model, decoys.images[:4], labels, decoys.images[50:60], rivals=(labels + 1) % 10)
-    handle.remove()
-    assert len(calls) == 1
+@pytest.mark.parametrize(("n", "b", "max_rows"), [(4, 10, 4096), (9, 4, 8), (7, 3, 6)])
+def test_each_image_and_each_baseline_goes_forward_once(decoys, shortcut_model, n, b, max_rows):
+    forward, back = [], []
+    handles = [
+        shortcut_model[1].register_forward_hook(lambda _m, inputs, _o: forward.append(len(inputs[0]))),
+        shortcut_model[5].register_full_backward_hook(lambda _m, _i, outputs: back.append(len(outputs[0]))),
+    ]
+    labels = decoys.labels[:n]
+    rivals = (labels + 1) % 10  # two logits are no more work than one
+    deeplift_shap(
+        shortcut_model,
+        decoys.images[:n],
+        labels,
+        decoys.images[50 : 50 + b],
+        rivals=rivals,
+        max_rows=max_rows,
+    )
+    for handle in handles:
+        handle.remove()
+    # Once more each for the sum that the values must add up to, and four rows to check the network.
+    assert sum(forward) == 2 * (n + b) + 4
+    assert sum(back) == n * b
+    assert max(forward) + b <= max_rows
 
 
 @pytest.mark.parametrize("call", ["__call__", "embed"])

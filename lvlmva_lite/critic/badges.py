@@ -8,7 +8,7 @@ from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
+import scipy
 
 from lvlmva_lite.critic.types import segment_names
 
@@ -83,7 +83,7 @@ def place_badges(labels: np.ndarray, n_segments: int, scale: int, evidence: np.n
                 break
         else:
             spots = spots_of(max(side // 28, _SMALLEST_LETTER), len(names[j]))
-            distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
+            distance, nearest = scipy.ndimage.distance_transform_edt(~own, return_indices=True)
             rows, columns = spots.centres
             far = distance[rows[:, None] // scale, columns[None] // scale] * scale / side
             # Beside, not upon, and not upon another letter, as long as there is room.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,8 +52,11 @@ class ImageStore:
 
     def __getitem__(self, index: int | slice | Tensor | np.ndarray) -> Tensor:
         """One image (C, H, W), or those of a slice, of indices or of a mask (m, C, H, W)."""
-        rows = self._chosen(index)
-        picked = np.array(self._mapped()[rows])
+        rows, values = self._chosen(index), self._mapped()
+        if isinstance(rows, np.ndarray):
+            picked = values.take(np.flatnonzero(rows) if rows.dtype == bool else rows, 0)
+        else:
+            picked = np.array(values[rows])
         return torch.from_numpy(picked).to(torch.float32).div_(255)
 
     def split(self, batch_size: int) -> Iterator[Tensor]:
@@ -75,7 +79,10 @@ class ImageStore:
     def _mapped(self) -> np.ndarray:
         if not isinstance(self._values, Path):
             return self._values
-        return np.memmap(self._values, np.uint8, "r", **self._place)
+        # A third of the time of np.memmap, which is that of a small batch.
+        with self._values.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.ndarray(dtype=np.uint8, buffer=mapping, **self._place)
 
     def _opened(self) -> np.memmap:
         try:

@@ -1,11 +1,9 @@
-"""Where in a network captum's DeepLIFT loses the way, named so that it can be mended."""
+"""Where in a network DeepLIFT loses the way, named so that it can be mended."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -31,14 +29,13 @@ BENDING = MODULES.keys() | {
 """Functions that are not linear in their input, of those that networks use."""
 
 
-@cache
-def followed() -> frozenset[type[nn.Module]]:
-    """Types of modules whose rule captum's DeepLIFT applies, as the installed captum knows them."""
-    # Not above: it brings matplotlib along.
-    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+FOLLOWED = frozenset({
+    nn.ELU, nn.LeakyReLU, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.ReLU, nn.Sigmoid, nn.Softplus, nn.Tanh,
+})  # fmt: skip
+"""Types of modules that DeepLIFT has a rule for here: those of captum's, but for the softmax.
 
-    # The softmax's rule does not add up: it subtracts a mean over the whole batch.
-    return frozenset(SUPPORTED_NON_LINEAR) - {nn.Softmax}
+Its rule does not add up: it subtracts a mean over the whole batch.
+"""
 
 
 @contextmanager
@@ -69,7 +66,7 @@ def called(name: str, module: nn.Module) -> str:
 
 @torch.no_grad()
 def obstacles(network: nn.Module, images: Tensor) -> list[str]:
-    """What keeps captum's DeepLIFT from following ``network``: where, and what mends it.
+    """What keeps DeepLIFT from following ``network``: where, and what mends it.
 
     Watches one pass in eval mode.  What it names is a hint: whether an
     explanation holds is for its completeness to say, and an empty list
@@ -86,42 +83,8 @@ def obstacles(network: nn.Module, images: Tensor) -> list[str]:
     """
     network.eval()
     found: list[str] = []
-    counts: Counter[nn.Module] = Counter()
-    # Outputs of modules with a rule, kept so that none is freed and another takes its place.
-    outputs: list[tuple[Tensor, str]] = []
-    handles = []
-    for name, module in network.named_modules():
-        if type(module) not in followed():
-            continue
-
-        def before(module: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
-            counts[module] += 1
-            if counts[module] == 2:
-                found.append(
-                    f"{called(name, module)} is used more than once in a pass; give each use a module of its own"
-                )
-            for output, source in outputs:
-                if inputs[0] is output:
-                    found.append(
-                        f"{called(name, module)} reads the very tensor that {source} gives, and their two rules "
-                        "collide; put x + 0 between them"
-                    )
-            if isinstance(module, nn.MaxPool2d) and _overlaps(module):
-                found.append(
-                    f"{called(name, module)} has windows that overlap, of which captum credits one; use "
-                    "lvlmva_lite.models.pretrained.StemMaxPool or windows without overlap"
-                )
-
-        def after(module: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-            outputs.append((output, called(name, module)))
-
-        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    try:
-        with running_modules(network) as stack, _Watch(stack, found):
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with running_modules(network) as stack, _Watch(stack, found):
+        network(images)
     return list(dict.fromkeys(found))
 
 
@@ -140,7 +103,7 @@ class _Watch(TorchDispatchMode):
         if operator.startswith("scaled_dot_product"):
             function = "scaled_dot_product"
         name, module = self.stack[-1] if self.stack else ("", nn.Identity())
-        if function and type(module) not in followed():
+        if function and type(module) not in FOLLOWED:
             leaf = type(module).__module__.startswith("torch.nn") and not list(module.children())
             if leaf:
                 self.found.append(f"DeepLIFT has no rule for {called(name, module)}")
@@ -153,10 +116,3 @@ class _Watch(TorchDispatchMode):
                     f"DeepLIFT has no rule for the {function} that {called(name, module)} calls"
                 )
         return func(*args, **(kwargs or {}))
-
-
-def _overlaps(pool: nn.MaxPool2d) -> bool:
-    def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-        return (value, value) if isinstance(value, int) else tuple(value)
-
-    return any(size > step for size, step in zip(pair(pool.kernel_size), pair(pool.stride), strict=True))

@@ -1,8 +1,7 @@
 """Networks that bring ImageNet weights along.
 
 Both take images in [0, 1], grey or colour, and normalise them inside.  Their
-layers are hung up anew so that DeepLIFT can follow: every ReLU a module of its
-own, none in place, and max-pooling without overlap.
+layers are hung up anew as a :class:`Classifier`, every ReLU a module of its own.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Normalise(nn.Module):
 class ReLU6(nn.Module):
     """``nn.ReLU6``, min(max(x, 0), 6), written as relu(x) - relu(x - 6).
 
-    captum's DeepLIFT knows nn.ReLU only and passes nn.ReLU6 by without a
-    word.  The multipliers of the two add up to (change of output) / (change
+    DeepLIFT has a rule for nn.ReLU and passes nn.ReLU6 by without a
+    word, here as in captum.  The multipliers of the two add up to (change of output) / (change
     of input), which is DeepLIFT's rule for ReLU6 itself.
     """
 
@@ -44,31 +43,10 @@ class ReLU6(nn.Module):
         self.floor, self.ceiling = nn.ReLU(), nn.ReLU()
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.floor._forward_hooks:  # captum is not looking
+        if not self.floor._forward_hooks:  # nobody is explaining
             return nn.functional.relu6(images)  # the same, faster
         # captum's rule sets the whole gradient of a ReLU's input: let no other layer read that tensor.
         return self.floor(images + 0) - self.ceiling(images - 6)
-
-
-class StemMaxPool(nn.Module):
-    """``nn.MaxPool2d(3, stride=2, padding=1)`` of values >= 0, so that DeepLIFT can follow.
-
-    captum's rule for max-pooling goes wrong, without a word, in two cases
-    that both occur in a ResNet's stem.  Windows that overlap: a pixel that is
-    the maximum of several windows is credited for one of them only.  And a
-    ReLU right before: its output and the pooling's input are then one tensor,
-    which gets both rules at once.  Here the windows are first copied apart,
-    which is linear and makes a new tensor, then pooled without overlap.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.MaxPool2d(3)
-
-    def forward(self, images: Tensor) -> Tensor:
-        windows = nn.functional.pad(images, (1, 1, 1, 1)).unfold(2, 3, 2).unfold(3, 3, 2)
-        n, channels, rows, columns, _, _ = windows.shape
-        return self.pool(windows.transpose(3, 4).reshape(n, channels, 3 * rows, 3 * columns))
 
 
 def resnet50(
@@ -131,7 +109,7 @@ def resnet50(
         net.conv1,
         net.bn1,
         nn.ReLU(),
-        StemMaxPool(),
+        net.maxpool,
         *blocks,
         net.avgpool,
         nn.Flatten(),
