@@ -225,7 +225,7 @@ def ppeps_wgm(
         shares[index], means[index], covariances[index] = fitted
         coefficients = mixture.coefficients(fitted[0], fitted[1] - middle.mT, fitted[2])
         log_joint = coefficients @ mixture.monomials(points - middle)
-        segment = torch.where(weights > 0, log_joint.argmax(1), -1)
+        segment = torch.where(weights > 0, mixture.first_largest(log_joint), -1)
         labels[index] = labels[index].scatter(1, pixels, segment)
         log_density = log_joint.logsumexp(1, keepdim=True)
         log_likelihood[index] = height * width * (weights * log_density[:, 0]).sum(1)
