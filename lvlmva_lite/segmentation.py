@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lvlmva_lite.streams import stream
+from lvlmva_lite import mixture
 from lvlmva_lite.threads import threads
 
 
@@ -83,6 +83,15 @@ def positive_effect(attributions: Tensor) -> Tensor:
     ------
     ValueError : a map holds NaN or infinite values (the message names it)
     """
+    attributions = _checked_maps(attributions)
+    positive = attributions.double().clamp_min(0)
+    # Scaling by the maximum first keeps huge and tiny maps from overflowing the sum.
+    positive = positive / positive.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    return positive / positive.sum((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _checked_maps(attributions: Tensor) -> Tensor:
+    """Attributions as a tensor (n, H, W) of finite numbers on the CPU."""
     attributions = torch.as_tensor(attributions).detach().cpu()
     if attributions.ndim != 3:
         raise ValueError(f"attributions must be (n, H, W), got shape {tuple(attributions.shape)}")
@@ -92,10 +101,7 @@ def positive_effect(attributions: Tensor) -> Tensor:
             f"the attribution map of image {int(bad.nonzero()[0])} holds NaN or infinite values "
             f"({int(bad.sum())} of {len(bad)} maps do); drop it or explain it again"
         )
-    positive = attributions.double().clamp_min(0)
-    # Scaling by the maximum first keeps huge and tiny maps from overflowing the sum.
-    positive = positive / positive.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    return positive / positive.sum((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    return attributions
 
 
 def segment_sums(labels: Tensor, n_segments: int, values: Tensor | None = None) -> Tensor:
@@ -117,6 +123,10 @@ def segment_sums(labels: Tensor, n_segments: int, values: Tensor | None = None) 
     return sums.scatter_add_(1, labels.flatten(1) + 1, values.flatten(1))[:, 1:]
 
 
+BATCH = 2**19
+"""Responsibilities, maps times segments times pixels, that are computed at once: 4 MB each of some ten arrays."""
+
+
 @threads()
 def ppeps_wgm(
     attributions: Tensor,
@@ -127,7 +137,7 @@ def ppeps_wgm(
     max_iter: int = 10_000,
     tol: float = 5e-5,
     random_state: int = 0,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> Segments:
     """Fit one weighted Gaussian mixture per attribution map.
@@ -158,8 +168,8 @@ def ppeps_wgm(
         is of this order
     random_state : int, draws the starting means (weighted k-means++); each map
         gets the same draws, so its result does not depend on its neighbours
-    batch_size : maps fitted at once; the work is memory-bound and small
-        batches are faster
+    batch_size : most maps fitted at once; None: as many as ``BATCH`` allows, so
+        that memory beside maps and result does not grow with n
     progress : show a progress bar
 
     Returns
@@ -175,14 +185,11 @@ def ppeps_wgm(
         raise ValueError(f"n_segments must be at least 1, got {n_segments}")
     if not 0 < feature_weight < math.inf:
         raise ValueError(f"feature_weight must be a number above 0, got {feature_weight}")
-    mass = positive_effect(attributions)
-    n, height, width = mass.shape
-    features = _checked_features(features, mass.shape)
+    attributions = _checked_maps(attributions)
+    n, height, width = attributions.shape
+    features = _checked_features(features, attributions.shape)
     n_features = features.shape[1]
-    rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
-    columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width
-    positions = torch.cartesian_prod(rows, columns)
-    lengths = (features * feature_weight).flatten(2).transpose(1, 2)
+    positions = _positions(height, width)
     sides = torch.tensor([height, width] + [math.sqrt(height * width)] * n_features)
     floor = torch.diag(sides.double() ** -2) / 12
 
@@ -192,30 +199,40 @@ def ppeps_wgm(
     covariances = floor.repeat(n, n_segments, 1, 1)
     log_likelihood, entropy = torch.zeros(2, n, dtype=torch.float64)
 
-    mass = mass.flatten(1)
-    n_positive = (mass > 0).sum(1)
+    n_positive = (attributions > 0).sum((1, 2))
     # Maps of like size share a batch, so that little is padded.
     order = n_positive.argsort(stable=True)
     order = order[n_positive[order] > 0]
-    batches = order.split(batch_size) if len(order) else ()
-    for index in tqdm(batches, desc="segmenting", unit="batch", disable=not progress):
-        weights, pixels = mass[index].topk(int(n_positive[index].max()))
-        points = torch.cat([positions[pixels], lengths[index[:, None], pixels]], 2)
-        # Second moments about a point within the cloud lose little to cancellation in float64.
-        centre = (weights[..., None] * points).sum(1, keepdim=True)
-        centre[..., :2] = 0.5
-        start = _kmeans_plus_plus(points, weights, n_segments, random_state)
-        fitted = _expectation_maximisation(points, weights, centre, *start, floor, max_iter, tol)
-
-        by_share = fitted[0].argsort(dim=1, descending=True, stable=True)
-        take = torch.arange(len(index))[:, None]
-        fitted = tuple(value[take, by_share] for value in fitted)
+    bar = tqdm(total=len(order), desc="segmenting", unit="map", disable=not progress)
+    while len(order):
+        # The largest of a batch is not known before its size, but they are in order.
+        fitting = n_positive[order] * n_segments * torch.arange(1, len(order) + 1) <= BATCH
+        index = order[: max(1, min(int(fitting.sum()), batch_size or len(order)))]
+        order = order[len(index) :]
+        mass = positive_effect(attributions[index]).flatten(1)
+        weights, pixels = mass.topk(int(n_positive[index].max()))
+        points = positions[:, pixels].transpose(0, 1)
+        if n_features:
+            lengths = features[index].flatten(2).double() * feature_weight
+            points = torch.cat([points, lengths.gather(2, pixels[:, None].expand(-1, n_features, -1))], 1)
+        points = points.contiguous()
+        middle = (weights[:, None] * points).sum(2, keepdim=True)
+        middle[:, :2] = 0.5
+        fitted = mixture.fit(
+            points, weights, n_segments, floor,
+            middle=middle, random_state=random_state, max_iter=max_iter, tol=tol,
+        )  # fmt: skip
         shares[index], means[index], covariances[index] = fitted
-        log_joint = _log_joint(_monomials(points - centre), *fitted, centre)
-        segment = torch.where(weights > 0, log_joint.argmax(2), -1)
+        coefficients = mixture.coefficients(fitted[0], fitted[1] - middle.mT, fitted[2])
+        log_joint = coefficients @ mixture.monomials(points - middle)
+        segment = torch.where(weights > 0, mixture.first_largest(log_joint), -1)
         labels[index] = labels[index].scatter(1, pixels, segment)
-        log_likelihood[index] = height * width * (weights * log_joint.logsumexp(2)).sum(1)
-        entropy[index] = (weights * torch.special.entr(log_joint.softmax(2)).sum(2)).sum(1)
+        log_density = log_joint.logsumexp(1, keepdim=True)
+        log_likelihood[index] = height * width * (weights * log_density[:, 0]).sum(1)
+        undecided = torch.special.entr((log_joint - log_density).exp()).sum(1)
+        entropy[index] = (weights * undecided).sum(1)
+        bar.update(len(index))
+    bar.close()
 
     # From lengths back to units of the feature, the density too.
     unit = torch.tensor([1.0, 1.0] + [1 / feature_weight] * n_features, dtype=torch.float64)
@@ -228,6 +245,13 @@ def ppeps_wgm(
         log_likelihood,
         entropy,
     )
+
+
+def _positions(height: int, width: int) -> Tensor:
+    """Rows and columns of the pixels' centres in [0, 1], (2, H W) float64."""
+    rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
+    columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width
+    return torch.cartesian_prod(rows, columns).T
 
 
 def _checked_features(features: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -375,14 +399,12 @@ def filled(segments: Segments, distance: float = 6.0, *, features: Tensor | None
             f"the mixtures have {segments.means.shape[2] - 2} features beside the position, "
             f"got {features.shape[1]}; give those they were fitted with"
         )
-    rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
-    columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width
-    positions = torch.cartesian_prod(rows, columns)
+    positions = _positions(height, width)
     labels = torch.full((n, height * width), -1)
     for i in range(n):  # one at a time: (pixels, J, D) differences
-        points = torch.cat([positions, features[i].flatten(1).T.double()], 1)
+        points = torch.cat([positions, features[i].flatten(1).double()]).T
         offsets = points[:, None] - segments.means[i]
-        precisions, log_determinant = _inverse(segments.covariances[i])
+        precisions, log_determinant = mixture.inverse(segments.covariances[i])
         squared = torch.einsum("pjd,jde,pje->pj", offsets, precisions, offsets)
         joint = segments.shares[i].log() - 0.5 * log_determinant - 0.5 * squared
         nearest = joint.argmax(1)
@@ -402,126 +424,3 @@ def _with_room(segments: Segments, n_segments: int) -> Segments:
     return replace(
         segments, shares=shares, means=padded(segments.means), covariances=padded(segments.covariances)
     )
-
-
-def _kmeans_plus_plus(
-    points: Tensor, weights: Tensor, n_segments: int, random_state: int
-) -> tuple[Tensor, Tensor]:
-    """Starting shares (n, J) and means (n, J, D): weighted k-means++, then ten steps of Lloyd.
-
-    Where a map has fewer pixels than segments, the surplus starts with share 0.
-    """
-    generator = stream(random_state, "mixture starts")
-    draws = torch.rand(n_segments, generator=generator, dtype=torch.float64)
-    batch = torch.arange(len(points))
-    distance = torch.ones_like(weights)
-    chosen, found = [], []
-    for draw in draws:
-        cumulative = (weights * distance).cumsum(1)
-        pick = (cumulative <= draw * cumulative[:, -1:]).sum(1).clamp_max(points.shape[1] - 1)
-        chosen.append(points[batch, pick])
-        found.append(cumulative[:, -1] > 0)
-        distance = _distances(points, torch.stack(chosen, 1)).amin(2).square()
-    means, exists = torch.stack(chosen, 1), torch.stack(found, 1).double()
-    for _ in range(10):
-        assigned = _distances(points, means).argmin(2)
-        one_hot = torch.nn.functional.one_hot(assigned, n_segments) * weights[..., None]
-        total = one_hot.sum(1)[..., None]
-        means = torch.where(total > 0, one_hot.transpose(1, 2) @ points / total.clamp_min(1e-300), means)
-    return exists / exists.sum(1, keepdim=True), means
-
-
-def _distances(points: Tensor, means: Tensor) -> Tensor:
-    """Euclidean distances (n, P, J), exactly 0 between equal positions."""
-    return torch.cdist(points, means, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _monomials(offsets: Tensor) -> Tensor:
-    """y^2, yx, x^2, y, x, 1 of offsets (..., 2) from a centre, and so on for any (..., D).
-
-    Both halves of an EM step are matrix products with them: the log-densities
-    are quadratic forms, the moments are weighted sums.
-    """
-    a, b = torch.triu_indices(offsets.shape[-1], offsets.shape[-1])
-    one = torch.ones_like(offsets[..., :1])
-    return torch.cat([offsets[..., a] * offsets[..., b], offsets, one], -1)
-
-
-def _inverse(covariances: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverses (..., D, D) and determinants' logarithms (...) of covariances."""
-    if covariances.shape[-1] == 2:  # by hand: ten times as fast
-        a, b, c = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
-        determinant = a * c - b * b
-        adjugate = torch.stack([c, -b, -b, a], -1).unflatten(-1, (2, 2))
-        return adjugate / determinant[..., None, None], determinant.log()
-    factors = torch.linalg.cholesky(covariances)
-    return torch.cholesky_inverse(factors), 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def _log_joint(
-    monomials: Tensor, shares: Tensor, means: Tensor, covariances: Tensor, centre: Tensor
-) -> Tensor:
-    """log(pi_j N(z_i | mu_j, Sigma_j)), (n, P, J); -inf for segments of share 0."""
-    precisions, log_determinant = _inverse(covariances)
-    offsets = means - centre
-    slopes = (precisions * offsets[..., None, :]).sum(-1)
-    constant = (
-        shares.log()
-        - offsets.shape[-1] / 2 * math.log(2 * math.pi)
-        - 0.5 * log_determinant
-        - 0.5 * (offsets * slopes).sum(-1)
-    )
-    a, b = torch.triu_indices(means.shape[-1], means.shape[-1])
-    # A mixed product stands once among the monomials and twice in the quadratic form.
-    squares = precisions[..., a, b] * torch.where(a == b, -0.5, -1.0)
-    return monomials @ torch.cat([squares, slopes, constant[..., None]], -1).transpose(1, 2)
-
-
-def _expectation_maximisation(
-    points: Tensor,
-    weights: Tensor,
-    centre: Tensor,
-    shares: Tensor,
-    means: Tensor,
-    floor: Tensor,
-    max_iter: int,
-    tol: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares, means and covariances of the maps of one batch."""
-    n, n_segments, d = means.shape
-    # The first step starts from the spread of the whole map.
-    offset = points - (weights[..., None] * points).sum(1, keepdim=True)
-    spread = (weights[..., None] * offset).transpose(1, 2) @ offset / n_segments + floor
-    result = (
-        shares.clone(),
-        means.clone(),
-        spread[:, None].expand(n, n_segments, d, d).clone(),
-    )
-    # Where entry (a, b) of a symmetric matrix stands among the monomials.
-    a, b = torch.triu_indices(d, d)
-    where = torch.zeros(d, d, dtype=torch.int64)
-    where[a, b] = where[b, a] = torch.arange(len(a))
-    monomials = _monomials(points - centre)
-    active = torch.arange(n)
-    for _ in range(max_iter):
-        z, w, middle = monomials[active], weights[active], centre[active]
-        shares, means, covariances = (value[active] for value in result)
-        # E-step: the responsibilities r_ij, times the mass p_i of their pixel.
-        joint = _log_joint(z, shares, means, covariances, middle).softmax(2) * w[..., None]
-        # M-step: zeroth, first and second moments of each segment.  A segment
-        # whose mass is gone is dropped and keeps its last mean and covariance.
-        moments = joint.transpose(1, 2) @ z
-        total = moments[..., -1]
-        kept = total > 1e-10
-        new_shares = torch.where(kept, total, 0.0)
-        second, first = (moments[..., :-1] / total[..., None].clamp_min(1e-10)).split([len(a), d], -1)
-        scatter = second[..., where] - first[..., None] * first[..., None, :]
-        new_means = torch.where(kept[..., None], first + middle, means)
-        result[0][active] = new_shares / new_shares.sum(1, keepdim=True)
-        result[1][active] = new_means
-        result[2][active] = torch.where(kept[..., None, None], scatter + floor, covariances)
-        moved = torch.maximum((new_shares - shares).abs(), (new_means - means).abs().amax(2)).amax(1)
-        active = active[moved > tol]
-        if not len(active):
-            break
-    return result
