@@ -42,6 +42,8 @@ def deeplift_shap(
     is the mean over their chunks, weighted by size, so that nothing depends
     on the cut but the time and the memory.
 
+    Derived in chapter 3.
+
     Parameters
     ----------
     model : maps (n, C, H, W) to logits, or what :class:`models.OwnNetwork`
@@ -140,6 +142,8 @@ def integrated_gradients(
     Gauss-Legendre quadrature begins with ``n_steps`` a line; images that miss
     completeness are done anew with twice as many.  Where outputs jump, no
     number of steps is enough.
+
+    Derived in chapter 3.
 
     Parameters
     ----------
