@@ -37,6 +37,8 @@ def correction_masks(
     A critic judges a segment by where its evidence lies; a large segment whose
     one bright spot is a letter is called spurious with all the bone in it.
 
+    Derived in chapter 7.
+
     Parameters
     ----------
     labels : (n, H, W) int64, segment of each pixel, -1 for none
@@ -96,6 +98,8 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     Of more than two classes it sees one direction only, and can cancel; see
     :func:`jacobian_penalty`.
 
+    Derived in chapter 6.
+
     Parameters
     ----------
     model : maps images to logits, without coupling between samples (keep
@@ -143,12 +147,14 @@ def jacobian_penalty(
     :func:`rrr_penalty` sees the one direction 1 - K p of the K classes and is
     zero wherever that cancels.  It does not depend on how sure the network is.
 
+    Derived in chapter 6.
+
     Parameters
     ----------
     model, images, masks, reduction : as in :func:`rrr_penalty`
     generator : None takes one backward pass for each class.  A generator draws
         one random direction v ~ N(0, I_K) for each image in their place: as
-        E |v^T J|^2 = |J|^2, the mean over draws is the same (Hutchinson, 1990),
+        ``E |v^T J|^2 = |J|^2``, the mean over draws is the same (Hutchinson, 1990),
         for the price of :func:`rrr_penalty`.
 
     Returns
@@ -200,6 +206,8 @@ def finite_difference_penalty(
     Not the log-probabilities: their sum over two classes is the same at logit
     differences z and -z, so that a shortcut that turns the answer round would
     cost nothing, and the true class's changes little where the network is sure.
+
+    Derived in chapter 6.
 
     Parameters
     ----------
@@ -279,6 +287,8 @@ def align(
     what the model knows is not forgotten.  The loss is the mean cross-entropy
     of the batch plus ``penalty_weight`` times the penalty of its alignment
     samples, averaged over samples and pixels.
+
+    Derived in chapter 6.
 
     Parameters
     ----------

@@ -40,6 +40,8 @@ def deeplift_shap(
     and each baseline goes forward once, and the images back once for each
     baseline; see :mod:`lvlmva_lite.deeplift`.
 
+    Derived in chapter 3.
+
     Parameters
     ----------
     model : maps (n, C, H, W) to logits, or what :class:`models.OwnNetwork`
@@ -138,6 +140,8 @@ def integrated_gradients(
     Gauss-Legendre quadrature begins with ``n_steps`` a line; images that miss
     completeness are done anew with twice as many.  Where outputs jump, no
     number of steps is enough.
+
+    Derived in chapter 3.
 
     Parameters
     ----------

@@ -22,6 +22,8 @@ def conflict_auc(bare: Tensor, marked: Tensor, own: Tensor) -> float:
     the feature, has a higher score for that class than an image of the other class *with* it
     (ties count half).
 
+    Derived in chapter 6.
+
     Parameters
     ----------
     bare, marked : (n,) float, the score for the class with which the feature goes, of
@@ -58,6 +60,8 @@ def letter_effect(bare: Tensor, marked: Tensor) -> float:
 
     The mean of ``marked - bare`` over the standard deviation (n - 1) of ``bare`` over all
     images, so that shrinking all scores is no gain.
+
+    Derived in chapter 6.
 
     Parameters
     ----------

@@ -106,6 +106,8 @@ def cohen_kappa(cases: Sequence[Case], first: Sequence[Verdict], second: Sequenc
     Of all four kinds; undecided is a ruling like any other.  1: they always agree, 0: no more
     than by chance; None where both gave one and the same ruling throughout,
     for which chance leaves no room.
+
+    Derived in chapter 5.
     """
     table = np.zeros((len(KINDS), len(KINDS)))
     for case, one, other in zip(cases, first, second, strict=True):

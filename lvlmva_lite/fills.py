@@ -30,6 +30,8 @@ def fill(
 
     Of an image that is masked all over, the whole image stands in for what lies outside.
 
+    Derived in chapter 6.
+
     Parameters
     ----------
     images : (n, C, H, W) float

@@ -58,7 +58,10 @@ def group_accuracy(predicted: Tensor, labels: Tensor, groups: Tensor, n_groups: 
 
 
 def worst_group_accuracy(accuracies: Tensor) -> float:
-    """WGA: the least of the (n_groups,) accuracies; empty groups (nan) are left out."""
+    """WGA: the least of the (n_groups,) accuracies; empty groups (nan) are left out.
+
+    Derived in chapter 1.
+    """
     return accuracies[~accuracies.isnan()].min().item()
 
 
@@ -107,6 +110,8 @@ def paired_test(
     (.57 - .56 and .31 - .30 tie, although their floats differ).  A zero takes
     part in the ranking and then has no sign, so that its rank counts for
     neither side (Pratt 1959).
+
+    Derived in chapter 11.
 
     Parameters
     ----------
@@ -201,6 +206,8 @@ def share_of_gain(
     ``(arm - untreated) - r * (method - untreated)`` cannot be told from 0 by
     Student's t-test.
 
+    Derived in chapter 11.
+
     Parameters
     ----------
     arm, method, untreated : n >= 2 numbers each, seed by seed in one order
@@ -236,6 +243,8 @@ def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
 
     ``1 - mean_n [sum_i A_ni |Phi_ni| / sum_i |Phi_ni|]`` (arXiv 2512.21985).
 
+    Derived in chapter 1.
+
     Parameters
     ----------
     attributions : (n, H, W) float
@@ -255,6 +264,8 @@ def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
 @threads()
 def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10) -> float:
     """How often the nearest neighbours of a sample share its label.
+
+    Derived in chapter 7.
 
     Parameters
     ----------
@@ -288,6 +299,8 @@ def segment_truth(
     """What each segment holds more than half of its positive effect on.
 
     The yardstick for verdicts.  Reads the ground truth: for evaluation only.
+
+    Derived in chapter 0.
 
     Parameters
     ----------
@@ -336,6 +349,8 @@ def right_verdicts(truth: Tensor) -> Tensor:
 
 def verdict_scores(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
     """How well verdicts tell what is spurious, over all segments that hold a pixel.
+
+    Derived in chapter 0.
 
     Parameters
     ----------

@@ -12,7 +12,10 @@ STRATEGIES = ("low", "random", "high")
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Shannon entropy in nats of each row of ``probabilities`` (n, K); 0 log 0 = 0."""
+    """Shannon entropy in nats of each row of ``probabilities`` (n, K); 0 log 0 = 0.
+
+    Derived in chapter 2.
+    """
     return torch.special.entr(probabilities).sum(-1)
 
 
@@ -24,6 +27,8 @@ def enrichment_curve(scores: Tensor, amounts: Tensor) -> Tensor:
     For yes-or-no amounts with a share p of yes and distinct scores, the area
     under the curve is ``(1 - p) * AUC + p / 2``, with AUC the area under the
     ROC curve of "yes, because the score is low".
+
+    Derived in chapter 2.
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ def sample_alignment_set(
     The method's hypothesis (arXiv 2512.21985): a shortcut is easier than the
     core features, so the samples on which the model leans on it are those of
     lowest softmax entropy.
+
+    Derived in chapter 2.
 
     Parameters
     ----------

@@ -79,6 +79,8 @@ def positive_effect(attributions: Tensor) -> Tensor:
     ``p_i = max(Phi_i, 0) / sum_i max(Phi_i, 0)``, float64 on the CPU, same shape
     (n, H, W) as ``attributions``; all zero where a map has no positive value.
 
+    Derived in chapter 4.
+
     Raises
     ------
     ValueError : a map holds NaN or infinite values (the message names it)
@@ -151,6 +153,8 @@ def ppeps_wgm(
     features, so that segments may overlap in space where they differ in
     colour, say.  A Gaussian mixture takes any scale of a feature; what
     ``feature_weight`` sets is the finest difference that counts.
+
+    Derived in chapters 4 and 12.
 
     Parameters
     ----------
@@ -317,6 +321,8 @@ def choose_n_segments(
     Biernacki, Celeux and Govaert 2000 (ICL; the form with the entropy is the
     ICL-BIC of McLachlan and Peel 2000); Kish 1965.
 
+    Derived in chapter 4.
+
     Parameters
     ----------
     attributions : (n, H, W) float tensor or array
@@ -373,6 +379,8 @@ def filled(segments: Segments, distance: float = 6.0, *, features: Tensor | None
     The hard assignment c_i = argmax_j r_ij is defined for all pixels, not only
     for those of positive effect.  A mask made of the latter is full of holes,
     through which a convolutional network goes on seeing what is masked.
+
+    Derived in chapters 8 and 12.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Step 3 by name: what ``Config.segmenter`` stands for.
 
-A segmenter is a function (images (n, C, H, W), attributions (n, H, W), config, *, progress) -> ``Segments``.
+A segmenter is a function ``(images (n, C, H, W), attributions (n, H, W), config, *, progress) -> Segments``.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ def superpixels(
     A segment is the whole superpixel, also where the effect is not positive:
     it is a region of the image, and so is the mask that a verdict on it gives.
 
+    Derived in chapter 4.
+
     Parameters
     ----------
     images : (n, C, H, W) float in [0, 1], grey-scale or RGB

@@ -26,8 +26,20 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import yaml
+from api_pages import (
+    MAP_FILE,
+    closing,
+    map_page,
+    mapped,
+    page_with_entries,
+    reference,
+    sections,
+    with_labels,
+    write_map,
+)
 from chapter_cache import run
 from parameters_page import page as parameters_page
+from parameters_page import title
 from reader_view import HYPHEN, mended, preview, readable_table, without_bookkeeping
 from six_steps import files as six_steps
 from six_steps import for_the_book
@@ -129,6 +141,7 @@ def false_claims(claims: list[Claim], values: dict[str, dict]) -> list[str]:
 def configuration(root: Path, vendored: bool) -> dict:
     """Return ``_config.yml`` with the repository's address and tag, and where the JavaScript lies."""
     config = yaml.safe_load((root / "_config.yml").read_text())
+    config["sphinx"]["local_extensions"] = {"docstrings": str(root / "tools")}
     address, tag = repository(root)
     config["repository"] = {"url": address, "branch": tag, "path_to_book": ""}
     config.setdefault("html", {})["use_repository_button"] = True
@@ -188,6 +201,25 @@ def broken_links(html: Path) -> list[str]:
     return found
 
 
+def add_reference(stage: Path, chapters: list[Path]) -> None:
+    """Write the package's reference into the staged pages, and into each chapter what it uses of it."""
+    pages = sorted((stage / "book").glob("api_*.md"))
+    notebooks = {path: nbformat.read(path, 4) for path in chapters}
+    parts = {path.stem: sections(notebook, path.stem) for path, notebook in notebooks.items()}
+    entries = mapped(reference(pages), parts)
+    for path, notebook in notebooks.items():
+        with_labels(notebook, parts[path.stem])
+        if words := closing(entries, path.stem, parts[path.stem]):
+            notebook.cells.append(nbformat.v4.new_markdown_cell(words))
+        nbformat.write(notebook, path)
+    titles = {path.stem: title(path) for path in chapters}
+    for page in pages:
+        page.write_text(page_with_entries(page.read_text(), entries.values()))
+    page = stage / "book" / "api.md"
+    page.write_text(map_page(page.read_text(), entries, titles))
+    write_map(stage / MAP_FILE, entries)
+
+
 def build(root: Path, profile: str, jobs: int) -> Path:
     """Build the book and hold its numbers to the claims; return its first page.  Exits on the first fault."""
     build_folder = root / "_build"
@@ -217,6 +249,7 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     with ProcessPoolExecutor(max_workers=jobs) as pool:
         for path, result in zip(written, pool.map(one, written), strict=True):
             nbformat.write(with_outputs(nbformat.read(path, 4), nbformat.read(result, 4)), path)
+    add_reference(stage, written)
     values = recorded_values(work / "runs" / profile, chapters)
     if lines := false_claims(claims, values):
         raise SystemExit("\n".join(["claims that no longer hold:", *lines]))

@@ -141,6 +141,7 @@ MENDS = (
     (re.compile(r'\s*<link [^>]*href="[^"]*sphinx-thebe\.css[^"]*" />'), ""),
     # Names that hide what is written on a button; roles that lists of literature may not have.
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    (re.compile(r'<summary>(?=<span class="toctree-toggle")'), '<summary aria-label="Pages of this part">'),
     (re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="Search"'), r"\1"),
     (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
     (re.compile(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"'), r"\1"),

@@ -48,6 +48,8 @@ def render_panels(case: Case, min_size: int = 512) -> Panels:
 
     Every pixel becomes a block of whole pixels, so that nothing is blurred.
 
+    Derived in chapter 5.
+
     Parameters
     ----------
     case : Case, its image grey-scale (1, H, W) or RGB (3, H, W), any H and W

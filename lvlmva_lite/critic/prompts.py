@@ -71,7 +71,10 @@ def named_segments(case: Case) -> tuple[str, ...]:
 
 
 def critic_text(case: Case) -> tuple[str, str]:
-    """The words that go with a case's panels: the six steps, then the case itself."""
+    """The words that go with a case's panels: the six steps, then the case itself.
+
+    Derived in chapter 5.
+    """
     return template("critic")[1], template("critic_case")[1].format(
         class_name=as_data(case.class_name),
         description=as_data(case.description),

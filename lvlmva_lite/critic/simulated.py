@@ -24,6 +24,8 @@ class SimulatedCritic:
     segment's letter alone: not on the order of the cases, nor on the
     accuracy, so that a less accurate critic errs wherever a better one does.
 
+    Derived in chapter 5.
+
     Parameters
     ----------
     truth : for each case id, the code of each segment, as

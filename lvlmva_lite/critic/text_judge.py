@@ -234,6 +234,8 @@ def text_by_segment(text: str, names: Sequence[str], *, as_written: bool = False
 class TextJudge:
     """Rules on each segment from the words of a critique alone.
 
+    Derived in chapter 5.
+
     Parameters
     ----------
     examples : list of {"text": str, "kind": str}, default those that ship

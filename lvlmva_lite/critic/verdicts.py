@@ -31,6 +31,8 @@ class MalformedAnswer(ValueError):
 def parse_verdicts(answer: str, names: Sequence[str]) -> tuple[str, ...]:
     """The verdicts on the segments ``names``, in that order, each of ``KINDS``.
 
+    Derived in chapter 5.
+
     Raises
     ------
     MalformedAnswer : no verdicts, more than one set of them, a segment left
@@ -66,6 +68,8 @@ def vote(verdicts: Sequence[Verdict]) -> Verdict:
     A segment is of the kind that more than half of the verdicts say; else it
     is undecided.  ``confidence`` is the share of the verdicts that
     gave the commonest answer.
+
+    Derived in chapter 5.
 
     Raises
     ------

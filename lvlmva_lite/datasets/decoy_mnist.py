@@ -34,6 +34,8 @@ def load_decoy_mnist(
 ) -> ShortcutDataset:
     """Build one split of DecoyMNIST from the MNIST that ships with the package.
 
+    Derived in chapter 1.
+
     Parameters
     ----------
     split : "train" (50 000 digits), "validation" (10 000) or "test" (10 000)

@@ -71,6 +71,8 @@ def dfr(
     Embeddings are standardised over all samples of the half, or of the whole
     split; that is folded into the head.
 
+    Derived in chapter 10.
+
     Parameters
     ----------
     model : has ``embed`` and ``head``; not changed
@@ -183,6 +185,8 @@ def l1_regression(C: float, random_state: int = 0) -> LogisticRegression:
 
     Before 1.8, scikit-learn took ``l1_ratio`` only together with ``penalty``, which it has deprecated since;
     alone it stood for L2, with no more than a warning.
+
+    Derived in chapter 10.
 
     Parameters
     ----------

@@ -63,6 +63,8 @@ def jtt(
     those of the predictions made during the last of the first epochs, each
     before the step that learns from it.
 
+    Derived in chapter 10.
+
     Parameters
     ----------
     new_model : makes an untrained model from a seed

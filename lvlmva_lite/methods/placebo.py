@@ -32,6 +32,8 @@ def placebo_masks(masks: Tensor, *, random_state: int) -> Tensor:
     those that overlap the original least are taken; of these, those that
     cross no edge, if there are any; of these, one at random.
 
+    Derived in chapter 11.
+
     Parameters
     ----------
     masks : (n, H, W) bool

@@ -47,6 +47,8 @@ class SUBG(Method):
 def balanced_subset(dataset: ShortcutDataset, *, random_state: int) -> Tensor:
     """As many samples of every group as the smallest group holds, drawn at random.
 
+    Derived in chapter 10.
+
     Parameters
     ----------
     dataset : its groups are read
