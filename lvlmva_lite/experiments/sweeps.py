@@ -8,7 +8,9 @@ from functools import partial
 from lvlmva_lite.experiments import (
     decoy_arms,
     decoy_sweeps,
+    distilled_arms,
     group_arms,
+    human_arms,
     overlap_arms,
     penalty_arms,
     recorded_arms,
@@ -32,6 +34,8 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "knee_penalties": partial(penalty_arms.penalty_sweep, "knee"),
     "recorded_masks": recorded_arms.recorded_sweep,
     "recorded_verdicts": recorded_verdicts.verdict_sweep,
+    "human_verdicts": human_arms.human_sweep,
+    "distilled_spread": distilled_arms.spread_rows,
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
 
