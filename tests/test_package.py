@@ -15,7 +15,8 @@ ORDER = (
     "datasets",
     "models", "sampling", "completeness", "attribution", "segmentation", "superpixels", "critic", "config", "segmenters",
     "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
-    "experiments", "plots", "result_figures", "report", "evaluation", "study", "widgets", "annotation_widget", "cli",
+    "experiments", "plots", "result_figures", "report", "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget",
+    "words_editor", "cli",
 )  # fmt: skip
 
 
