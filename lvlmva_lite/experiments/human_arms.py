@@ -149,7 +149,7 @@ def _about(judged: Judged, drawn: bool, budget: float, places: Tensor, draw: int
 def group_rows(
     prepared: Prepared,
     *,
-    budgets: Sequence[float] = (0.0, 0.05, 0.2, 1.0),
+    budgets: Sequence[float] = (0.0, 0.2, 1.0),
     alignment_seeds: Sequence[int] = (0, 1, 2),
 ) -> list[Row]:
     """What alignment makes of such verdicts, on the split of ``config.evaluate_on``.
@@ -187,20 +187,14 @@ def group_rows(
     return rows
 
 
-def human_sweep(seed: int) -> list[Row]:
-    """:func:`group_rows` of the digits and the knee phantoms of this seed, with each prompt's cases."""
-    rows = []
-    for dataset in ("decoy-mnist", "knee"):
-        task = tasks.get(dataset)()
-        if (task.source, seed) not in recordings.recorded_sets():
-            continue
-        model = None
-        for prompt in (WEAK_PROMPT, DEFAULT_PROMPT):
-            if prompt in recordings.find(task.source, seed).answers:
-                prepared = prepare(task, _config(task, seed, prompt), model=model)
-                model = prepared.model
-                rows += [{"source": task.source, "cases": prompt, **row} for row in group_rows(prepared)]
-    return rows
+def human_sweep(dataset: str, seed: int) -> list[Row]:
+    """:func:`group_rows` of this seed's recorded cases, those of the weak prompt where there are such."""
+    task = tasks.get(dataset)()
+    if (task.source, seed) not in recordings.recorded_sets():
+        return []
+    answered = recordings.find(task.source, seed).answers
+    prompt = WEAK_PROMPT if WEAK_PROMPT in answered else DEFAULT_PROMPT
+    return group_rows(prepare(task, _config(task, seed, prompt)))
 
 
 def _config(task: Task, seed: int, prompt: str) -> Config:

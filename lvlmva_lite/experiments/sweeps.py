@@ -34,7 +34,8 @@ SWEEPS: dict[str, Callable[[int], Rows]] = {
     "knee_penalties": partial(penalty_arms.penalty_sweep, "knee"),
     "recorded_masks": recorded_arms.recorded_sweep,
     "recorded_verdicts": recorded_verdicts.verdict_sweep,
-    "human_verdicts": human_arms.human_sweep,
+    "decoy_human": partial(human_arms.human_sweep, "decoy-mnist"),
+    "knee_human": partial(human_arms.human_sweep, "knee"),
     "distilled_spread": distilled_arms.spread_rows,
 }
 """Name -> function that takes a seed and gives rows; ``tools/record_results.py`` runs them."""
