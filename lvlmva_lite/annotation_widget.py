@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from lvlmva_lite.datasets.annotations import append_annotation, read_annotations
+from lvlmva_lite.datasets.annotations import append_annotation, read_annotations, remove_annotation
 from lvlmva_lite.datasets.decoding import ImageDataError, image_size, read_image
 from lvlmva_lite.datasets.image_files import data_folder, image_files, named_file
+from lvlmva_lite.widgets import key_field
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -32,8 +33,9 @@ def annotation_widget(
     """Show one image after the other and write each answer down at once.
 
     Images that already have a row are passed over, so a later call goes on
-    where the last one stopped.  "Can't say" writes an empty answer.  To take
-    an answer back, delete its row and call again.
+    where the last one stopped.  "Can't say" writes an empty answer.  "Take
+    back" removes the last answer that was given here, and asks again.  By
+    mouse, or by keys in the field: y, n, u, and z to take back.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ def annotation_widget(
     yes = Button(description="Yes", button_style="danger")
     no = Button(description="No", button_style="success")
     unsure = Button(description="Can't say")
+    back = Button(description="Take back", disabled=True)
+    given: list[str] = []  # answered here, the latest last
     boxed = Checkbox(value=False, description="with a box around it", indent=False)
     across = IntRangeSlider(min=0, max=1, description="x")
     down = IntRangeSlider(min=0, max=1, description="y")
@@ -96,11 +100,12 @@ def annotation_widget(
 
     def show() -> None:
         answered = len(names) - len(waiting)
+        back.disabled = not given
+        for control in controls:
+            control.disabled = not waiting
         if not waiting:
             status.value = f"All {len(names)} images have a row in {html.escape(str(table))}."
             picture.value = ""
-            for control in controls:
-                control.disabled = True
             return
         status.value = (
             f"<b>{html.escape(question)}</b><br>{answered + 1} of {len(names)}: {html.escape(waiting[0])}"
@@ -113,14 +118,27 @@ def annotation_widget(
         draw()
 
     def answer(spurious: bool | None) -> None:
+        if not waiting:
+            return
         append_annotation(table, waiting[0], spurious, box() if spurious else None)
-        del waiting[0]
+        given.append(waiting.pop(0))
+        show()
+
+    def undo() -> None:
+        if not given:
+            return
+        remove_annotation(table, given[-1])
+        waiting.insert(0, given.pop())
         show()
 
     yes.on_click(lambda _: answer(True))
     no.on_click(lambda _: answer(False))
     unsure.on_click(lambda _: answer(None))
+    back.on_click(lambda _: undo())
+    keys = key_field(
+        {"y": lambda: answer(True), "n": lambda: answer(False), "u": lambda: answer(None), "z": undo}
+    )
     show()
     for control in (boxed, across, down):
         control.observe(lambda _: draw() if waiting else None, "value")
-    return VBox([status, picture, HBox([yes, no, unsure]), boxed, across, down])
+    return VBox([status, picture, HBox([yes, no, unsure, back]), boxed, across, down, keys])

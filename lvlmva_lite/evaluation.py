@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lvlmva_lite import metrics, plots
+from lvlmva_lite import agreement, metrics, plots
 from lvlmva_lite.alignment_set import verdict_matrix
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.types import EMPTY, KINDS, Case, Critic, Judge, Verdict
@@ -109,15 +109,13 @@ def cohen_kappa(cases: Sequence[Case], first: Sequence[Verdict], second: Sequenc
 
     Derived in chapter 5.
     """
-    table = np.zeros((len(KINDS), len(KINDS)))
+    pairs = []
     for case, one, other in zip(cases, first, second, strict=True):
         if not case.case_id == one.case_id == other.case_id:
             raise ValueError("both providers' verdicts must be on the same cases in the same order")
-        for j in _present(case):
-            table[KINDS.index(one.kinds[j]), KINDS.index(other.kinds[j])] += 1
-    table /= table.sum()
-    by_chance = float(table.sum(0) @ table.sum(1))
-    return None if math.isclose(by_chance, 1.0) else (float(np.trace(table)) - by_chance) / (1 - by_chance)
+        pairs += [(KINDS.index(one.kinds[j]), KINDS.index(other.kinds[j])) for j in _present(case)]
+    kappa = agreement.cohen_kappa(*np.array(pairs).T)
+    return None if math.isnan(kappa) else kappa
 
 
 class Tally:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lvlmva_lite import plots
 from lvlmva_lite.critic import Case, Critique, Verdict, segment_names
-from lvlmva_lite.segmentation import Segments
+from lvlmva_lite.segmentation import Segments, positive_effect
 
 if TYPE_CHECKING:
-    from ipywidgets import Accordion, Tab
+    from ipywidgets import Accordion, Tab, Text, VBox
 
 
 def case_browser(
@@ -57,9 +58,11 @@ def _page(case: Case, verdict: Verdict, critique: Critique) -> str:
     plots.show_image(axes[0, 0], case.image)
     plots.show_segments(axes[0, 1], case.image, case.segment_labels, verdict.kinds)
     plots.kind_legend(figure, verdict.kinds)
-    picture = _picture(figure, f"A {case.class_name} and its segments; {', '.join(ruled)}")
+    drawn = picture(figure, f"A {case.class_name} and its segments; {', '.join(ruled)}")
     text = "<br>".join(html.escape(line) for line in critique.text.splitlines())
-    return f'{picture}<p style="line-height: 1.4">{text}</p><p><b>Judge:</b> {html.escape(", ".join(ruled))}</p>'
+    return (
+        f'{drawn}<p style="line-height: 1.4">{text}</p><p><b>Judge:</b> {html.escape(", ".join(ruled))}</p>'
+    )
 
 
 def segment_browser(images: Tensor, segmentations: Mapping[int, Segments], indices: Sequence[int]) -> Tab:
@@ -102,10 +105,134 @@ def _segment_page(images: Tensor, segments: Segments, indices: Sequence[int]) ->
         ]
         words.append(f"Image {i}, share of evidence: {', '.join(shares) or 'none'}")
     text = "<br>".join(html.escape(line) for line in words)
-    return f'{_picture(figure, ". ".join(words))}<p style="line-height: 1.4">{text}</p>'
+    return f'{picture(figure, ". ".join(words))}<p style="line-height: 1.4">{text}</p>'
 
 
-def _picture(figure: Figure, alt: str) -> str:
+def strongest(attribution: Tensor, share: float) -> Tensor:
+    """The fewest pixels (H, W), bool, that hold at least ``share`` of a map's positive effect.
+
+    Parameters
+    ----------
+    attribution : (H, W) float
+    share : in [0, 1]
+
+    Raises
+    ------
+    ValueError : a share outside [0, 1]
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share lies between 0 and 1, got {share}")
+    effect = positive_effect(attribution.double()[None])[0].flatten()
+    order = effect.argsort(descending=True, stable=True)
+    before = effect[order].cumsum(0) - effect[order]
+    chosen = torch.zeros(len(effect), dtype=torch.bool)
+    # Up to rounding: the last pixel that is needed, and none after it.
+    chosen[order] = (before < share * effect.sum() * (1 - 1e-9)) & (effect[order] > 0)
+    return chosen.reshape(attribution.shape)
+
+
+def explanation_explorer(
+    images: Tensor,
+    maps: Mapping[str, Tensor],
+    segments: Segments | None = None,
+    *,
+    names: Sequence[str] = (),
+) -> VBox:
+    """Choose an image and how much of the evidence to see, for several models or explainers side by side.
+
+    A page without a kernel shows the first image, with half of the evidence.
+
+    Parameters
+    ----------
+    images : (n, C, H, W) in [0, 1]
+    maps : what explains -> maps (n, H, W), such as {"before": ..., "after": ...}; one scale for all of an image
+    segments : of the same images, shown with their shares; may be left out
+    names : of the images; default their positions
+
+    Raises
+    ------
+    ValueError : no image, no maps, or maps of other images
+    """
+    from ipywidgets import HTML, Dropdown, FloatSlider, VBox
+
+    if not len(images) or not maps:
+        raise ValueError("there is nothing to show: give at least one image and one kind of maps")
+    for name, of in maps.items():
+        if of.shape != (len(images), *images.shape[2:]):
+            raise ValueError(
+                f"the maps {name!r} are {tuple(of.shape)}, the images {tuple(images.shape)}; give one map an image"
+            )
+    titles = [str(name) for name in names] or [f"image {i}" for i in range(len(images))]
+    chosen = Dropdown(options=[(title, i) for i, title in enumerate(titles)], value=0, description="Image")
+    share = FloatSlider(
+        value=0.5, min=0.05, max=1.0, step=0.05, description="Evidence", readout_format=".0%",
+        continuous_update=False,
+    )  # fmt: skip
+    shown = HTML()
+
+    def draw(_=None) -> None:
+        shown.value = _explanations(images, maps, segments, chosen.value, share.value, titles[chosen.value])
+
+    for control in (chosen, share):
+        control.observe(draw, "value")
+    draw()
+    return VBox([chosen, share, shown])
+
+
+def _explanations(
+    images: Tensor, maps: Mapping[str, Tensor], segments: Segments | None, i: int, share: float, title: str
+) -> str:
+    columns = 1 + len(maps) + (segments is not None)
+    figure, axes = plots.image_grid(2, columns, size=1.9)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    plots.show_image(axes[0, 0], images[i])
+    axes[0, 0].set_title(title, fontsize="small")
+    limit = max(float(of[i].abs().max()) for of in maps.values())
+    words = []
+    for k, (name, of) in enumerate(maps.items(), 1):
+        held = strongest(of[i], share)
+        plots.show_attribution(axes[0, k], of[i], limit)
+        plots.show_mask(axes[1, k], images[i], held)
+        axes[0, k].set_title(name, fontsize="small")
+        words.append(
+            f"{name}: {share:.0%} of the evidence lies on {held.double().mean():.1%} of the pixels"
+        )
+    if segments is not None:
+        plots.show_segments(axes[0, -1], images[i], segments.labels[i])
+        held = zip(segment_names(segments.n_segments), segments.shares[i].tolist(), strict=True)
+        words.append("segments: " + ", ".join(f"{name} {of:.0%}" for name, of in held if of > 0))
+    text = "<br>".join(html.escape(line) for line in words)
+    return f'{picture(figure, f"{title}. " + "; ".join(words))}<p style="line-height: 1.4">{text}</p>'
+
+
+def key_field(actions: Mapping[str, Callable[[], None]]) -> Text:
+    """A field in which single keys act at once, and which is empty again after each.
+
+    ipywidgets hears no keys elsewhere; buttons are reached with Tab and pressed with Enter as well.
+
+    Parameters
+    ----------
+    actions : key, one letter in small -> what it does; other keys do nothing
+    """
+    from ipywidgets import Text
+
+    field = Text(description="Keys", placeholder=" ".join(actions), continuous_update=True)
+
+    def pressed(change: Mapping[str, str]) -> None:
+        typed = change["new"].lower()
+        if not typed:
+            return
+        field.value = ""
+        for key in typed:
+            if key in actions:
+                actions[key]()
+
+    field.observe(pressed, "value")
+    return field
+
+
+def picture(figure: Figure, alt: str) -> str:
     """A figure as an image in HTML; the figure is closed."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

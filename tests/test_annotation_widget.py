@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 from lvlmva_lite.annotation_widget import annotation_widget
-from lvlmva_lite.datasets.annotations import Annotation, read_annotations
+from lvlmva_lite.datasets.annotations import (
+    Annotation,
+    append_annotation,
+    read_annotations,
+    remove_annotation,
+)
 from lvlmva_lite.datasets.image_files import ImageDataError
 
 ipywidgets = pytest.importorskip("ipywidgets")
@@ -22,7 +27,7 @@ def root(tmp_path):
 
 
 def parts(widget):
-    status, picture, buttons, boxed, across, down = widget.children
+    status, picture, buttons, boxed, across, down, _ = widget.children
     return status, picture, {b.description: b for b in buttons.children}, boxed, across, down
 
 
@@ -54,6 +59,51 @@ def test_every_answer_is_written_at_once(root, tmp_path):
     }
     assert "All 4 images" in status.value
     assert buttons["Yes"].disabled
+
+
+def test_the_last_answer_is_taken_back(root, tmp_path):
+    table = tmp_path / "marks.csv"
+    widget = annotation_widget(root, table)
+    status, _, buttons, *_ = parts(widget)
+    assert buttons["Take back"].disabled
+    for answer in ("No", "Yes", "No", "No"):
+        buttons[answer].click()
+    assert "All 4 images" in status.value
+    buttons["Take back"].click()
+    buttons["Take back"].click()
+    assert "3 of 4: deep/c.jpg" in status.value
+    assert not buttons["Yes"].disabled
+    assert read_annotations(table, root) == {"a.png": Annotation(False), "b.png": Annotation(True)}
+    buttons["Yes"].click()
+    assert read_annotations(table, root)["deep/c.jpg"] == Annotation(True)
+    # Answers of another day are not of this sitting.
+    again = parts(annotation_widget(root, table))[2]["Take back"]
+    assert again.disabled
+
+
+def test_keys_answer_at_once(root, tmp_path):
+    table = tmp_path / "marks.csv"
+    widget = annotation_widget(root, table)
+    field = widget.children[-1]
+    for key in ("y", "q", "N", "u", "z", "y"):
+        field.value = key
+        assert not field.value
+    marks = {name: found.spurious for name, found in read_annotations(table, root).items()}
+    assert marks == {"a.png": True, "b.png": False, "deep/c.jpg": True}
+    field.value = "nnn"  # more than there are images
+    assert len(read_annotations(table, root)) == 4
+
+
+@pytest.mark.parametrize("name", ["x.png", "a, b.png"])
+def test_a_row_that_is_not_there_cannot_be_removed(root, tmp_path, name):
+    append_annotation(tmp_path / "m.csv", "a.png", True, (0, 0, 10, 10))
+    with pytest.raises(ImageDataError, match="has no row of"):
+        remove_annotation(tmp_path / "m.csv", name)
+    append_annotation(tmp_path / "m.csv", name, None)
+    before = (tmp_path / "m.csv").read_text()
+    append_annotation(tmp_path / "m.csv", "c.png", False)
+    remove_annotation(tmp_path / "m.csv", "c.png")
+    assert (tmp_path / "m.csv").read_text() == before
 
 
 def test_goes_on_where_it_stopped(root, tmp_path):

@@ -11,11 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 
 # The order in which data flows; a module may use those before it, never those after.
 ORDER = (
-    "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "fills", "datasets",
-    "models", "sampling", "completeness", "deeplift", "attribution", "mixture", "segmentation",
-    "superpixels", "critic", "config", "segmenters",
-    "passes", "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
-    "plots", "experiments", "result_figures", "report", "evaluation", "widgets", "annotation_widget", "cli",
+    "torchvision_compat", "files", "registry", "fingerprint", "agreement", "streams", "threads", "environment", "fills",
+    "datasets", "models", "sampling", "completeness", "deeplift", "attribution", "mixture", "segmentation",
+    "superpixels", "critic", "config", "segmenters", "passes", "alignment", "crossed", "metrics", "tasks",
+    "alignment_set", "results", "pipeline", "methods", "run_folder", "plots", "experiments", "result_figures", "report",
+    "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget", "words_editor", "cli",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.types import segment_names
 from lvlmva_lite.datasets import ShortcutDataset
-from lvlmva_lite.report import JudgedCase, leaning, make_report, read_run
+from lvlmva_lite.report import JudgedCase, leaning, make_report, page, read_run
 from lvlmva_lite.report.counterfactual import without
 from lvlmva_lite.report.leaning import MUCH, Thing
 from lvlmva_lite.report.things import named_thing, segment_texts, telling_words
@@ -237,12 +237,24 @@ def test_what_cannot_be_reported_is_refused_in_a_line(runs, tmp_path):
         read_run(tmp_path)
     with pytest.raises(ConfigError, match="asked no critic"):
         read_run(runs / "finetune")
-    report = make_report(read_run(runs / "look"), n_examples=0)
-    with pytest.raises(ConfigError, match="no candidate 'square' to accept"):
-        report.accepted(["square"])
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("square", "no candidate 'square' to accept"), (" ", "needs the name of a thing")]
+)
+def test_a_name_that_nobody_proposed_is_told_before_the_long_work(runs, monkeypatch, capsys, name, message):
+    def long_work(*_):
+        raise AssertionError("a network was asked")
+
+    monkeypatch.setattr(page, "without", long_work)
+    monkeypatch.setattr("sys.argv", ["lvlmva", "report", str(runs / "look"), "--accept", name])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_accepting_a_candidate_adds_one_sentence():

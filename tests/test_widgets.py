@@ -6,7 +6,7 @@ import torch
 
 from lvlmva_lite.critic import Case, Critique, Verdict
 from lvlmva_lite.segmentation import ppeps_wgm
-from lvlmva_lite.widgets import case_browser, segment_browser
+from lvlmva_lite.widgets import case_browser, explanation_explorer, key_field, segment_browser, strongest
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,49 @@ def test_text_in_a_case_stays_text_and_the_first_is_open(images, segmentations):
     assert "A: relevant, B: background" in view.children[0].value
     assert "&lt;b&gt;bold" in view.children[1].value
     assert "A: spurious, B: undecided" in view.children[1].value
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_the_strongest_pixels_hold_the_share_and_one_fewer_does_not(share):
+    effect = torch.rand(9, 7, generator=torch.Generator().manual_seed(1)) - 0.4
+    chosen = strongest(effect, share)
+    positive = effect.clamp_min(0).double()
+    held = positive[chosen].sum() / positive.sum()
+    assert held >= share - 1e-9
+    if chosen.any():
+        assert held - positive[chosen].min() / positive.sum() < share
+        assert positive[chosen].min() >= positive[~chosen].max()
+    assert not chosen[effect <= 0].any()
+
+
+def test_nothing_is_strongest_where_nothing_speaks_for_the_class():
+    assert not strongest(-torch.ones(3, 3), 1.0).any()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        strongest(torch.ones(3, 3), 1.2)
+
+
+def test_the_explorer_shows_the_first_image_and_follows_its_controls(images, segmentations):
+    maps = {"before": images[:, 0] - 0.5, "after": torch.ones(3, 12, 12)}
+    view = explanation_explorer(images, maps, segmentations[2], names=["a", "b<", "c"])
+    chosen, share, shown = view.children
+    assert pngs(shown)[0].startswith(b"\x89PNG")
+    assert "after: 50% of the evidence lies on 50.0% of the pixels" in shown.value
+    first = shown.value
+    share.value = 1.0
+    assert "after: 100% of the evidence lies on 100.0% of the pixels" in shown.value
+    chosen.value = 1
+    assert "b&lt;" in shown.value
+    assert shown.value != first
+    with pytest.raises(ValueError, match="nothing to show"):
+        explanation_explorer(images, {})
+    with pytest.raises(ValueError, match="give one map an image"):
+        explanation_explorer(images, {"x": torch.ones(2, 12, 12)})
+
+
+def test_keys_act_at_once_and_others_do_nothing():
+    pressed = []
+    field = key_field({"a": lambda: pressed.append("a"), "b": lambda: pressed.append("b")})
+    for typed in ("a", "B", "x", "ab"):
+        field.value = typed
+        assert not field.value
+    assert pressed == ["a", "b", "a", "b"]

@@ -33,13 +33,15 @@ def report(
     from lvlmva_lite.files import write_whole
     from lvlmva_lite.report import make_report, read_run
 
+    accept = accept or []
+    if not all(name.strip() for name in accept):
+        raise typer.BadParameter("--accept needs the name of a thing; without it the report lists them")
     with warnings_told(), options.bad_settings_told(), options.failures_told():
-        made = make_report(read_run(run), n_examples=examples)
-        words = made.accepted(accept) if accept else ""
+        made = make_report(read_run(run), accept=accept, n_examples=examples)
         write_whole(run / "report.html", made.html())
         write_whole(run / "report.md", made.markdown())
-        if words:
-            write_whole(run / "words.txt", words + "\n")
+        if accept:
+            write_whole(run / "words.txt", made.words + "\n")
     typer.echo(made.summary)
     for thing in made.leaning.candidates:
         filled = made.counterfactuals[thing.name]["before"]
@@ -48,5 +50,5 @@ def report(
             f'answers change; --accept "{thing.name}" adds it'
         )
     typer.echo(f"report: {run / 'report.html'}")
-    if words:
+    if accept:
         typer.echo(f"words: {run / 'words.txt'}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 import scipy
+from PIL import Image, ImageDraw, ImageFont
 
 from lvlmva_lite.critic.types import segment_names
 

@@ -293,13 +293,27 @@ class TextJudge:
         if ruled.keys() >= set(names):  # all is said
             return Verdict(critique.case_id, self.name, tuple(ruled[name] for name in names))
         said = text_by_segment(critique.text, names)
-        open_ones = [name for name in names if name not in ruled and name in said]
-        if open_ones:
-            chances = self._classifier.predict_proba([said[name] for name in open_ones])
-            kinds = self._classifier.classes_[chances.argmax(1)]
-            for name, kind, chance in zip(open_ones, kinds, chances.max(1), strict=True):
-                ruled[name] = str(kind) if chance >= _SURE else "undecided"
+        for name in names:
+            if name not in ruled and name in said:
+                kind, chance = max(self._chances(said[name]).items(), key=lambda pair: pair[1])
+                ruled[name] = kind if chance >= _SURE else "undecided"
         return Verdict(critique.case_id, self.name, tuple(ruled.get(name, "undecided") for name in names))
+
+    def chances(self, critique: Critique, n_segments: int) -> list[dict[str, float]]:
+        """What the prose about each segment leads one to expect, whatever the critique's verdict lines say.
+
+        Returns
+        -------
+        list of J dicts
+            kind -> chance in [0, 1], which add up to 1; empty where the prose does not speak of the segment
+        """
+        names = segment_names(n_segments)
+        said = text_by_segment(critique.text, names)
+        return [self._chances(said[name]) if name in said else {} for name in names]
+
+    def _chances(self, text: str) -> dict[str, float]:
+        (chances,) = self._classifier.predict_proba([text])
+        return dict(zip(map(str, self._classifier.classes_), map(float, chances), strict=True))
 
 
 def _unquoted(text: str) -> str:

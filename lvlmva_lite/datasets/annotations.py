@@ -19,7 +19,7 @@ from PIL import Image
 
 from lvlmva_lite.datasets.decoding import ImageDataError, image_size, read_marked
 from lvlmva_lite.datasets.image_files import flag, named_file, normalised, read_table
-from lvlmva_lite.files import append_line
+from lvlmva_lite.files import append_line, write_whole
 
 COLUMNS = ("image", "spurious", "x0", "y0", "x1", "y1")
 BOX_COLUMNS = COLUMNS[2:]
@@ -135,6 +135,21 @@ def append_annotation(
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     append_line(path, text.getvalue().removesuffix("\n"))
+
+
+def remove_annotation(path: str | Path, name: str) -> None:
+    """Take the row of an image out of an annotation file; the other rows stay as they are written.
+
+    Raises
+    ------
+    ImageDataError : the file has no row of this image
+    """
+    path = Path(path)
+    lines = path.read_text("utf-8-sig").splitlines(keepends=True)
+    kept = [line for line in lines if next(csv.reader([line]), [""])[0] != name]
+    if len(kept) == len(lines):
+        raise ImageDataError(f"{path} has no row of {name!r}")
+    write_whole(path, "".join(kept))
 
 
 def read_mask(path: Path, size: int, image_path: Path | None = None) -> np.ndarray:

@@ -55,12 +55,14 @@ class Report:
     leaning : Leaning
     counterfactuals : thing's name -> what filling it does to the model's answers before alignment, and after it
     examples : list of Example
+    words : the expert's, with a sentence for each candidate that was accepted
     """
 
     run: FinishedRun
     leaning: Leaning
     counterfactuals: dict[str, dict[str, Counterfactual]]
     examples: list[Example]
+    words: str
 
     @property
     def aligned(self) -> bool:
@@ -74,21 +76,6 @@ class Report:
     def markdown(self) -> str:
         """The same words and numbers, without pictures."""
         return self._filled("page.md.j2", autoescape=False)
-
-    def accepted(self, names: Sequence[str]) -> str:
-        """The expert's words, with a sentence for each candidate that the expert accepts.
-
-        Raises
-        ------
-        ConfigError : no candidate is called so
-        """
-        known = {thing.name: thing for thing in self.leaning.candidates}
-        for name in names:
-            if name not in known:
-                raise ConfigError(
-                    f"there is no candidate {name!r} to accept; there are: {', '.join(map(repr, known)) or 'none'}"
-                )
-        return " ".join([self.run.config.description.strip(), *(known[name].sentence for name in names)])
 
     def _filled(self, template: str, *, autoescape: bool) -> str:
         environment = jinja2.Environment(
@@ -146,26 +133,40 @@ def _signed(change: float) -> str:
     return f"{round(100 * change):+d} %".replace("-", "−").replace("+0 ", "0 ")
 
 
-def make_report(run: FinishedRun, *, n_examples: int = 6) -> Report:
+def make_report(run: FinishedRun, *, accept: Sequence[str] = (), n_examples: int = 6) -> Report:
     """Gather a run, check each thing by filling it in, and draw examples.
 
     Parameters
     ----------
     run : from :func:`read_run`
+    accept : names of candidates that the expert accepts; held against those there are before the long work
     n_examples : images shown: those that lean most on each thing, then the first without any
 
     Raises
     ------
-    ConfigError : the run kept no weights of before; its images are others now
+    ConfigError : no candidate is called so; the run kept no weights of before
     """
     gathered = leaning(run.cases, run.config.description, run.train.class_names)
+    words = _accepted(run.config.description, gathered, accept)
     whens = ("before",) if run.method == _LOOKED_ONLY else ("before", "after")
     networks = {when: run.network(when) for when in whens}
     counterfactuals = {
         thing.name: {when: without(run, network, thing) for when, network in networks.items()}
         for thing in gathered.things
     }
-    return Report(run, gathered, counterfactuals, _examples(run, gathered.things, networks, n_examples))
+    return Report(
+        run, gathered, counterfactuals, _examples(run, gathered.things, networks, n_examples), words
+    )
+
+
+def _accepted(words: str, gathered: Leaning, names: Sequence[str]) -> str:
+    known = {thing.name: thing for thing in gathered.candidates}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"there is no candidate {name!r} to accept; there are: {', '.join(map(repr, known)) or 'none'}"
+            )
+    return " ".join([words.strip(), *(known[name].sentence for name in dict.fromkeys(names))])
 
 
 def _examples(
