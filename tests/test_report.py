@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from answering_server import AnsweringServer
 from few_decoys import take_few
 from torch import nn
 
@@ -16,6 +17,7 @@ from lvlmva_lite.report import JudgedCase, leaning, make_report, page, read_run
 from lvlmva_lite.report.counterfactual import without
 from lvlmva_lite.report.leaning import MUCH, Thing
 from lvlmva_lite.report.things import named_thing, segment_texts, telling_words
+from lvlmva_lite.report.told import summary_faults
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 
 PLANTED = {
@@ -255,6 +257,75 @@ def test_a_name_that_nobody_proposed_is_told_before_the_long_work(runs, monkeypa
         main()
     assert done.value.code == 2
     assert message in capsys.readouterr().err
+
+
+FACTS = "In 19 of 50 images the evidence, 38%, lies on ink; 7.5 % more on skin. Cases: x-12, x-3."
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("In 19 of 50 images [x-12] 38 % lies on ink, 7.5 % on skin [x-3, x-12].", []),
+        ("In 50 images, x-3 among them, all is well [x-3].", []),
+        ("All is well.", ["it cites no case"]),
+        ("All is well [x-4].", ["it cites 'x-4', which is no case of the report"]),
+        ("All is well [x-1].", ["it cites 'x-1', which is no case of the report"]),
+        ("In 20 images [x-3].", ["the number 20 does not stand in the report"]),
+        ("In 19 % of the images [x-3].", ["the number 19 % does not stand in the report"]),
+        ("In 38 images [x-3].", ["the number 38 does not stand in the report"]),
+        ("In 12 images [x-3].", ["the number 12 does not stand in the report"]),  # of a case's name
+        ("In 7.4 percent [x-3].", ["the number 7.4 % does not stand in the report"]),
+        ("Half of it, twice [x-3].", ["'Half' is a number in words", "'twice' is a number in words"]),
+        ("Cases [x-3] and [12]: 19.", ["it cites '12', which is no case of the report"]),
+    ],
+)
+def test_numbers_that_the_report_does_not_hold_are_refused(text, faults):
+    assert summary_faults(text, FACTS, ["x-12", "x-3"]) == faults
+
+
+def ask_for_summary(runs, monkeypatch, server, *words):
+    base = ["lvlmva", "report", str(runs / "look"), "--examples", "1", "--summary", "--critic-model", "m"]
+    monkeypatch.setattr("sys.argv", [*base, "--base-url", server.url, "--no-cost", *words])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return done.value.code or 0
+
+
+def test_a_models_summary_is_asked_for_again_and_shown_once_its_numbers_stand(
+    runs, tmp_path, monkeypatch, capsys
+):
+    case_id = read_run(runs / "look").cases[0].case_id
+
+    def reply(body):
+        assert all(isinstance(message["content"], str) for message in body["messages"])  # no image is sent
+        right = f"Of 40 images <all> were seen [{case_id}]."
+        return right if "cannot be used" in body["messages"][-1]["content"] else "Of 41 images, some."
+
+    with AnsweringServer(reply) as server:
+        assert ask_for_summary(runs, monkeypatch, server, "--store", str(tmp_path / "a")) == 0
+    assert len(server.bodies) == 2
+    complaint = server.bodies[1]["messages"][-1]["content"]
+    assert "it cites no case; the number 41 does not stand in the report" in complaint
+    assert "Of 40 images" in capsys.readouterr().out
+    page = (runs / "look/report.html").read_text()
+    assert "Of 40 images &lt;all&gt; were seen" in page
+    assert "Written by m" in page
+
+
+def test_a_summary_that_stays_wrong_costs_no_report(runs, tmp_path, monkeypatch, capsys):
+    (runs / "look/report.html").unlink(missing_ok=True)
+    with AnsweringServer(lambda body: "Of 41 images, some.") as server:
+        assert ask_for_summary(runs, monkeypatch, server, "--store", str(tmp_path / "a")) == 1
+    assert "was refused twice: it cites no case; the number 41" in capsys.readouterr().err
+    assert "In a model’s words" not in (runs / "look/report.html").read_text()
+
+
+def test_settings_of_a_model_that_is_not_asked_are_told(runs, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["lvlmva", "report", str(runs / "look"), "--critic-model", "m"])
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 2
+    assert "--critic-model is for --summary" in capsys.readouterr().err
 
 
 def test_accepting_a_candidate_adds_one_sentence():

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from lvlmva_lite import __version__
-from lvlmva_lite.cli import align, chapter, collect, critic, report, run, study, sweep
+from lvlmva_lite.cli import align, chapter, collect, critic, options, report, run, study, sweep
 
 
 class _Stopped(Exception):
@@ -49,7 +49,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app.command()(run.command(arguments))
     app.command()(align.command(arguments))
     app.add_typer(critic.build(arguments), name="critic")
-    app.command()(report.report)
+    app.command()(options.with_options(report.report, report.OPTIONS))
     app.add_typer(study.build(), name="study")
     app.command()(chapter.chapter)
     app.command()(sweep.sweep)

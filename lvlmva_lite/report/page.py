@@ -56,6 +56,7 @@ class Report:
     counterfactuals : thing's name -> what filling it does to the model's answers before alignment, and after it
     examples : list of Example
     words : the expert's, with a sentence for each candidate that was accepted
+    told, told_by : a summary in a model's words, and the model's name; empty where none was asked for
     """
 
     run: FinishedRun
@@ -63,6 +64,8 @@ class Report:
     counterfactuals: dict[str, dict[str, Counterfactual]]
     examples: list[Example]
     words: str
+    told: str = ""
+    told_by: str = ""
 
     @property
     def aligned(self) -> bool:
