@@ -560,7 +560,7 @@ def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
         assert kept == (folder.out(id) / "results.json").read_bytes()
         names = {one["Key"].rpartition("/")[2] for one in store.list_objects(Bucket="results")["Contents"]}
         assert {"job.json", "done.json", "log.txt", "results.json"} <= names
-        with pytest.raises(SweepFolderError, match="cannot write s3://nobodys/a/sweep.txt"):
+        with pytest.raises(SweepFolderError, match=r"cannot write s3://nobodys/a/sweep\.txt"):
             sweep_copies.require_writable("s3://nobodys/a")
     finally:
         server.stop()

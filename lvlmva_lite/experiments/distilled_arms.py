@@ -23,6 +23,7 @@ from lvlmva_lite.critic.types import EMPTY, UNDECIDED, Case, Verdict
 from lvlmva_lite.experiments.human_arms import recorded_cases
 from lvlmva_lite.experiments.recorded_arms import MODEL
 from lvlmva_lite.pipeline import Prepared, accuracy_of, groups_of, prepare, verdict_matrix
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import DecoyMNIST
 
@@ -101,6 +102,7 @@ def _verdicts(critic: RecordedCritic | DistilledCritic, cases: Sequence[Case]) -
     return judge_all(TextJudge(), criticise_all(critic, cases), cases[0].n_segments)
 
 
+@EXPERIMENTS.register("distilled_spread")
 def spread_rows(
     seed: int,
     *,

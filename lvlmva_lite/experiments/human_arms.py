@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from lvlmva_lite.pipeline import (
     verdict_matrix,
     verdict_quality,
 )
+from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
@@ -200,3 +202,7 @@ def human_sweep(dataset: str, seed: int) -> list[Row]:
 def _config(task: Task, seed: int, prompt: str) -> Config:
     settings = CriticSettings(model=MODEL, prompt=prompt)
     return task.config(seed=seed, critic="recorded", critic_settings=settings)
+
+
+EXPERIMENTS.register("decoy_human", partial(human_sweep, "decoy-mnist"))
+EXPERIMENTS.register("knee_human", partial(human_sweep, "knee"))
