@@ -203,12 +203,13 @@ def _one_trial(prepared: Prepared, ablation: str, arm: str, kinds: Tensor) -> Ro
 
 @as_configured
 def ablation_rows(
-    prepared: Prepared, ablations: Mapping[str, Mapping[str, Mapping[str, Any]]] = ABLATIONS
+    prepared: Prepared,
+    ablations: Mapping[str, Mapping[str, Mapping[str, Any]]] = ABLATIONS,
+    critics: Sequence[float] = PAPER_CRITICS,
 ) -> list[Row]:
     """LVLM-VA with one setting changed, everything else at its default and without trials.
 
-    Besides ``ablations``, "critic": simulated critics of the paper's verdict
-    accuracies and the lexicon.  The default is measured once and stands in
+    Besides ``ablations``, "critic": the lexicon, and simulated critics of the verdict accuracies ``critics``.  The default is measured once and stands in
     every ablation that has an arm without changes.
     """
     config = prepared.config
@@ -216,7 +217,7 @@ def ablation_rows(
     kinds = prepared.verdicts()
     default = _one_trial(prepared, "critic", "lexicon", kinds)
     rows.append(default)
-    for accuracy in PAPER_CRITICS:
+    for accuracy in critics:
         simulated = prepared.verdicts("simulated", CriticSettings(simulated_accuracy=accuracy))
         rows.append(_one_trial(prepared, "critic", f"simulated {accuracy:g}", simulated))
     for ablation, arms in ablations.items():
