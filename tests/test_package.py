@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 # The order in which data flows; a module may use those before it, never those after.
 ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "fills", "datasets",
-    "models", "sampling", "completeness", "attribution", "mixture", "segmentation", "superpixels", "critic", "config", "segmenters",
-    "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
+    "models", "sampling", "completeness", "attribution", "mixture", "segmentation", "segment_choice", "superpixels", "critic",
+    "config", "segmenters", "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
     "experiments", "plots", "result_figures", "report", "evaluation", "widgets", "annotation_widget", "cli",
 )  # fmt: skip
 

@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from lvlmva_lite.segmentation import choose_n_segments, positive_effect, ppeps_wgm
+from lvlmva_lite.segment_choice import choose_n_segments
+from lvlmva_lite.segmentation import positive_effect, ppeps_wgm
 
 
 def pixel_centres(height, width):

@@ -28,7 +28,8 @@ from lvlmva_lite.pipeline import (
     taking_part,
     verdict_quality,
 )
-from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
+from lvlmva_lite.segment_choice import choose_n_segments
+from lvlmva_lite.segmentation import Segments, ppeps_wgm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import DecoyMNIST
 from lvlmva_lite.threads import as_configured, threads
