@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from lvlmva_lite.segmentation import positive_effect, ppeps_wgm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import DecoyMNIST
 
-PEERS = 20
+PEERS = 10
 """Maps that a peer gets, which takes longer; its time is scaled up."""
 
 
@@ -124,7 +125,11 @@ def megabytes(maps: Tensor, n: int, returns: multiprocessing.Queue) -> None:
 
 
 def peak() -> float:
-    """Of this process, in MB."""
+    """Of this process, in MB; on Linux without what it inherited from the one that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
     return (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     )
@@ -159,7 +164,7 @@ def row(
 def main() -> None:
     """Measure and write ``segmentation.json``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--maps", type=int, default=1000)
+    parser.add_argument("--maps", type=int, default=500)
     n = parser.parse_args().maps
     warnings.simplefilter("ignore")  # peers that do not converge say so for each map
     task = DecoyMNIST()
@@ -170,7 +175,7 @@ def main() -> None:
         row(f"{n} maps of DecoyMNIST, 28 x 28, J = 4", learn, maps, 4, by_scikit_learn, PEERS),
         row("200 dense maps, 28 x 28, J = 4", learn, dense(200), 4, by_scikit_learn, PEERS),
         row(f"{n} maps of DecoyMNIST, 28 x 28, J = 4", "plain steps in numpy", maps, 4, by_hand, PEERS),
-        row("20 maps, 224 x 224, J = 4", "plain steps in numpy", enlarged(maps[:20], 224), 4, by_hand, 1),
+        row("5 maps, 224 x 224, J = 4", "plain steps in numpy", enlarged(maps[:5], 224), 4, by_hand, 1),
     ]
     if importlib.util.find_spec("pomegranate"):
         peer = f"pomegranate {version('pomegranate')}, the same weights"
@@ -193,7 +198,7 @@ def main() -> None:
 
     memory = {}
     context = multiprocessing.get_context("spawn")
-    for size in (100, 1000, 5000):
+    for size in (100, 1000, 3000):
         returns = context.Queue()
         process = context.Process(target=megabytes, args=(maps, size, returns))
         process.start()

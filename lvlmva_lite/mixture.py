@@ -23,11 +23,8 @@ CALM = 1e-2
 """Steps are extrapolated where no mixture weight and no mean moved by more than this."""
 
 
-LEAST_FLOOR = 1e-6
-"""Least variance of a segment for which float32, whose second moments err by 1e-7, finds the way (288 pixels a side)."""
-
 WINDOW = 2**17
-"""Responsibilities that are computed in one go: half a megabyte, so that a step stays within a processor's cache."""
+"""Responsibilities that are computed in one go: one megabyte, so that a step stays within a processor's cache."""
 
 
 def fit(
@@ -67,10 +64,7 @@ def fit(
     # The first step starts from the spread of the whole set.
     spread = (weights[:, None] * offsets) @ offsets.mT / n_segments + floor
     state = _packed(shares, means - middle.mT, spread[:, None].expand(-1, n_segments, -1, -1))
-    powers = monomials(centred)
-    if points.shape[1] == 2 and floor.diagonal().min() >= LEAST_FLOOR:
-        state = _expectation_maximisation(powers.float(), weights.float(), state, floor, max_iter, tol)
-    state = _expectation_maximisation(powers, weights, state, floor, max_iter, tol)
+    state = _expectation_maximisation(monomials(centred), weights, state, floor, max_iter, tol)
     shares, means, covariances = _unpacked(state)
     by_share = shares.argsort(dim=1, descending=True, stable=True)
     take = torch.arange(len(points))[:, None]
