@@ -191,10 +191,10 @@ def _expectation_maximisation(
     def joining(sets: Tensor) -> list[Tensor]:
         n = len(sets)
         none = torch.zeros(n, dtype=torch.bool)
-        likelihood, longest = torch.full((n,), -torch.inf), torch.ones(n, dtype=torch.float64)
+        longest = torch.ones(n, dtype=torch.float64)
         return [
             sets, monomials[sets], weights[sets], states[sets], states[sets], none, none,
-            likelihood.double(), longest, torch.zeros_like(sets),
+            -torch.inf * longest, longest, torch.zeros_like(sets),
         ]  # fmt: skip
 
     result = states.clone()
@@ -243,7 +243,7 @@ def _expectation_maximisation(
 def _step(
     monomials: Tensor, weights: Tensor, state: Tensor, floor: Tensor, room: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The state after one step, and the log-likelihood (n,) before it; in the precision of ``monomials``.
+    """The state after one step, and the log-likelihood (n,) before it.
 
     ``room`` is that for responsibilities (n, J, P) and twice for sums of them (n, 1, P): a fresh array for
     each would cost as much as what is computed in it.
@@ -253,15 +253,15 @@ def _step(
     joint, largest, total = (part[:n] for part in room)
     # E-step, with powers of two, which are faster: responsibilities r_ij, times the mass p_i of their pixel.
     logarithms = coefficients(shares, means, covariances) / math.log(2)
-    torch.bmm(logarithms.to(monomials.dtype), monomials, out=joint)
+    torch.bmm(logarithms, monomials, out=joint)
     torch.amax(joint, 1, keepdim=True, out=largest)
     # Numbers too small to be normal are slow; 2^-100 of a pixel is none.
     joint.sub_(largest).clamp_min_(-100).exp2_()
     torch.sum(joint, 1, keepdim=True, out=total)
-    likelihood = largest.add_(total.log2()).mul_(weights[:, None]).sum((1, 2)).double() * math.log(2)
+    likelihood = largest.add_(total.log2()).mul_(weights[:, None]).sum((1, 2)) * math.log(2)
     joint.mul_(torch.div(weights[:, None], total, out=total))
     # M-step: zeroth, first and second moments of each segment.
-    moments = torch.bmm(joint, monomials.mT).double()
+    moments = torch.bmm(joint, monomials.mT)
     held = moments[..., -1:]
     _, where = _places(d)
     second, first = (moments[..., :-1] / held.clamp_min(1e-10)).split([len(monomials[0]) - d - 1, d], 2)

@@ -143,10 +143,10 @@ def ppeps_wgm(
 ) -> Segments:
     """Fit one weighted Gaussian mixture per attribution map.
 
-    Expectation-maximisation on all maps of a batch at once.  Only pixels of
-    positive effect take part.  Every covariance is kept at or above that of a
-    single pixel (variance 1/12 of its side), so that a segment may shrink to
-    one pixel but not below.
+    Expectation-maximisation on many maps at once, with extrapolated steps
+    (:mod:`lvlmva_lite.mixture`).  Only pixels of positive effect take part.
+    Every covariance is kept at or above that of a single pixel (variance 1/12
+    of its side), so that a segment may shrink to one pixel but not below.
 
     With ``features`` the mixture lives in 2 + F dimensions, position and
     features, so that segments may overlap in space where they differ in
@@ -163,7 +163,7 @@ def ppeps_wgm(
         is worth, > 0.  It decides what lies far apart at the start, and the
         least standard deviation in a feature, that of one pixel:
         1 / (feature_weight sqrt(12 H W)).  Near 0, features count for nothing.
-    max_iter : most EM steps for a map
+    max_iter : most EM steps for a map, rounded up to an even number
     tol : a map is done when no mixture weight and no mean (in [0, 1]) moved by
         more than this in a step; a step sets pi_j to S_j, so their difference
         is of this order
