@@ -8,6 +8,7 @@ logarithm is a quadratic form and its moments are weighted sums.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -22,11 +23,8 @@ CALM = 1e-2
 """Steps are extrapolated where no mixture weight and no mean moved by more than this."""
 
 
-LEAST_FLOOR = 1e-6
-"""Least variance of a segment for which float32, whose second moments err by 1e-7, finds the way (288 pixels a side)."""
-
 WINDOW = 2**17
-"""Responsibilities that are computed in one go: half a megabyte, so that a step stays within a processor's cache."""
+"""Responsibilities that are computed in one go: one megabyte, so that a step stays within a processor's cache."""
 
 
 def fit(
@@ -55,20 +53,27 @@ def fit(
     -------
     shares (n, J), means (n, J, D) and covariances (n, J, D, D), float64, largest share first
     """
-    shares, means = start(points, weights, n_segments, random_state)
+    size = _window(n_segments, points.shape[2])
+    parts = (
+        start(some, their, n_segments, random_state)
+        for some, their in zip(points.split(size), weights.split(size), strict=True)
+    )
+    shares, means = (torch.cat(part) for part in zip(*parts, strict=True))
     centred = points - middle
     offsets = points - (weights[:, None] * points).sum(2, keepdim=True)
     # The first step starts from the spread of the whole set.
     spread = (weights[:, None] * offsets) @ offsets.mT / n_segments + floor
     state = _packed(shares, means - middle.mT, spread[:, None].expand(-1, n_segments, -1, -1))
-    powers = monomials(centred)
-    if points.shape[1] == 2 and floor.diagonal().min() >= LEAST_FLOOR:
-        state = _expectation_maximisation(powers.float(), weights.float(), state, floor, max_iter, tol)
-    state = _expectation_maximisation(powers, weights, state, floor, max_iter, tol)
+    state = _expectation_maximisation(monomials(centred), weights, state, floor, max_iter, tol)
     shares, means, covariances = _unpacked(state)
     by_share = shares.argsort(dim=1, descending=True, stable=True)
     take = torch.arange(len(points))[:, None]
     return shares[take, by_share], (means + middle.mT)[take, by_share], covariances[take, by_share]
+
+
+def _window(n_segments: int, n_points: int) -> int:
+    """How many sets are worked on at once."""
+    return max(1, WINDOW // (n_segments * n_points))
 
 
 def start(points: Tensor, weights: Tensor, n_segments: int, random_state: int) -> tuple[Tensor, Tensor]:
@@ -92,14 +97,16 @@ def start(points: Tensor, weights: Tensor, n_segments: int, random_state: int) -
         nearest = torch.minimum(nearest, distance)
         chance = weights * nearest.square()
     means, exists = torch.stack(chosen, 1), torch.stack(found, 1).double()
-    each = torch.arange(n_segments)[:, None]
+    room = torch.empty(len(points), n_segments, points.shape[2], dtype=torch.float64)
+    largest = torch.empty_like(room[:, :1])
     with_one = torch.cat([points, torch.ones_like(points[:, :1])], 1)
+    held = room.zero_().scatter_(1, assigned[:, None], weights[:, None])
     for step in range(10):
         if step:  # nearest is where m z - m^2 / 2 is largest
             lines = torch.cat([means, -0.5 * means.square().sum(2, keepdim=True)], 2)
-            assigned = first_largest(lines @ with_one)
-        held = (assigned[:, None] == each) * weights[:, None]
-        sums, total = (held @ with_one.mT).tensor_split([-1], 2)
+            torch.amax(torch.bmm(lines, with_one, out=room), 1, keepdim=True, out=largest)
+            held = torch.where(room == largest, weights[:, None], 0.0)
+        sums, total = torch.bmm(held, with_one.mT).tensor_split([-1], 2)
         means = torch.where(total > 0, sums / total.clamp_min(1e-300), means)
     return exists / exists.sum(1, keepdim=True), means
 
@@ -184,25 +191,26 @@ def _expectation_maximisation(
     def joining(sets: Tensor) -> list[Tensor]:
         n = len(sets)
         none = torch.zeros(n, dtype=torch.bool)
-        likelihood, longest = torch.full((n,), -torch.inf), torch.ones(n, dtype=torch.float64)
+        longest = torch.ones(n, dtype=torch.float64)
         return [
             sets, monomials[sets], weights[sets], states[sets], states[sets], none, none,
-            likelihood.double(), longest, torch.zeros_like(sets),
+            -torch.inf * longest, longest, torch.zeros_like(sets),
         ]  # fmt: skip
 
     result = states.clone()
-    size = max(1, WINDOW // (states.shape[1] * weights.shape[1]))
-    first, waiting = torch.arange(len(states)).tensor_split([size])
+    first, waiting = torch.arange(len(states)).tensor_split([_window(states.shape[1], weights.shape[1])])
+    rows = (states.shape[1], 1, 1)
+    room = [torch.empty(len(first), j, weights.shape[1], dtype=weights.dtype) for j in rows]
     window = joining(first)
     while len(window[0]):
         sets, z, w, state, plain, extrapolated, done, likelihood, longest, n_steps = window
-        one, reached = _step(z, w, state, floor)
+        one, reached = _step(z, w, state, floor, room)
         worse = extrapolated & ~(reached >= likelihood - SLACK)
         if worse.any():
             state, one = (torch.where(worse[:, None, None], plain, value) for value in (state, one))
             reached = torch.where(worse, likelihood, reached)
             longest = torch.where(worse, (longest / 4).clamp_min(1), longest)
-        plain, _ = _step(z, w, one, floor)
+        plain, _ = _step(z, w, one, floor, room)
         change, next_change = one - state, plain - one
         moved = _largest(next_change)
         n_steps = n_steps + 2
@@ -232,20 +240,28 @@ def _expectation_maximisation(
     return result
 
 
-def _step(monomials: Tensor, weights: Tensor, state: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """The state after one step, and the log-likelihood (n,) before it; in the precision of ``monomials``."""
+def _step(
+    monomials: Tensor, weights: Tensor, state: Tensor, floor: Tensor, room: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The state after one step, and the log-likelihood (n,) before it.
+
+    ``room`` is that for responsibilities (n, J, P) and twice for sums of them (n, 1, P): a fresh array for
+    each would cost as much as what is computed in it.
+    """
     shares, means, covariances = _unpacked(state)
-    d = means.shape[2]
+    n, d = len(state), means.shape[2]
+    joint, largest, total = (part[:n] for part in room)
     # E-step, with powers of two, which are faster: responsibilities r_ij, times the mass p_i of their pixel.
     logarithms = coefficients(shares, means, covariances) / math.log(2)
-    joint = torch.bmm(logarithms.to(monomials.dtype), monomials)
-    largest = joint.amax(1, keepdim=True)
-    joint = joint.sub_(largest).exp2_()
-    total = joint.sum(1, keepdim=True)
-    likelihood = (weights * (largest + total.log2())[:, 0]).sum(1).double() * math.log(2)
-    joint *= weights[:, None] / total
+    torch.bmm(logarithms, monomials, out=joint)
+    torch.amax(joint, 1, keepdim=True, out=largest)
+    # Numbers too small to be normal are slow; 2^-100 of a pixel is none.
+    joint.sub_(largest).clamp_min_(-100).exp2_()
+    torch.sum(joint, 1, keepdim=True, out=total)
+    likelihood = largest.add_(total.log2()).mul_(weights[:, None]).sum((1, 2)) * math.log(2)
+    joint.mul_(torch.div(weights[:, None], total, out=total))
     # M-step: zeroth, first and second moments of each segment.
-    moments = torch.bmm(joint, monomials.mT).double()
+    moments = torch.bmm(joint, monomials.mT)
     held = moments[..., -1:]
     _, where = _places(d)
     second, first = (moments[..., :-1] / held.clamp_min(1e-10)).split([len(monomials[0]) - d - 1, d], 2)

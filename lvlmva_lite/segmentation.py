@@ -5,8 +5,9 @@ Gaussian Mixture (arXiv 2512.21985): the positive part of an attribution map,
 normalised, is a probability mass over pixels; a mixture of J Gaussians fitted
 to it by weighted maximum likelihood splits the effect into J segments, and
 each mixture weight is the share of effect that its segment holds.  Two things
-go beyond the paper: J can be chosen by an information criterion, and features
-of the pixels can stand beside their positions.
+go beyond the paper: J can be chosen by an information criterion
+(:mod:`lvlmva_lite.segment_choice`), and features of the pixels can stand
+beside their positions.
 """
 
 from __future__ import annotations
@@ -144,10 +145,10 @@ def ppeps_wgm(
 ) -> Segments:
     """Fit one weighted Gaussian mixture per attribution map.
 
-    Expectation-maximisation on all maps of a batch at once.  Only pixels of
-    positive effect take part.  Every covariance is kept at or above that of a
-    single pixel (variance 1/12 of its side), so that a segment may shrink to
-    one pixel but not below.
+    Expectation-maximisation on many maps at once, with extrapolated steps
+    (:mod:`lvlmva_lite.mixture`).  Only pixels of positive effect take part.
+    Every covariance is kept at or above that of a single pixel (variance 1/12
+    of its side), so that a segment may shrink to one pixel but not below.
 
     With ``features`` the mixture lives in 2 + F dimensions, position and
     features, so that segments may overlap in space where they differ in
@@ -166,7 +167,7 @@ def ppeps_wgm(
         is worth, > 0.  It decides what lies far apart at the start, and the
         least standard deviation in a feature, that of one pixel:
         1 / (feature_weight sqrt(12 H W)).  Near 0, features count for nothing.
-    max_iter : most EM steps for a map
+    max_iter : most EM steps for a map, rounded up to an even number
     tol : a map is done when no mixture weight and no mean (in [0, 1]) moved by
         more than this in a step; a step sets pi_j to S_j, so their difference
         is of this order
@@ -275,103 +276,6 @@ def _checked_features(features: Tensor | None, shape: Sequence[int]) -> Tensor:
     return features
 
 
-CRITERIA = ("bic", "icl")
-
-
-@dataclass(frozen=True)
-class SegmentChoice:
-    """How many segments each map got, and why.
-
-    Attributes
-    ----------
-    candidates : tuple of K ints, ascending
-    scores : Tensor, (n, K), float64, the criterion; the lowest wins
-    n_segments : Tensor, (n,), int64, the winner of each map
-    segments : Segments
-        The winner's, with room for max(candidates) segments; those that a map
-        does not use have share 0 and no pixel.
-    """
-
-    candidates: tuple[int, ...]
-    scores: Tensor
-    n_segments: Tensor
-    segments: Segments
-
-
-@threads()
-def choose_n_segments(
-    attributions: Tensor,
-    candidates: Sequence[int],
-    *,
-    criterion: str = "bic",
-    progress: bool = False,
-    **settings,
-) -> SegmentChoice:
-    """Choose the number of segments J of each map by an information criterion.
-
-    With p_i the positive effect and K_J = J (1 + D + D (D + 1) / 2) - 1 the
-    number of parameters (6 J - 1 in the plane),
-
-        BIC = -2 n_eff sum_i p_i log p(z_i) + K_J log n_eff,   n_eff = 1 / sum_i p_i^2
-        ICL = BIC + 2 n_eff sum_i p_i H(r_i)
-
-    n_eff, Kish's effective sample size, stands in for the sample size: weights
-    say how large each pixel's effect is, not how often it was seen, and at
-    equal weights it is the number of pixels.  Sources: Schwarz 1978 (BIC);
-    Biernacki, Celeux and Govaert 2000 (ICL; the form with the entropy is the
-    ICL-BIC of McLachlan and Peel 2000); Kish 1965.
-
-    Derived in chapter 4.
-
-    Parameters
-    ----------
-    attributions : (n, H, W) float tensor or array
-    candidates : one or more J >= 1
-    criterion : "bic", or "icl", which also asks that segments do not overlap
-    progress : show a progress bar
-    settings : passed on to :func:`ppeps_wgm`
-
-    Returns
-    -------
-    SegmentChoice
-        A map without positive effect, or of one pixel, gets the smallest candidate.
-
-    Raises
-    ------
-    ValueError : no candidate, one below 1, unknown criterion, or as :func:`ppeps_wgm`
-    """
-    candidates = tuple(sorted(set(candidates)))
-    if not candidates or candidates[0] < 1:
-        raise ValueError(f"candidates must be one or more whole numbers of at least 1, got {candidates}")
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}")
-    mass = positive_effect(attributions).flatten(1)
-    n, n_pixels = mass.shape
-    n_effective = 1 / mass.square().sum(1).clamp(1 / n_pixels, 1)
-    n_effective[mass.sum(1) == 0] = 1
-
-    scores = []
-    chosen = torch.full((n,), candidates[0])
-    best: Segments | None = None
-    for n_segments in tqdm(candidates, desc="choosing J", unit="J", disable=not progress):
-        fitted = ppeps_wgm(attributions, n_segments, **settings)
-        d = fitted.means.shape[2]
-        n_parameters = n_segments * (1 + d + d * (d + 1) // 2) - 1
-        score = -2 * n_effective * fitted.log_likelihood / n_pixels + n_parameters * n_effective.log()
-        if criterion == "icl":
-            score += 2 * n_effective * fitted.entropy
-        fitted = _with_room(fitted, candidates[-1])
-        if best is None:
-            best = fitted
-        else:
-            better = score < torch.stack(scores).amin(0)
-            chosen[better] = n_segments
-            for field in fields(Segments):
-                getattr(best, field.name)[better] = getattr(fitted, field.name)[better]
-        scores.append(score)
-    return SegmentChoice(candidates, torch.stack(scores, 1), chosen, best)
-
-
 @threads()
 def filled(segments: Segments, distance: float = 6.0, *, features: Tensor | None = None) -> Segments:
     """The same mixtures, with every pixel near a segment's Gaussian labelled, whatever its effect.
@@ -419,16 +323,3 @@ def filled(segments: Segments, distance: float = 6.0, *, features: Tensor | None
         near = squared.gather(1, nearest[:, None])[:, 0] <= distance
         labels[i] = torch.where(near & (segments.shares[i].sum() > 0), nearest, -1)
     return replace(segments, labels=labels.view(n, height, width))
-
-
-def _with_room(segments: Segments, n_segments: int) -> Segments:
-    """The same segments followed by empty ones, ``n_segments`` in all."""
-    missing = n_segments - segments.n_segments
-
-    def padded(value: Tensor) -> Tensor:
-        return torch.cat([value, value[:, -1:].repeat(1, missing, *[1] * (value.ndim - 2))], 1)
-
-    shares = torch.nn.functional.pad(segments.shares, (0, missing))
-    return replace(
-        segments, shares=shares, means=padded(segments.means), covariances=padded(segments.covariances)
-    )

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lvlmva_lite"
 # The order in which data flows; a module may use those before it, never those after.
 ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "agreement", "streams", "threads", "environment", "fills",
-    "datasets", "models", "sampling", "completeness", "deeplift", "attribution", "mixture", "segmentation",
+    "datasets", "models", "sampling", "completeness", "deeplift", "attribution", "mixture", "segmentation", "segment_choice",
     "superpixels", "critic", "config", "segmenters", "passes", "alignment", "crossed", "metrics", "tasks",
     "alignment_set", "results", "pipeline", "methods", "run_folder", "plots", "experiments", "result_figures", "report",
     "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget", "words_editor", "cli",

@@ -8,7 +8,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from lvlmva_lite.segmentation import choose_n_segments, positive_effect, ppeps_wgm
+from lvlmva_lite import mixture
+from lvlmva_lite.segment_choice import choose_n_segments
+from lvlmva_lite.segmentation import positive_effect, ppeps_wgm
 
 
 def pixel_centres(height, width):
@@ -130,6 +132,30 @@ def test_likelihood_is_near_that_of_sklearns_best_start(maps):
         theirs.append(best.score(points))
         ours.append(float(ppeps_wgm(weights[None], 4).log_likelihood) / (20 * 24))
     assert np.mean(ours) > np.mean(theirs) - 0.05
+
+
+@pytest.mark.parametrize("n_segments", [2, 5])
+def test_extrapolated_steps_end_where_plain_steps_of_scipy_stand_still(maps, n_segments):
+    segments = ppeps_wgm(maps, n_segments)
+    points = pixel_centres(20, 24)
+    floor = np.diag([20.0**-2, 24.0**-2]) / 12
+    for i, mass in enumerate(positive_effect(maps).flatten(1).numpy()):
+        held = responsibilities(segments, i, 20, 24)[0] * mass[:, None]
+        shares = held.sum(0)
+        means = held.T @ points / shares[:, None]
+        np.testing.assert_allclose(shares, segments.shares[i], atol=2e-4)
+        np.testing.assert_allclose(means, segments.means[i], atol=2e-4)
+        for j in range(n_segments):
+            covariance = np.cov(points.T, aweights=held[:, j], bias=True) + floor
+            np.testing.assert_allclose(covariance, segments.covariances[i, j], atol=2e-4)
+
+
+def test_a_window_smaller_than_the_maps_changes_nothing(maps, monkeypatch):
+    expected = ppeps_wgm(maps, 3)
+    monkeypatch.setattr(mixture, "WINDOW", 2000)  # two maps at a time
+    found = ppeps_wgm(maps, 3)
+    assert torch.equal(found.labels, expected.labels)
+    torch.testing.assert_close(found.shares, expected.shares)
 
 
 def test_zero_and_negative_pixels_count_as_absent(maps):
@@ -263,8 +289,9 @@ def test_a_feature_of_hardly_any_weight_changes_nothing(maps):
 
 def test_units_of_a_feature_go_with_its_weight(maps):
     features = torch.rand(len(maps), 1, 20, 24, generator=torch.Generator().manual_seed(2))
-    one = ppeps_wgm(maps, 3, features=features, feature_weight=2.0)
-    other = ppeps_wgm(maps, 3, features=255 * features + 7, feature_weight=2.0 / 255)
+    # Followed to the end, since extrapolated steps carry rounding on: where they stop is sure to tol, no closer.
+    one = ppeps_wgm(maps, 3, features=features, feature_weight=2.0, tol=1e-10)
+    other = ppeps_wgm(maps, 3, features=255 * features + 7, feature_weight=2.0 / 255, tol=1e-10)
     assert torch.equal(one.labels, other.labels)
     torch.testing.assert_close(255 * one.means[..., 2] + 7, other.means[..., 2])
     spreads = (255**2 * one.covariances[..., 2, 2], other.covariances[..., 2, 2])

@@ -6,7 +6,9 @@ from lvlmva_lite.experiments.setting_arms import PAPER, setting_rows
 from lvlmva_lite.registry import EXPERIMENTS
 
 
-@pytest.mark.parametrize(("dataset", "same"), [("decoy-mnist", {"smoothing", "fill"}), ("knee", {"keep_unjudged"})])
+@pytest.mark.parametrize(
+    ("dataset", "same"), [("decoy-mnist", {"smoothing", "fill"}), ("knee", {"keep_unjudged"})]
+)
 def test_each_departure_stands_alone_on_either_side(monkeypatch, dataset, same):
     task = tasks.get(dataset)()
     config = task.config()

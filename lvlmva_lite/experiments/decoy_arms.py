@@ -29,7 +29,8 @@ from lvlmva_lite.pipeline import (
     verdict_quality,
 )
 from lvlmva_lite.registry import EXPERIMENTS
-from lvlmva_lite.segmentation import Segments, choose_n_segments, ppeps_wgm
+from lvlmva_lite.segment_choice import choose_n_segments
+from lvlmva_lite.segmentation import Segments, ppeps_wgm
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import DecoyMNIST
 from lvlmva_lite.threads import as_configured, threads
