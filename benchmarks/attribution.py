@@ -109,12 +109,12 @@ def with_side(side: int) -> object:
 
 
 def memory(max_rows: int) -> dict[str, float]:
-    """Peak of this process: eight images of 224 pixels, 20 references, a ResNet-50."""
-    arguments = case(lambda: resnet50((3, 224, 224), 2, weights="none"), (3, 224, 224), 8, 20)
+    """Peak of this process: four images of 224 pixels, 20 references, a ResNet-50."""
+    arguments = case(lambda: resnet50((3, 224, 224), 2, weights="none"), (3, 224, 224), 4, 20)
     deeplift_shap(*arguments, max_rows=max_rows)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    return {"images": 8, "references": 20, "max_rows": max_rows, "peak_gb": round(peak, 2)}
+    return {"images": 4, "references": 20, "max_rows": max_rows, "peak_gb": round(peak, 2)}
 
 
 def main() -> None:
