@@ -92,8 +92,7 @@ def against_tensors(folder: Path) -> dict:
         return model
 
     def loss(images: Tensor | ImageStore) -> float:
-        with torch.no_grad():
-            logits = trained(images)(data.images)
+        logits = trained(images)(data.images)
         return nn.functional.cross_entropy(logits, data.labels).item()
 
     return compare(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,9 +44,11 @@ class Multipliers:
         self._steps: list[_Step] = []
 
         def keep(module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-            step = _Pool(module, x.detach()) if type(module) in _POOLS else _Rescale(module, x.detach())
+            kind = _Pool if type(module) in _POOLS else _Rescale
+            # Copies, for the network may go on in place, on the input or on the output.
+            step = kind(module, x.detach().clone(), output.detach())
             self._steps.append(step)
-            return _Replaced.apply(x, output.detach(), step)
+            return _Replaced.apply(x, step)
 
         with _without_weights(network), _at_each_bend(network, keep), torch.enable_grad():
             self._logits = network(self._images)
@@ -61,18 +64,18 @@ class Multipliers:
 def activations(network: nn.Module, references: Tensor) -> list[Tensor]:
     """What goes into each step that bends, in the order of the pass, (b, ...) for ``references`` (b, C, H, W)."""
     found: list[Tensor] = []
-    with _at_each_bend(network, lambda _module, x, _output: found.append(x)):
+    with _at_each_bend(network, lambda _module, x, _output: found.append(x.clone())):
         network(references)
     return found
 
 
 class _Step:
-    """One call of a module that bends: its input ``x`` (n, ...) of the images, and ``reference`` (1, ...)."""
+    """One call of a module that bends: ``x`` and ``y`` (n, ...), of the images, and the input ``reference`` (1, ...)."""
 
     reference: Tensor
 
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        self.module, self.x = module, x
+    def __init__(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        self.module, self.x, self.y = module, x, y
 
     def hand_back(self, gradient: Tensor) -> Tensor:
         raise NotImplementedError
@@ -81,17 +84,18 @@ class _Step:
 class _Rescale(_Step):
     """One number in, one out."""
 
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        super().__init__(module, x)
+    @cached_property
+    def tangent(self) -> Tensor:
         with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            y = module.forward(leaf.clone())  # a copy, for some work in place
-            (self.tangent,) = torch.autograd.grad(y.sum(), leaf)
-        self.y = y.detach()
+            leaf = self.x.detach().requires_grad_()
+            return torch.autograd.grad(self._run(leaf).sum(), leaf)[0]
+
+    def _run(self, x: Tensor) -> Tensor:
+        return self.module.forward(x.clone() if getattr(self.module, "inplace", False) else x)
 
     def hand_back(self, gradient: Tensor) -> Tensor:
         change = self.x - self.reference
-        slope = (self.y - self.module.forward(self.reference.clone())).div_(change)
+        slope = (self.y - self._run(self.reference)).div_(change)
         same = change.abs_() < EPSILON
         if same.any():
             slope = torch.where(same, self.tangent, slope)
@@ -105,21 +109,21 @@ class _Pool(_Step):
     where the reference has it (captum's rule); there the two inputs differ at least as much.
     """
 
-    def __init__(self, module: nn.Module, x: Tensor) -> None:
-        super().__init__(module, x)
-        self.y, self.places = self._pooled(x)
+    def __init__(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        super().__init__(module, x, y)
+        self.places = self._pooled(x)[1]
 
     def _pooled(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pool, (n_dims, function) = self.module, _POOLS[type(self.module)]
         y, places = function(
             x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, True
         )
-        return y.flatten(-n_dims), places.flatten(-n_dims)
+        return y, places.flatten(-n_dims)
 
     def hand_back(self, gradient: Tensor) -> Tensor:
         n_dims, _ = _POOLS[type(self.module)]
         y, places = self._pooled(self.reference)
-        gradient, rise = gradient.flatten(-n_dims), self.y - y
+        gradient, rise = gradient.flatten(-n_dims), (self.y - y).flatten(-n_dims)
         credit = torch.zeros_like(self.x, memory_format=torch.contiguous_format)
         flat = credit.view(*self.x.shape[:-n_dims], -1)
         flat.scatter_add_(-1, self.places, gradient * rise.clamp_min(0))
@@ -132,13 +136,13 @@ class _Replaced(torch.autograd.Function):
     """The output of a step, which hands back what its rule says."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, output: Tensor, step: _Step) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: _Step) -> Tensor:
         ctx.step = step
-        return output.view_as(output)
+        return step.y.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.step.hand_back(gradient), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.step.hand_back(gradient), None
 
 
 @contextmanager

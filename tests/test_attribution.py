@@ -336,6 +336,36 @@ def test_pools_of_all_kinds_add_up(pool, shape):
     torch.testing.assert_close(maps.sum((1, 2)), change, rtol=1e-4, atol=1e-4)
 
 
+class InPlace(nn.Module):
+    """Goes on in place, on what went into the ReLU or on what came out."""
+
+    def __init__(self, work):
+        super().__init__()
+        self.first, self.relu, self.last = nn.Linear(9, 9), nn.ReLU(), nn.Linear(9, 3)
+        self.work = work
+
+    def forward(self, images):
+        x = self.first(images.flatten(1))
+        return self.last(self.work(x, self.relu(x)))
+
+
+@pytest.mark.parametrize(
+    ("work", "apart"),
+    [
+        (lambda x, y: y.add_(1), lambda x, y: y + 1),
+        (lambda x, y: y.add_(x), lambda x, y: y + x),
+        (lambda x, y: x.mul_(2) + y, lambda x, y: 2 * x + y),
+        (lambda x, y: x.add_(y), lambda x, y: x + y),
+    ],
+)
+def test_a_network_may_go_on_in_place(work, apart):
+    torch.manual_seed(0)
+    model, same = InPlace(work), InPlace(apart)
+    same.load_state_dict(model.state_dict())
+    maps = deeplift_shap(model, *noise(), tolerance=1e-4)
+    torch.testing.assert_close(maps, deeplift_shap(same, *noise()))
+
+
 def test_a_pass_that_stops_leaves_the_network_as_it_was():
     class Indices(nn.Module):
         def __init__(self):

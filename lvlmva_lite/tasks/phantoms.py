@@ -60,8 +60,8 @@ class DrawnOrReal(Task):
 
     networks: ClassVar = {
         "small_resnet": Network(small_resnet),
-        "resnet50": Network(resnet50, pretrained=True),
-        "efficientnet_lite0": Network(efficientnet_lite0, pretrained=True),
+        "resnet50": Network(resnet50, pretrained=True, max_rows=64),
+        "efficientnet_lite0": Network(efficientnet_lite0, pretrained=True, max_rows=64),
     }
     of_photographs: ClassVar[dict[str, Any]] = {}
 

@@ -25,7 +25,7 @@ class Network:
     ----------
     make : (image shape (C, H, W), number of classes, random_state=...) -> Classifier
     pretrained : ``make`` takes ``weights`` too: "imagenet", "none" or a file
-    max_rows : pairs of image and baseline that are explained at once
+    max_rows : of an explainer, what is in the network at once (see ``attribution``)
     gpu : worth a GPU, where there is one
     """
 
