@@ -104,20 +104,23 @@ def watched(code, tmp_path):
 
 
 def test_what_a_process_wrote_itself_it_does_not_come_from(tmp_path):
-    (tmp_path / "lvlmva_lite").mkdir()
-    (tmp_path / "lvlmva_lite" / "given.csv").write_text("1")
+    for name in ("given.csv", "results/table.csv"):
+        (tmp_path / "lvlmva_lite" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "lvlmva_lite" / name).write_text("1")
     lines = watched(
         "import os, pathlib\n"
         "pathlib.Path('made.txt').write_text('1')\n"
         "pathlib.Path('made.txt').read_text()\n"
         "pathlib.Path('lvlmva_lite/given.csv').read_text()\n"
+        "pathlib.Path('lvlmva_lite/results/table.csv').read_text()\n"
         "pathlib.Path('_build').mkdir(); pathlib.Path('_build/x').touch(); open('_build/x')\n"
         "try: open('absent')\n"
         "except FileNotFoundError: pass\n",
         tmp_path,
     )
     files, _ = chapter_cache.read_by(lines, tmp_path)
-    assert files == {"constraints.txt", "lvlmva_lite/given.csv", "absent"}
+    tables = {"lvlmva_lite/given.csv", "lvlmva_lite/results/table.csv"}
+    assert files == {"constraints.txt", "absent"} | tables
 
 
 def test_a_forked_process_is_watched_too(tmp_path):

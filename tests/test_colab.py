@@ -1,16 +1,19 @@
 """The chapters with Colab's own versions, opened there as a reader would: a clean environment, run all."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
 import papermill
 import pytest
 import torch
+from filelock import FileLock
 
 from lvlmva_lite.experiments.claims import contradicted, load_claims
 from lvlmva_lite.experiments.record import recorded
@@ -37,6 +40,28 @@ pytestmark = [
         reason="Colab's versions are for Linux and Python 3.12 or older; its setup cell needs git",
     ),
 ]
+
+
+def packages() -> Path:
+    """The folder with Colab's packages, installed once for a list and a Python; every environment links them."""
+    of = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    folder = ROOT / "_build" / "colab" / of
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            part = Path(tempfile.mkdtemp(dir=folder.parent))
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--target", part, "--no-deps",
+                 "--no-compile", "--retries", "1", "--timeout", "20", "--requirement", PINS],
+                capture_output=True, text=True,
+            )  # fmt: skip
+            if done.returncode:
+                shutil.rmtree(part)
+                if "after connection broken" in done.stderr:
+                    pytest.skip("the package registry cannot be reached")
+                raise RuntimeError(f"Colab's packages could not be installed:\n{done.stderr[-2000:]}")
+            part.rename(folder)
+    return folder
 
 
 class Colab:
@@ -66,19 +91,11 @@ class Colab:
 
     def _make_environment(self) -> None:
         venv.create(self.folder / "env", with_pip=False)
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check", "install",
-             "--no-deps", "--no-compile", "--retries", "1", "--timeout", "20", "--requirement", PINS],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            if "after connection broken" in done.stderr:
-                pytest.skip("the package registry cannot be reached")
-            raise RuntimeError(f"Colab's packages could not be installed:\n{done.stderr[-2000:]}")
         # PyTorch is large, and Colab's own build needs a GPU's libraries: take the one that is here.
         here, there = Path(torch.__file__).parent.parent, next((self.folder / "env/lib").glob("python*"))
-        for path in [here / name for name in BORROWED] + list(here.glob("torch*-*.dist-info")):
-            if path.exists():
+        borrowed = [here / name for name in BORROWED] + list(here.glob("torch*-*.dist-info"))
+        for path in [*borrowed, *packages().iterdir()]:
+            if path.exists() and path.name not in ("bin", "share", "etc"):
                 (there / "site-packages" / path.name).symlink_to(path)
 
     def _make_repository(self, tag: str) -> Path:

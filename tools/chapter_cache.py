@@ -17,8 +17,8 @@ import nbformat
 
 WATCH = Path(__file__).with_name("watch_files.py")
 PACKAGE = "lvlmva_lite"
-# What a chapter does not come from.
-LEFT_OUT = {"_build", "__pycache__", "build", "results"}
+# Folders of the repository that hold what was made.
+LEFT_OUT = {"_build", "build", "results"}
 
 
 def run(notebook: Path, parameters: dict, cache: Path, root: Path) -> Path:
@@ -85,7 +85,8 @@ def _package(root: Path) -> set[str]:
 
 def _source(path: str) -> str:
     """The module's source, of a compiled file."""
-    return importlib.util.source_from_cache(path) if path.endswith(".pyc") else path
+    compiled = path.endswith(".pyc") and "__pycache__" in path
+    return importlib.util.source_from_cache(path) if compiled else path
 
 
 def _within(paths: set[str], root: Path) -> set[str]:
@@ -95,7 +96,9 @@ def _within(paths: set[str], root: Path) -> set[str]:
     return {
         path.as_posix()
         for path in inner
-        if not any(part in LEFT_OUT or part.startswith(".") for part in path.parts)
+        if path.parts
+        and path.parts[0] not in LEFT_OUT
+        and not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
     }
 
 
