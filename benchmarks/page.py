@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "book" / "benchmarks.md"
 FIGURES = ROOT / "book" / "_static"
 
-ORDER = ("attribution", "segmentation", "panels", "model_client", "alignment", "commands")
+ORDER = (
+    "attribution", "segmentation", "panels", "model_client", "alignment", "sampling_and_metrics", "commands",
+)  # fmt: skip
 """Steps in the order in which data flows; others follow by name."""
 
 OPENING = """\
@@ -133,12 +135,12 @@ def _ratio(found: dict[str, Any]) -> str:
 def _curves(step: str, curves: list[dict[str, Any]]) -> str:
     name = _figure(step)
     told = [
-        f"{curve['what']}, against {curve['against']} from {curve['sizes'][0]} to {curve['sizes'][-1]}: from "
+        f"{curve['what']}, against {curve['against']} from {_number(curve['sizes'][0])} to {_number(curve['sizes'][-1])}: from "
         f"{_seconds(curve['seconds'][0])} to {_seconds(curve['seconds'][-1])}, exponent {curve['exponent']:.2f}"
         for curve in curves
     ]
     rows = [
-        f"| {curve['what']} | {curve['against']}, {curve['sizes'][0]} to {curve['sizes'][-1]} "
+        f"| {curve['what']} | {curve['against']}, {_number(curve['sizes'][0])} to {_number(curve['sizes'][-1])} "
         f"| {_seconds(curve['seconds'][0])} to {_seconds(curve['seconds'][-1])} | {curve['exponent']:.2f} |"
         for curve in curves
     ]
