@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "book" / "benchmarks.md"
 FIGURES = ROOT / "book" / "_static"
 
-ORDER = ("attribution", "segmentation", "panels", "model_client", "alignment", "commands")
+ORDER = (
+    "attribution", "segmentation", "panels", "model_client", "alignment", "sampling_and_metrics", "commands",
+)  # fmt: skip
 """Steps in the order in which data flows; others follow by name."""
 
 OPENING = """\
@@ -133,12 +135,12 @@ def _ratio(found: dict[str, Any]) -> str:
 def _curves(step: str, curves: list[dict[str, Any]]) -> str:
     name = _figure(step)
     told = [
-        f"{curve['what']}, against {curve['against']} from {curve['sizes'][0]} to {curve['sizes'][-1]}: from "
+        f"{curve['what']}, against {curve['against']} from {_number(curve['sizes'][0])} to {_number(curve['sizes'][-1])}: from "
         f"{_seconds(curve['seconds'][0])} to {_seconds(curve['seconds'][-1])}, exponent {curve['exponent']:.2f}"
         for curve in curves
     ]
     rows = [
-        f"| {curve['what']} | {curve['against']}, {curve['sizes'][0]} to {curve['sizes'][-1]} "
+        f"| {curve['what']} | {curve['against']}, {_number(curve['sizes'][0])} to {_number(curve['sizes'][-1])} "
         f"| {_seconds(curve['seconds'][0])} to {_seconds(curve['seconds'][-1])} | {curve['exponent']:.2f} |"
         for curve in curves
     ]
@@ -146,10 +148,10 @@ def _curves(step: str, curves: list[dict[str, Any]]) -> str:
         [
             f"```{{figure}} _static/{name}.svg",
             f":name: {name}",
-            f":alt: Seconds against size on logarithmic axes, a line for each piece of work. {'; '.join(told)}.",
+            f":alt: Time against size on logarithmic axes, a line for each piece of work. {'; '.join(told)}.",
             ":width: 100%",
             "",
-            "Seconds of one thread against the size of the work, and the straight lines through their logarithms, "
+            "Time of one thread against the size of the work, and the straight lines through their logarithms, "
             "whose slopes are the exponents.",
             "```",
             "",
@@ -268,6 +270,7 @@ def _draw_curves(curves: list[dict[str, Any]]) -> Any:
     """An axis for each size that something is measured against."""
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.ticker import LogLocator
 
     kinds = list(dict.fromkeys(curve["against"] for curve in curves))
     width = min(len(kinds), 3)
@@ -289,13 +292,17 @@ def _draw_curves(curves: list[dict[str, Any]]) -> Any:
                 color=line.get_color(), linewidth=1,
             )  # fmt: skip
         sizes = sorted({size for curve in curves if curve["against"] == against for size in curve["sizes"]})
-        axis.set(xscale="log", yscale="log", xlabel=against, ylabel="seconds, one thread")
+        axis.set(xscale="log", yscale="log", xlabel=against, ylabel="time, one thread")
         shown = [
             size for i, size in enumerate(sizes) if i == 0 or size >= 1.6 * sizes[i - 1] or len(sizes) < 5
         ]
-        axis.set_xticks(shown, [f"{size:,}" for size in shown], fontsize=8)
+        axis.set_xticks(shown, [f"{size:,}" for size in shown])
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(lambda value, _: _seconds(value))
+        axis.set_ylim(axis.get_ylim()[0] / 1.3, axis.get_ylim()[1] * 1.3)
+        axis.tick_params(labelsize=8)
         axis.minorticks_off()
-        axis.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.28))
+        axis.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.25))
     return figure
 
 

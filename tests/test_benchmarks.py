@@ -89,7 +89,7 @@ def test_a_step_with_all_kinds_of_words_has_its_section(tmp_path):
     assert "**Floor:** two exponentials a pixel" in text
     assert "| 8 | 1.5 |\n| 24 | 2.25 |" in text
     assert "| training | all |\n|---|---|\n| 1.5 | 3 |" in text
-    assert ":alt: Seconds" in text
+    assert ":alt: Time" in text
     assert "exponent 2.00" in text.split(":alt:")[1].splitlines()[0]
     assert page.draw("no_such_file", found, tmp_path / "figure.svg")
     assert not page.draw("bare", {"rows": [row]}, tmp_path / "none.svg")

@@ -290,7 +290,12 @@ class ChatClient:
             self.calls += 1
         begun, parts = time.monotonic(), []
         try:
-            with self.api.chat.completions.with_streaming_response.create(**body) as reply:
+            # As further fields the messages are sent as they are; else the package looks into every part
+            # of them for fields to rename, which takes it longer than all the rest.
+            more = {"messages": body["messages"], **(body.get("extra_body") or {})}
+            with self.api.chat.completions.with_streaming_response.create(
+                **{**body, "messages": [], "extra_body": more}
+            ) as reply:
                 for part in reply.iter_bytes():
                     parts.append(part)
                     if time.monotonic() - begun > self._deadline:
