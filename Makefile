@@ -2,6 +2,7 @@
 #   make reproduce   run chapter 00: a small network unlearns a shortcut because of a sentence
 #   make test        all checks, the same as CI
 #   make book        build the book into _build/html
+#   make pdf         print the built book into _build/book.pdf (needs Chromium)
 #   make course      write the students' versions of the assignments into build/course
 
 # A Python 3.11-3.13; name another with `make PYTHON=python3.12 ...`.
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: env reproduce test test-fast book course notebooks colab clean
+.PHONY: env reproduce test test-fast book pdf release course notebooks colab clean
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -32,6 +33,13 @@ reproduce: $(READY)
 
 book: $(READY)
 	@$(BIN)/python tools/build_book.py
+
+pdf: book
+	@$(BIN)/python tools/pdf.py
+
+# What a release attaches, into dist/; TAG defaults to this version's.
+release: pdf
+	@$(BIN)/python tools/release.py $(TAG)
 
 course: $(READY)
 	@$(BIN)/python tools/course.py
@@ -55,4 +63,4 @@ colab: $(READY)
 	@LVLMVA_COLAB=1 $(BIN)/python -m pytest tests/test_colab.py
 
 clean:
-	rm -rf .venv _build results book/_static/vendor
+	rm -rf .venv _build dist results book/_static/vendor
