@@ -3,6 +3,7 @@
 #   make test        all checks, the same as CI
 #   make book        build the book into _build/html
 #   make bench       measure every step beside its peer, and write the page of benchmarks
+#   make pdf         print the built book into _build/book.pdf (needs Chromium)
 #   make course      write the students' versions of the assignments into build/course
 
 # A Python 3.11-3.13; name another with `make PYTHON=python3.12 ...`.
@@ -16,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore
 
-.PHONY: env reproduce test test-fast book bench course notebooks colab clean
+.PHONY: env reproduce test test-fast book pdf bench release course notebooks colab clean
 .DELETE_ON_ERROR:
 
 env: $(READY)
@@ -38,6 +39,13 @@ book: $(READY)
 bench: $(READY)
 	@set -e; for step in $$(grep -l 'timing import' benchmarks/*.py); do echo "$$step ..."; $(BIN)/python "$$step"; done
 	@$(BIN)/python benchmarks/page.py
+
+pdf: book
+	@$(BIN)/python tools/pdf.py
+
+# What a release attaches, into dist/; TAG defaults to this version's.
+release: pdf
+	@$(BIN)/python tools/release.py $(TAG)
 
 course: $(READY)
 	@$(BIN)/python tools/course.py
@@ -61,4 +69,4 @@ colab: $(READY)
 	@LVLMVA_COLAB=1 $(BIN)/python -m pytest tests/test_colab.py
 
 clean:
-	rm -rf .venv _build results book/_static/vendor
+	rm -rf .venv _build dist results book/_static/vendor

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +19,9 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from lvlmva_lite.critic.types import segment_names
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 SPURIOUS = "#d55e00"
 """Vermilion of the Okabe-Ito palette: what is judged spurious, wherever it is drawn."""
@@ -128,3 +135,77 @@ def show_changes(rows: pd.DataFrame) -> None:
         axis.grid(axis="x", alpha=0.4)
     axes[0].invert_yaxis()
     sns.despine()
+
+
+# Each control shows the picture of its value and hides the others; no script but this line.
+_SHOW = (
+    "const k = +this.value, box = this.closest('.pictures'), names = box.dataset.labels.split('|');"
+    "box.querySelectorAll('img').forEach((one, j) => one.style.display = j === k ? '' : 'none');"
+    "box.querySelectorAll('output').forEach(one => one.textContent = names[k]);"
+    "this.setAttribute('aria-valuetext', names[k]);"
+)
+
+
+def slider(
+    draw: Callable[[int], Figure],
+    labels: Sequence[str],
+    *,
+    name: str,
+    alt: str,
+    first: int | None = None,
+    menu: bool = False,
+) -> HTML:
+    """Pictures of which the reader chooses one, by a slider or from a menu.
+
+    All of them are drawn at once into the page, so that it works without a kernel and without a
+    network; the arrow keys move it.  On paper, and without scripts, the first choice stands there.
+
+    Parameters
+    ----------
+    draw : k, in 0 .. len(labels) - 1, -> Figure, which is closed then; the figures should be of one size
+    labels : what each picture is of; no "|" in them
+    name : of what is chosen, such as "step"
+    alt : what all the pictures show; each one's own label follows
+    first : the picture at the start; None: the middle one
+    menu : a menu of the labels, for those that have no order
+
+    Raises
+    ------
+    ValueError : fewer than two labels, a "|" in one, or ``first`` that is none of them
+    """
+    from IPython.display import HTML
+
+    if len(labels) < 2 or any("|" in label for label in labels):
+        raise ValueError(f"labels must be two or more, without '|', got {list(labels)}")
+    first = len(labels) // 2 if first is None else first
+    if not 0 <= first < len(labels):
+        raise ValueError(f"first must lie in 0 .. {len(labels) - 1}, got {first}")
+    pictures = []
+    for k, label in enumerate(labels):
+        figure = draw(k)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=90)
+        plt.close(figure)
+        hidden = "" if k == first else ' style="display: none"'
+        words = html.escape(f"{alt} {name}: {label}")
+        pictures.append(
+            f'<img{hidden} alt="{words}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+        )
+    told = f'aria-label="{html.escape(name)}" oninput="{html.escape(_SHOW)}"'
+    if menu:
+        options = "".join(
+            f'<option value="{k}"{" selected" * (k == first)}>{html.escape(label)}</option>'
+            for k, label in enumerate(labels)
+        )
+        control = f"<select {told}>{options}</select>"
+    else:
+        control = (
+            f'<input type="range" min="0" max="{len(labels) - 1}" value="{first}" {told} '
+            f'aria-valuetext="{html.escape(labels[first])}">'
+        )
+    return HTML(
+        f'<div class="pictures" role="group" aria-label="{html.escape(alt)}" '
+        f'data-labels="{html.escape("|".join(labels))}">'
+        f"<p>{html.escape(name)}: {control} <output>{html.escape(labels[first])}</output></p>"
+        f"{''.join(pictures)}</div>"
+    )

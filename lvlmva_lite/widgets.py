@@ -18,7 +18,7 @@ from lvlmva_lite.critic import Case, Critique, Verdict, segment_names
 from lvlmva_lite.segmentation import Segments, positive_effect
 
 if TYPE_CHECKING:
-    from ipywidgets import Accordion, Tab, Text, VBox
+    from ipywidgets import Accordion, Text, VBox
 
 
 def case_browser(
@@ -63,49 +63,6 @@ def _page(case: Case, verdict: Verdict, critique: Critique) -> str:
     return (
         f'{drawn}<p style="line-height: 1.4">{text}</p><p><b>Judge:</b> {html.escape(", ".join(ruled))}</p>'
     )
-
-
-def segment_browser(images: Tensor, segmentations: Mapping[int, Segments], indices: Sequence[int]) -> Tab:
-    """A tab for each number of segments J, with the segments of the same images on each.
-
-    Like :func:`case_browser`, it works in a static page, without a kernel.
-
-    Parameters
-    ----------
-    images : (n, C, H, W) in [0, 1]
-    segmentations : the segments of the n images, by J; the tabs are in ascending order
-    indices : which images to show
-
-    Raises
-    ------
-    ValueError : no segmentation or no index
-    """
-    from ipywidgets import HTML, Tab
-
-    if not segmentations or not len(indices):
-        raise ValueError("there is nothing to show: give at least one segmentation and one index")
-    numbers = sorted(segmentations)
-    view = Tab([HTML(_segment_page(images, segmentations[j], indices)) for j in numbers], selected_index=0)
-    for k, j in enumerate(numbers):
-        view.set_title(k, f"J = {j}")
-    return view
-
-
-def _segment_page(images: Tensor, segments: Segments, indices: Sequence[int]) -> str:
-    figure, axes = plots.image_grid(2, len(indices), size=2)
-    words = []
-    for column, i in zip(axes.T, indices, strict=True):
-        plots.show_image(column[0], images[i])
-        plots.show_segments(column[1], images[i], segments.labels[i])
-        column[0].set_title(f"image {i}", fontsize="small")
-        shares = [
-            f"{name} {share:.0%}"
-            for name, share in zip(segment_names(segments.n_segments), segments.shares[i], strict=True)
-            if share > 0
-        ]
-        words.append(f"Image {i}, share of evidence: {', '.join(shares) or 'none'}")
-    text = "<br>".join(html.escape(line) for line in words)
-    return f'{picture(figure, ". ".join(words))}<p style="line-height: 1.4">{text}</p>'
 
 
 def strongest(attribution: Tensor, share: float) -> Tensor:

@@ -167,7 +167,8 @@ class Browser:
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(shot["data"]))
 
-    def printed(self, file: Path) -> None:
-        """Write the page as it would be printed on A4."""
-        answer = self.send("Page.printToPDF", printBackground=False, paperWidth=8.27, paperHeight=11.69)
+    def printed(self, file: Path, **options: Any) -> None:
+        """Write the page as it would be printed on A4; ``options`` of the protocol's ``Page.printToPDF``."""
+        paper = {"printBackground": False, "paperWidth": 8.27, "paperHeight": 11.69}
+        answer = self.send("Page.printToPDF", **paper | options)
         file.write_bytes(base64.b64decode(answer["data"]))

@@ -6,17 +6,12 @@ import torch
 
 from lvlmva_lite.critic import Case, Critique, Verdict
 from lvlmva_lite.segmentation import ppeps_wgm
-from lvlmva_lite.widgets import case_browser, explanation_explorer, key_field, segment_browser, strongest
+from lvlmva_lite.widgets import case_browser, explanation_explorer, key_field, strongest
 
 
 @pytest.fixture(scope="module")
 def images():
     return torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module")
-def segmentations(images):
-    return {n_segments: ppeps_wgm(images[:, 0] - 0.5, n_segments) for n_segments in (4, 2)}
 
 
 def pngs(page):
@@ -27,42 +22,20 @@ def titles(view):
     return [view.get_title(k) for k in range(len(view.children))]
 
 
-def test_each_number_of_segments_has_a_tab_with_every_image(images, segmentations):
-    view = segment_browser(images, segmentations, [2, 0])
-    assert titles(view) == ["J = 2", "J = 4"]
-    assert view.selected_index == 0
-    for n_segments, page in zip([2, 4], view.children, strict=True):
-        assert len(pngs(page)) == 1
-        assert pngs(page)[0].startswith(b"\x89PNG")
-        for i in (2, 0):
-            shares = segmentations[n_segments].shares[i]
-            named = ", ".join(f"{name} {share:.0%}" for name, share in zip("ABCD", shares, strict=False))
-            assert page.value.count(f"Image {i}, share of evidence: {named}") == 2  # read aloud and shown
-        assert "Image 1" not in page.value
-    assert len({pngs(page)[0] for page in view.children}) == 2
+@pytest.fixture(scope="module")
+def segmentations(images):
+    return {j: ppeps_wgm(images[:, 0] - 0.5, j) for j in (3, 2)}
 
 
-def test_unused_segments_are_not_named(images):
-    maps = torch.zeros(1, 12, 12)
-    maps[0, 3, 3] = 1.0
-    page = segment_browser(images[:1], {3: ppeps_wgm(maps, 3)}, [0]).children[0]
-    assert "evidence: A 100%</p>" in page.value
-    page = segment_browser(images[:1], {3: ppeps_wgm(-maps, 3)}, [0]).children[0]
-    assert "evidence: none</p>" in page.value
-
-
-def test_nothing_to_show_is_an_error(images, segmentations):
-    with pytest.raises(ValueError, match="nothing to show"):
-        segment_browser(images, {}, [0])
-    with pytest.raises(ValueError, match="nothing to show"):
-        segment_browser(images, segmentations, [])
+def test_nothing_to_show_is_an_error():
     with pytest.raises(ValueError, match="nothing to show"):
         case_browser([], [], [], [])
 
 
-def test_text_in_a_case_stays_text_and_the_first_is_open(images, segmentations):
+def test_text_in_a_case_stays_text_and_the_first_is_open(images):
+    segments = ppeps_wgm(images[:, 0] - 0.5, 2)
     cases = [
-        Case(f"x-{i}", images[i], segmentations[2].labels[i], 2, 'a "1"', "words", torch.ones(28, 28))
+        Case(f"x-{i}", images[i], segments.labels[i], 2, 'a "1"', "words", torch.ones(28, 28))
         for i in range(2)
     ]
     verdicts = [
