@@ -24,7 +24,7 @@ def titles(view):
 
 @pytest.fixture(scope="module")
 def segmentations(images):
-    return {j: ppeps_wgm(images[:, 0] - 0.5, j) for j in (3, 2)}
+    return {j: ppeps_wgm(images[:, 0] - 0.5, j) for j in (4, 2)}
 
 
 def test_nothing_to_show_is_an_error():
