@@ -156,7 +156,7 @@ def row(
                 theirs(some, n_segments),
             )
         },
-        repeats=3,
+        repeats=1 if n_theirs == 1 else 3,
         scale=len(maps) / n_theirs,
     )
 
