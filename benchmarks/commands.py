@@ -18,7 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-RUNS = 3
+RUNS = 2
 IMPORTS = 7
 IMPORT = """\
 import time
