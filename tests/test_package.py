@@ -14,7 +14,7 @@ ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "streams", "threads", "environment", "fills", "datasets",
     "models", "sampling", "completeness", "attribution", "segmentation", "superpixels", "critic", "config", "segmenters",
     "alignment", "crossed", "metrics", "tasks", "alignment_set", "results", "pipeline", "methods", "run_folder",
-    "experiments", "plots", "result_figures", "report", "evaluation", "widgets", "annotation_widget", "cli",
+    "experiments", "checks", "plots", "result_figures", "report", "evaluation", "widgets", "annotation_widget", "cli",
 )  # fmt: skip
 
 
