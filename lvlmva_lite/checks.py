@@ -4,7 +4,7 @@
 >>> check("entropy", lambda p: torch.special.entr(p).sum(-1))
 entropy: right on 5 drawn inputs.
 >>> check("entropy", lambda p: -(p * p.clamp_min(1e-30).log2()).sum(-1))
-entropy: not yet. It is in bits: take the natural logarithm. (Values differ by up to 0.97.)
+entropy: not yet. It is in bits: take the natural logarithm. (Values are 1.443 times what is wanted.)
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def _numbers(value: Any) -> list[np.ndarray]:
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     array = np.asarray(value)
+    if array.dtype.kind == "O":
+        raise TypeError(f"{type(value).__name__} holds no numbers")
     return [array if array.dtype.kind in "US" else array.astype(float)]
 
 
