@@ -74,3 +74,14 @@ def test_contents_give_the_pages_on_which_parts_begin(html, tmp_path):
     assert not (html / pdf.WHOLE).exists()
     contents = pdf.whole(html, pages, "A Book", numbers)
     assert re.findall(r'<li class="">.*?<span>(\d+)</span>', contents) == ["3", "6", "10"]
+
+
+def test_pages_are_counted_through_a_tree_whose_nodes_lie_in_any_order():
+    tree = {9: [5, 6], 5: [7, 8], 6: [1, 2], 7: [3], 8: [4]}
+    nodes = b"".join(
+        b"%d 0 obj\n<</Type /Pages\n/Count 1\n/Kids [%s]>>\nendobj\n"
+        % (n, b" ".join(b"%d 0 R" % k for k in kids))
+        for n, kids in tree.items()
+    )
+    places = b"<</a [4 0 R /XYZ 0 0 0]\n/b [2 0 R /XYZ 0 0 0]\n/gone [77 0 R /XYZ 0 0 0]>>"
+    assert pdf.page_numbers(nodes + places) == {"a": 2, "b": 4}

@@ -28,7 +28,7 @@ from browser import Browser, Site, executable
 WHOLE = "whole-book.html"
 LEFT_OUT = (
     "script, a.headerlink, details.hide, .prev-next-area, .jupyter-widgets, .widget-subarea, "
-    "[data-mime-type^='application/vnd.jupyter.widget']"
+    "[data-mime-type^='application/vnd.jupyter.widget'], .pictures img[style*='none'], .pictures :is(input, select)"
 )
 FOOT = '<div style="font-size: 8pt; width: 100%; text-align: center"><span class="pageNumber"></span></div>'
 STYLE = """
@@ -47,7 +47,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 # A destination in a PDF that Chromium writes: /name [page 0 R /XYZ x y zoom].
 PLACE = re.compile(rb"/(?P<name>[^\s/\[\]()<>]+) \[(?P<page>\d+) 0 R /XYZ")
-KIDS = re.compile(rb"/Type /Pages\b.*?/Kids \[(?P<kids>[^\]]*)\]", re.DOTALL)
+NODE = re.compile(rb"(?P<number>\d+) 0 obj\s*<<\s*/Type /Pages\b(?P<rest>.*?)endobj", re.DOTALL)
+KIDS = re.compile(rb"/Kids \[(?P<kids>[^\]]*)\]")
 
 
 def anchor(page: str, fragment: str = "") -> str:
@@ -144,9 +145,17 @@ def whole(html: Path, pages: Sequence[str], title: str, numbers: dict[str, int] 
 
 def page_numbers(pdf: bytes) -> dict[str, int]:
     """On which page, from 1, each identifier of a PDF that Chromium wrote stands."""
-    objects = [int(n) for kids in KIDS.findall(pdf) for n in re.findall(rb"(\d+) 0 R", kids)]
-    leaves = {int(n) for n in re.findall(rb"(\d+) 0 obj\s*<<\s*/Type /Page\b(?!s)", pdf)}
-    order = {one: place for place, one in enumerate((one for one in objects if one in leaves), start=1)}
+    below = {
+        int(node["number"]): [int(n) for n in re.findall(rb"(\d+) 0 R", KIDS.search(node["rest"])["kids"])]
+        for node in NODE.finditer(pdf)
+    }
+    inner = {kid for kids in below.values() for kid in kids}
+
+    def leaves(number: int) -> list[int]:
+        return [leaf for kid in below[number] for leaf in leaves(kid)] if number in below else [number]
+
+    pages = [leaf for root in below if root not in inner for leaf in leaves(root)]
+    order = {one: place for place, one in enumerate(pages, start=1)}
     return {
         place["name"].decode(): order[int(place["page"])]
         for place in PLACE.finditer(pdf)

@@ -1,0 +1,392 @@
+"""Check your own: a reader's function beside the package's, on drawn inputs, and what differs.
+
+>>> import torch
+>>> check("entropy", lambda p: torch.special.entr(p).sum(-1))
+entropy: right on 5 drawn inputs.
+>>> check("entropy", lambda p: -(p * p.clamp_min(1e-30).log2()).sum(-1))
+entropy: not yet. It is in bits: take the natural logarithm. (Values are 1.443 times what is wanted.)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from lvlmva_lite.alignment import correction_masks, rrr_penalty
+from lvlmva_lite.attribution import deeplift_shap
+from lvlmva_lite.critic.types import KINDS, Verdict
+from lvlmva_lite.critic.verdicts import vote
+from lvlmva_lite.metrics import mu_align, share_of_gain
+from lvlmva_lite.sampling import enrichment_curve, entropy
+from lvlmva_lite.segmentation import positive_effect
+
+TRIALS = 5
+"""Drawn inputs of a check."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One function that a reader may write.
+
+    Attributes
+    ----------
+    chapter : whose
+    arguments : what the function takes, in words
+    draw : a generator -> the arguments
+    right : the function to be
+    slips : the usual wrong ones, and what to say to each
+    differentiable : the result must lead back to the weights
+    """
+
+    chapter: int
+    arguments: str
+    draw: Callable[[Generator], tuple]
+    right: Callable[..., Any]
+    slips: tuple[tuple[str, Callable[..., Any]], ...] = ()
+    differentiable: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came out of a check; it shows as its message."""
+
+    passed: bool
+    message: str
+
+    def __repr__(self) -> str:
+        return self.message
+
+
+def check(name: str, function: Callable[..., Any], random_state: int = 0) -> Checked:
+    """Compare a function of one's own with the package's on drawn inputs.
+
+    Parameters
+    ----------
+    name : of :data:`EXERCISES`, whose ``arguments`` say what the function is given
+    function : one's own
+    random_state : int, draws the inputs
+
+    Returns
+    -------
+    Checked
+        Its message names the usual slip that explains the difference, if one does; else the shape,
+        the factor or the place in which it differs, or the error that the function raised.
+
+    Raises
+    ------
+    ValueError : there is no such exercise
+    """
+    if name not in EXERCISES:
+        raise ValueError(f"there is no check {name!r}; there are {', '.join(EXERCISES)}")
+    exercise = EXERCISES[name]
+    generator = torch.Generator().manual_seed(random_state)
+    for _ in range(TRIALS):
+        given = exercise.draw(generator)
+        wrong = _fault(exercise, function, given)
+        if wrong:
+            return Checked(False, f"{name}: not yet. {wrong}")
+    return Checked(True, f"{name}: right on {TRIALS} drawn inputs.")
+
+
+def _fault(exercise: Exercise, function: Callable[..., Any], given: tuple) -> str:
+    wanted = exercise.right(*copy.deepcopy(given))
+    mine = copy.deepcopy(given)
+    try:
+        got = function(*mine)
+    except Exception as error:
+        return f"It takes {exercise.arguments}, and raised {type(error).__name__}: {error}"
+    difference = _difference(got, wanted)
+    if not difference:
+        if exercise.differentiable and not getattr(got, "requires_grad", False):
+            return "The value is right, but it has no gradient in the weights: pass create_graph=True."
+        if _difference(mine, given):
+            return "The values are right, but it changes what it is given: work on a copy."
+        return ""
+    for words, slip in exercise.slips:
+        if not _difference(got, slip(*copy.deepcopy(given))):
+            return f"{words} ({difference})"
+    return difference
+
+
+def _numbers(value: Any) -> list[np.ndarray]:
+    """A value, or each of several, as arrays; modules have none."""
+    if isinstance(value, nn.Module):
+        return []
+    if isinstance(value, tuple | list) and not all(isinstance(one, str | float | int) for one in value):
+        return [array for one in value for array in _numbers(one)]
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.dtype.kind == "O":
+        raise TypeError(f"{type(value).__name__} holds no numbers")
+    return [array if array.dtype.kind in "US" else array.astype(float)]
+
+
+def _difference(got: Any, wanted: Any) -> str:
+    """In what a value differs from the wanted one; "" where it does not."""
+    try:
+        ours, theirs = _numbers(got), _numbers(wanted)
+    except (TypeError, ValueError):
+        return f"It gives {type(got).__name__}, which holds no numbers."
+    if len(ours) != len(theirs):
+        return f"It gives {len(ours)} values, and {len(theirs)} are wanted."
+    for a, b in zip(ours, theirs, strict=True):
+        if a.shape != b.shape:
+            return f"It gives the shape {a.shape}, and {b.shape} is wanted."
+        if b.dtype.kind in "US":
+            if (a != b).any():
+                return f"It says {a[a != b][0]} where {b[a != b][0]} is right."
+            continue
+        if a.dtype.kind in "US":
+            return "It gives words, and numbers are wanted."
+        if (np.isnan(a) & ~np.isnan(b)).any():
+            return "It gives nan where there is a value: look at what happens at 0."
+        if np.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True):
+            continue
+        away = np.abs(a - b)
+        large = np.abs(b) > 1e-9
+        ratio = a[large] / b[large]
+        if (
+            ratio.size
+            and abs(ratio.mean()) > 1e-9
+            and np.allclose(ratio, ratio.mean(), rtol=1e-3)
+            and not a[~large].any()
+        ):
+            return f"Values are {ratio.mean():.4g} times what is wanted."
+        return f"Values differ by up to {np.nanmax(away):.2g}."
+    return ""
+
+
+def _uniform(g: Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=g, dtype=torch.float64)
+
+
+def _maps(g: Generator) -> tuple[Tensor, Tensor]:
+    return _uniform(g, 4, 6, 6) - 0.4, _uniform(g, 4, 6, 6) < 0.3
+
+
+def _probabilities(g: Generator) -> tuple[Tensor]:
+    p = _uniform(g, 6, 4)
+    p[0] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    return (p / p.sum(1, keepdim=True),)
+
+
+def _network(g: Generator) -> tuple[nn.Module, Tensor]:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(_uniform(g, *weights.shape) - 0.5)
+    return model, _uniform(g, 3, 1, 4, 4)
+
+
+def _explained(g: Generator) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    model, images = _network(g)
+    return model, images, torch.tensor([0, 1, 2]), _uniform(g, 5, 1, 4, 4)
+
+
+def _gradient_times(model: nn.Module, images: Tensor, targets: Tensor, change: Tensor) -> Tensor:
+    images = images.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(model(images).gather(1, targets[:, None]).sum(), images)
+    return (slope * change).sum(1).detach()
+
+
+def _mixture(g: Generator) -> tuple[np.ndarray, ...]:
+    z, p = _uniform(g, 30, 2).numpy(), _uniform(g, 30).numpy()
+    shares = _uniform(g, 3).numpy() + 0.2
+    means = _uniform(g, 3, 2).numpy()
+    return z, p / p.sum(), shares / shares.sum(), means, np.stack([np.eye(2) / 20] * 3), np.eye(2) / 1200
+
+
+def em_step(
+    z: np.ndarray, p: np.ndarray, shares: np.ndarray, means: np.ndarray, covariances: np.ndarray,
+    floor: np.ndarray, *, weighted: bool = True, floored: bool = True, fresh: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """One step of weighted expectation-maximisation: (shares, means, covariances) after it.
+
+    Parameters
+    ----------
+    z : (P, D) positions
+    p : (P,) masses, of sum 1
+    shares, means, covariances : (J,), (J, D), (J, D, D)
+    floor : (D, D), added to each covariance
+    weighted, floored, fresh : False leaves out the masses, the floor, or takes the old means in the covariances
+    """
+    if not weighted:
+        p = np.full(len(p), 1 / len(p))
+    apart = z[:, None] - means
+    distance = np.einsum("pjd,jde,pje->pj", apart, np.linalg.inv(covariances), apart)
+    joint = shares * np.exp(-distance / 2) / np.sqrt(np.linalg.det(covariances))
+    mass = p[:, None] * joint / joint.sum(1, keepdims=True)
+    new_shares = mass.sum(0)
+    new_means = mass.T @ z / new_shares[:, None]
+    apart = z[:, None] - (new_means if fresh else means)
+    new = np.einsum("pj,pjd,pje->jde", mass, apart, apart) / new_shares[:, None, None]
+    return new_shares, new_means, new + floor * floored
+
+
+def _votes(g: Generator) -> tuple[list[tuple[str, ...]]]:
+    said = torch.randint(3, (5, 8), generator=g)
+    return ([tuple(KINDS[k] for k in row) for row in said.tolist()],)
+
+
+def _majority(answers: list[tuple[str, ...]]) -> tuple[str, ...]:
+    return vote([Verdict("case", "judge", kinds) for kinds in answers]).kinds
+
+
+def _plurality(answers: list[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(max(sorted(set(kinds)), key=kinds.count) for kinds in zip(*answers, strict=True))
+
+
+def _penalised(g: Generator) -> tuple[nn.Module, Tensor, Tensor]:
+    model, images = _network(g)
+    return model, images, _uniform(g, 3, 4, 4) < 0.5
+
+
+def _penalty_of(
+    model: nn.Module, images: Tensor, masks: Tensor, output: Callable, size: Callable
+) -> Tensor:
+    images = images.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(output(model(images)).sum(), images, create_graph=True)
+    return size(masks[:, None] * slope).sum()
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return logits.log_softmax(1)
+
+
+def _verdicts(g: Generator) -> tuple[Tensor, Tensor]:
+    return torch.randint(-1, 3, (4, 5, 5), generator=g), torch.rand(4, 3, generator=g) < 0.5
+
+
+def _arms(g: Generator) -> tuple[list[float], list[float], list[float]]:
+    untreated = _uniform(g, 7) * 0.1 + 0.4
+    method = untreated + 0.3 + 0.05 * _uniform(g, 7)
+    return (untreated + 0.1 * _uniform(g, 7)).tolist(), method.tolist(), untreated.tolist()
+
+
+EXERCISES = {
+    "mu_align": Exercise(
+        1, "attributions (n, H, W) and masks (n, H, W) bool", _maps, mu_align,
+        (
+            ("It is the share inside the mask: take 1 minus it.", lambda a, m: 1 - mu_align(a, m)),
+            ("Negative attributions count too: take absolute values.", lambda a, m: mu_align(a.clamp_min(0), m)),
+            (
+                "It is one share of all maps together: take each map's share, then the mean.",
+                lambda a, m: float(1 - (a.abs() * m).sum() / a.abs().sum()),
+            ),
+        ),
+    ),
+    "entropy": Exercise(
+        2, "probabilities (n, K)", _probabilities, entropy,
+        (
+            ("It is in bits: take the natural logarithm.", lambda p: entropy(p) / np.log(2)),
+            ("It has the wrong sign.", lambda p: -entropy(p)),
+        ),
+    ),
+    "enrichment_curve": Exercise(
+        2, "scores (n,) and amounts (n,)", lambda g: (_uniform(g, 9), _uniform(g, 9)), enrichment_curve,
+        (
+            ("It begins with the highest scores: sort ascending.", lambda s, a: enrichment_curve(-s, a)),
+            ("It lacks the 0 for no samples at its head.", lambda s, a: enrichment_curve(s, a)[1:]),
+        ),
+    ),
+    "deeplift_shap": Exercise(
+        3, "a model, images (n, C, H, W), targets (n,) and baselines (b, C, H, W)", _explained, deeplift_shap,
+        (
+            (
+                "It is gradient times input: take secants, and the change from each baseline.",
+                lambda m, x, t, b: _gradient_times(m, x, t, x),
+            ),
+            (
+                "It is the gradient times the change from the mean baseline: take secants.",
+                lambda m, x, t, b: _gradient_times(m, x, t, x - b.mean(0)),
+            ),
+            (
+                "It compares with the mean baseline: explain against each, then average.",
+                lambda m, x, t, b: deeplift_shap(m, x, t, b.mean(0).repeat(2, 1, 1, 1)),
+            ),
+            (
+                "It is the sum over baselines: take the mean.",
+                lambda m, x, t, b: len(b) * deeplift_shap(m, x, t, b),
+            ),
+        ),
+    ),
+    "positive_effect": Exercise(
+        4, "attributions (n, H, W)", lambda g: _maps(g)[:1], positive_effect,
+        (
+            ("It counts negative attributions: drop them.", lambda a: positive_effect(a.abs())),
+            (
+                "It divides by the sum of all attributions: drop the negative ones first.",
+                lambda a: a.clamp_min(0) / a.sum((1, 2), keepdim=True),
+            ),
+            (
+                "It divides by the sum over all maps: each map sums to 1.",
+                lambda a: a.clamp_min(0) / a.clamp_min(0).sum(),
+            ),
+        ),
+    ),
+    "em_step": Exercise(
+        4, "z (P, 2), p (P,), shares (J,), means (J, 2), covariances (J, 2, 2) and floor (2, 2)", _mixture, em_step,
+        (
+            ("It leaves the floor out of the covariances.", partial(em_step, floored=False)),
+            ("Each pixel counts alike: weigh it by its mass p.", partial(em_step, weighted=False)),
+            ("The covariances are taken around the old means.", partial(em_step, fresh=False)),
+        ),
+    ),
+    "vote": Exercise(
+        5, "a list of verdicts, each a tuple of kinds", _votes, _majority,
+        (
+            (
+                "The commonest kind wins even with less than half of the votes: then it is undecided.",
+                _plurality,
+            ),
+        ),
+    ),
+    "rrr_penalty": Exercise(
+        6, "a model, images (n, C, H, W) and masks (n, H, W) bool", _penalised, rrr_penalty,
+        (
+            ("It penalises what is not masked.", lambda m, x, a: rrr_penalty(m, x, ~a)),
+            (
+                "It takes the slopes of the logits: take those of the log-probabilities.",
+                lambda m, x, a: _penalty_of(m, x, a, nn.Identity(), torch.square),
+            ),
+            (
+                "It adds absolute slopes: square them.",
+                lambda m, x, a: _penalty_of(m, x, a, _log_softmax, torch.abs),
+            ),
+            ("It is the mean: take the sum.", partial(rrr_penalty, reduction="mean")),
+        ),
+        differentiable=True,
+    ),
+    "correction_masks": Exercise(
+        7, "labels (n, H, W), -1 for no segment, and spurious (n, J) bool", _verdicts, correction_masks,
+        (
+            ("It masks what is not spurious.", lambda s, r: correction_masks(s, ~r)),
+            (
+                "A pixel of label -1 lies in no segment; as an index, -1 is the last one.",
+                lambda s, r: torch.stack([one[label] for one, label in zip(r, s, strict=True)]),
+            ),
+        ),
+    ),
+    "share_of_gain": Exercise(
+        11, "arm, method and untreated, n numbers each", _arms, lambda a, m, u: share_of_gain(a, m, u)[0],
+        (
+            (
+                "It compares the scores themselves: subtract the untreated ones first.",
+                lambda a, m, u: float(np.mean(a) / np.mean(m)),
+            ),
+            (
+                "It is the mean of the ratios: take the ratio of the means.",
+                lambda a, m, u: float(np.mean((np.array(a) - u) / (np.array(m) - u))),
+            ),
+        ),
+    ),
+}  # fmt: skip
+"""The functions that can be checked, by name."""
