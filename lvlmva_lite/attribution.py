@@ -58,7 +58,7 @@ def deeplift_shap(
         once, and at least 2.  Of more baselines than half of it, each batch
         of images sends all through the network anew.  The default suits the
         MLP; 256 is a good start for a convolutional network of small images,
-        32 for one of 224 pixels
+        20 for one of 224 pixels
     tolerance : largest completeness error accepted, of each image relative to
         its own output difference.  Completeness: the values of an image sum to
         its logit minus the mean logit of the baselines.  A difference that is

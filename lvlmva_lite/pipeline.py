@@ -215,7 +215,7 @@ class Prepared:
         shown = test.subset(torch.arange(len(test))[::step][: config.n_explained])
         network = self.task.network_named(config.model)
         # Of few images, so that a pretrained network keeps within 2 GB.
-        rows = 32 if network.pretrained else network.max_rows
+        rows = min(32, network.max_rows) if network.pretrained else network.max_rows
         masks, answers = shown.spurious_masks, predict(model, test.images)
         in_groups = groups_of(model, test, answers)
         maps = None if masks is None else explain(config, model, shown, self.baselines, max_rows=rows)

@@ -48,8 +48,8 @@ class Folder(Task):
     name = "folder"
     networks: ClassVar = {
         "small_resnet": Network(small_resnet),
-        "resnet50": Network(resnet50, pretrained=True, max_rows=32),
-        "efficientnet_lite0": Network(efficientnet_lite0, pretrained=True, max_rows=32),
+        "resnet50": Network(resnet50, pretrained=True, max_rows=20),
+        "efficientnet_lite0": Network(efficientnet_lite0, pretrained=True, max_rows=20),
     }
     defaults: ClassVar = {
         "model": "small_resnet",
@@ -157,7 +157,7 @@ class Folder(Task):
                     f"{', '.join(self.networks)}, which are trained first"
                 )
             return super().network_named(name)
-        return Network(partial(load_model, name), pretrained=True, max_rows=32)
+        return Network(partial(load_model, name), pretrained=True, max_rows=20)
 
     @cached_property
     def _loaded(self) -> dict[Any, Any]:
