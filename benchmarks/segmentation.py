@@ -66,7 +66,8 @@ def by_hand(maps: Tensor, n_segments: int, tol: float = 5e-5) -> float:
     side = maps.shape[1]
     found = []
     for mass in positive_effect(maps).flatten(1).numpy():
-        there = mass > 0
+        # The largest first: a start depends on the order of the pixels.
+        there = torch.from_numpy(mass).topk(int((mass > 0).sum())).indices.numpy()
         z, p = centres(side)[there], mass[there]
         draws_of = torch.from_numpy(z.T.copy())[None], torch.from_numpy(p)[None]
         shares, means = (part[0].numpy() for part in mixture.start(*draws_of, n_segments, 0))
