@@ -35,9 +35,7 @@ def correction_masks(
     """A = sum_j R_j 1[C = j]: the union of the segments judged spurious, or of what is near their evidence.
 
     A critic judges a segment by where its evidence lies; a large segment whose
-    one bright spot is a letter is called spurious with all the bone in it.
-
-    Derived in chapter 7.
+    one bright spot is a letter is called spurious with all the bone in it. Derived in chapter 7.
 
     Parameters
     ----------
@@ -96,9 +94,7 @@ def rrr_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: s
     The log-probabilities are summed over *all* classes: that gradient does
     not die when the network is sure of its answer, as the true class's does.
     Of more than two classes it sees one direction only, and can cancel; see
-    :func:`jacobian_penalty`.
-
-    Derived in chapter 6.
+    :func:`jacobian_penalty`. Derived in chapter 6.
 
     Parameters
     ----------
@@ -145,9 +141,7 @@ def jacobian_penalty(
     common, which moves no probability.  It is zero if and only if every
     probability has slope zero in every masked pixel, whereas
     :func:`rrr_penalty` sees the one direction 1 - K p of the K classes and is
-    zero wherever that cancels.  It does not depend on how sure the network is.
-
-    Derived in chapter 6.
+    zero wherever that cancels.  It does not depend on how sure the network is. Derived in chapter 6.
 
     Parameters
     ----------
@@ -205,9 +199,7 @@ def finite_difference_penalty(
 
     Not the log-probabilities: their sum over two classes is the same at logit
     differences z and -z, so that a shortcut that turns the answer round would
-    cost nothing, and the true class's changes little where the network is sure.
-
-    Derived in chapter 6.
+    cost nothing, and the true class's changes little where the network is sure. Derived in chapter 6.
 
     Parameters
     ----------
@@ -286,9 +278,7 @@ def align(
     (repeated when there are few), the rest plain training samples, so that
     what the model knows is not forgotten.  The loss is the mean cross-entropy
     of the batch plus ``penalty_weight`` times the penalty of its alignment
-    samples, averaged over samples and pixels.
-
-    Derived in chapter 6.
+    samples, averaged over samples and pixels. Derived in chapter 6.
 
     Parameters
     ----------

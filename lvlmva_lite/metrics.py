@@ -58,10 +58,7 @@ def group_accuracy(predicted: Tensor, labels: Tensor, groups: Tensor, n_groups: 
 
 
 def worst_group_accuracy(accuracies: Tensor) -> float:
-    """WGA: the least of the (n_groups,) accuracies; empty groups (nan) are left out.
-
-    Derived in chapter 1.
-    """
+    """WGA: the least of the (n_groups,) accuracies; empty groups (nan) are left out. Derived in chapter 1."""
     return accuracies[~accuracies.isnan()].min().item()
 
 
@@ -109,9 +106,7 @@ def paired_test(
     one another share their mean rank, and those that close to 0 are 0
     (.57 - .56 and .31 - .30 tie, although their floats differ).  A zero takes
     part in the ranking and then has no sign, so that its rank counts for
-    neither side (Pratt 1959).
-
-    Derived in chapter 11.
+    neither side (Pratt 1959). Derived in chapter 11.
 
     Parameters
     ----------
@@ -204,9 +199,7 @@ def share_of_gain(
     for one that harms.  The interval is Fieller's (1954) for paired means: it
     holds those shares r at which the mean over seeds of
     ``(arm - untreated) - r * (method - untreated)`` cannot be told from 0 by
-    Student's t-test.
-
-    Derived in chapter 11.
+    Student's t-test. Derived in chapter 11.
 
     Parameters
     ----------
@@ -241,9 +234,7 @@ def share_of_gain(
 def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
     """Share of attribution outside the ground-truth spurious region.
 
-    ``1 - mean_n [sum_i A_ni |Phi_ni| / sum_i |Phi_ni|]`` (arXiv 2512.21985).
-
-    Derived in chapter 1.
+    ``1 - mean_n [sum_i A_ni |Phi_ni| / sum_i |Phi_ni|]`` (arXiv 2512.21985). Derived in chapter 1.
 
     Parameters
     ----------
@@ -263,9 +254,7 @@ def mu_align(attributions: Tensor, spurious_masks: Tensor) -> float:
 
 @threads()
 def neighbour_purity(embeddings: Tensor, labels: Tensor, n_neighbours: int = 10) -> float:
-    """How often the nearest neighbours of a sample share its label.
-
-    Derived in chapter 7.
+    """How often the nearest neighbours of a sample share its label. Derived in chapter 7.
 
     Parameters
     ----------
@@ -298,9 +287,7 @@ def segment_truth(
 ) -> Tensor:
     """What each segment holds more than half of its positive effect on.
 
-    The yardstick for verdicts.  Reads the ground truth: for evaluation only.
-
-    Derived in chapter 0.
+    The yardstick for verdicts.  Reads the ground truth: for evaluation only. Derived in chapter 0.
 
     Parameters
     ----------
@@ -348,9 +335,7 @@ def right_verdicts(truth: Tensor) -> Tensor:
 
 
 def verdict_scores(kinds: Tensor, truth: Tensor) -> dict[str, float | None]:
-    """How well verdicts tell what is spurious, over all segments that hold a pixel.
-
-    Derived in chapter 0.
+    """How well verdicts tell what is spurious, over all segments that hold a pixel. Derived in chapter 0.
 
     Parameters
     ----------

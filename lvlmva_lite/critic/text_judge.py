@@ -40,42 +40,11 @@ _TOKEN = re.compile(r"[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]")
 _STEP = re.compile(r"[\s*#]*(\d)[.)]")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s")
 _JOINTS = frozenset((",", "and", "&", "/", "segment", "segments"))
-_AFTER_A_NAME = frozenset(
-    [
-        "above",
-        "along",
-        "alone",
-        "also",
-        "and",
-        "around",
-        "away",
-        "at",
-        "below",
-        "beside",
-        "both",
-        "but",
-        "cover",
-        "from",
-        "has",
-        "hold",
-        "in",
-        "inside",
-        "lie",
-        "mainly",
-        "mostly",
-        "on",
-        "only",
-        "or",
-        "over",
-        "partly",
-        "rest",
-        "show",
-        "sit",
-        "to",
-        "too",
-        "with",
-    ]
-)
+_AFTER_A_NAME = frozenset((
+    "above", "along", "alone", "also", "and", "around", "away", "at", "below", "beside", "both", "but",
+    "cover", "from", "has", "hold", "in", "inside", "lie", "mainly", "mostly", "on", "only", "or",
+    "over", "partly", "rest", "show", "sit", "to", "too", "with",
+))  # fmt: skip
 """Words before which a lone "A" or "I" names a segment; before most others it is an article or a pronoun."""
 
 _COMMON = frozenset(
@@ -232,9 +201,7 @@ def text_by_segment(text: str, names: Sequence[str], *, as_written: bool = False
 
 
 class TextJudge:
-    """Rules on each segment from the words of a critique alone.
-
-    Derived in chapter 5.
+    """Rules on each segment from the words of a critique alone. Derived in chapter 5.
 
     Parameters
     ----------
