@@ -178,7 +178,9 @@ def _told(name: str, value: Any) -> str:
         return f"**{name}:** " + ", ".join(_number(one) for one in value)
     if isinstance(value, dict):
         plain = {key: one for key, one in value.items() if not isinstance(one, dict | list)}
-        parts = [_told(name, [plain])] if plain else []
+        # A row of many columns is wider than a page.
+        long = [{"of": key.replace("_", " "), "value": one} for key, one in plain.items()]
+        parts = [_told(name, long if len(plain) > 5 else [plain])] if plain else []
         return "\n\n".join(
             parts + [_told(f"{name}, {key}", one) for key, one in value.items() if key not in plain]
         )

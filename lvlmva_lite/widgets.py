@@ -110,7 +110,7 @@ def explanation_explorer(
     ------
     ValueError : no image, no maps, or maps of other images
     """
-    from ipywidgets import HTML, Dropdown, FloatSlider, VBox
+    from ipywidgets import HTML, Dropdown, VBox
 
     if not len(images) or not maps:
         raise ValueError("there is nothing to show: give at least one image and one kind of maps")
@@ -121,10 +121,9 @@ def explanation_explorer(
             )
     titles = [str(name) for name in names] or [f"image {i}" for i in range(len(images))]
     chosen = Dropdown(options=[(title, i) for i, title in enumerate(titles)], value=0, description="Image")
-    share = FloatSlider(
-        value=0.5, min=0.05, max=1.0, step=0.05, description="Evidence", readout_format=".0%",
-        continuous_update=False,
-    )  # fmt: skip
+    # A slider of ipywidgets has no name for a screen reader.
+    shares = [(f"{twentieths * 5} %", twentieths / 20) for twentieths in range(1, 21)]
+    share = Dropdown(options=shares, value=0.5, description="Evidence")
     shown = HTML()
 
     def draw(_=None) -> None:

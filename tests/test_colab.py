@@ -27,7 +27,7 @@ PINS = ROOT / "tests" / "colab.txt"
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 FEW = {
     "00_lvlm_va_in_ten_minutes": {"epochs": 1, "critic": "lexicon", "n_align": 60, "n_segments": 3},
-    "04_ppeps_wgm": {"n_segments": 3, "n_maps": 40},
+    "14_talking_to_the_model": {"n_align": 60},
 }
 """The chapters of the quick test, which show widgets, with parameters that make them short."""
 BORROWED = ("torch", "torchgen", "functorch", "torchvision", "torchvision.libs", "nvidia", "triton")
@@ -161,7 +161,15 @@ def test_colab_shows_the_chapters_with_widgets_and_fits_by_l1(colab):
     assert shows_a_widget(second)
 
     # Before scikit-learn 1.8, l1_ratio alone meant L2.
-    tests = [ROOT / "tests" / name for name in ("test_widgets.py", "test_annotation_widget.py")]
+    tests = [
+        ROOT / "tests" / name
+        for name in (
+            "test_widgets.py",
+            "test_annotation_widget.py",
+            "test_words_editor.py",
+            "test_adjudication_widget.py",
+        )
+    ]
     l1 = ROOT / "tests" / "test_l1_regression.py"
     done = subprocess.run(
         [colab.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, l1],

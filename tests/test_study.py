@@ -12,7 +12,6 @@ from browser import Browser, executable
 from lvlmva_lite.cli import main
 from lvlmva_lite.critic import Case
 from lvlmva_lite.study import (
-    QUESTIONS,
     StudyError,
     Trial,
     agreement_table,
@@ -24,7 +23,7 @@ from lvlmva_lite.study import (
     study_trials,
 )
 from lvlmva_lite.study.answers import COLUMNS
-from lvlmva_lite.study.trials import study_id
+from lvlmva_lite.study.trials import QUESTIONS, study_id
 
 TRUTH = {"relevant": False, "spurious": True, "background": False}
 

@@ -3,10 +3,9 @@
 from lvlmva_lite.study.analysis import agreement_table, as_markdown
 from lvlmva_lite.study.answers import StudyError, read_answers, recorded_raters, simulated_raters
 from lvlmva_lite.study.form import study_page
-from lvlmva_lite.study.trials import QUESTIONS, Trial, study_trials
+from lvlmva_lite.study.trials import Trial, study_trials
 
 __all__ = [
-    "QUESTIONS",
     "StudyError",
     "Trial",
     "agreement_table",
