@@ -210,7 +210,7 @@ def add_reference(stage: Path, chapters: list[Path]) -> None:
     for path, notebook in notebooks.items():
         with_labels(notebook, parts[path.stem])
         if words := closing(entries, path.stem, parts[path.stem]):
-            notebook.cells.append(nbformat.v4.new_markdown_cell(words))
+            notebook.cells.append(nbformat.v4.new_markdown_cell(words, id="in-the-package"))
         nbformat.write(notebook, path)
     titles = {path.stem: title(path) for path in chapters}
     for page in pages:
