@@ -78,6 +78,7 @@ class _Step:
         self.module, self.x, self.y = module, x, y
 
     def hand_back(self, gradient: Tensor) -> Tensor:
+        """The gradient below the call, of the one above it; each rule has its own."""
         raise NotImplementedError
 
 

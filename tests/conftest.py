@@ -41,15 +41,21 @@ def shortcut_model(decoys):
 
 
 @pytest.fixture
-def in_process(monkeypatch, capsys):
-    """The command ``lvlmva`` without a process of its own, on few decoys."""
-    take_few(monkeypatch.setattr)
+def lvlmva(monkeypatch, capsys):
+    """The command, without a process of its own."""
 
-    def run(*arguments):
+    def call(*arguments):
         monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
         with pytest.raises(SystemExit) as done:
             main()
         told = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
 
-    return run
+    return call
+
+
+@pytest.fixture
+def in_process(monkeypatch, lvlmva):
+    """The command ``lvlmva`` without a process of its own, on few decoys."""
+    take_few(monkeypatch.setattr)
+    return lvlmva

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lvlmva_lite.cli import main, one_run
+from lvlmva_lite.cli import one_run
 from lvlmva_lite.experiments import paper_figures, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.import_closure import closure, code_id
 from lvlmva_lite.experiments.sweep_spec import (
@@ -52,18 +52,6 @@ def others(tmp_path, monkeypatch):
     yield packages
     sweep_folder._foreign_code.cache_clear()
     sys.modules.pop("others", None)
-
-
-@pytest.fixture
-def lvlmva(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
-
-    return call
 
 
 @pytest.fixture

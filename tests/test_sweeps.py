@@ -14,7 +14,6 @@ import nbformat
 import pytest
 import yaml
 
-from lvlmva_lite.cli import main
 from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
@@ -162,20 +161,6 @@ def test_a_spec_that_is_none_says_what_to_do(tmp_path, text, message):
 def test_words_that_are_no_setting_say_what_to_do(settings, message):
     with pytest.raises(SpecError, match=message):
         values_of_words(settings)
-
-
-@pytest.fixture
-def lvlmva(monkeypatch, capsys):
-    """The command, without a process of its own."""
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["lvlmva", *map(str, arguments)])
-        with pytest.raises(SystemExit) as done:
-            main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, done.value.code or 0, told.out, told.err)
-
-    return call
 
 
 def tiny_notebook(path, *lines):
