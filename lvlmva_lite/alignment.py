@@ -20,6 +20,7 @@ from tqdm import tqdm
 from lvlmva_lite.config import Config
 from lvlmva_lite.fills import DRAWING, fill
 from lvlmva_lite.models.own import NetworkError, as_classifier, check_trainable, one_line
+from lvlmva_lite.models.training import one_kernel, rows_of
 from lvlmva_lite.passes import KeptLogits, twice_differentiable
 from lvlmva_lite.registry import PENALTIES
 from lvlmva_lite.streams import stream
@@ -334,7 +335,7 @@ def align(
     model = as_classifier(model)
     check_trainable(model)
     generator = stream(random_state, "alignment batches")
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=one_kernel(model))
     n_steps = epochs * math.ceil(len(images) / (batch_size - n_align))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=n_steps)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -365,15 +366,15 @@ def align(
         batches = torch.randperm(len(images), generator=generator).split(batch_size - n_align)
         for batch in batches:
             chosen = torch.randint(len(align_images), (n_align,), generator=generator)
-            asked = KeptLogits(align_images[chosen])
+            asked = KeptLogits(rows_of(align_images, chosen))
             penalised = torch.zeros((), device=labels.device)
             if not empty:
                 with model.register_forward_hook(asked):
                     penalised = penalty_at(chosen, asked.images, reduction="mean")
             if asked.logits is None:
-                logits = model(torch.cat([images[batch], asked.images]))
+                logits = model(torch.cat([rows_of(images, batch), asked.images]))
             else:
-                logits = torch.cat([model(images[batch]), asked.logits])
+                logits = torch.cat([model(rows_of(images, batch)), asked.logits])
             batch_labels = torch.cat([labels[batch], align_labels[chosen]])
             cross_entropy = nn.functional.cross_entropy(logits, batch_labels)
             optimizer.zero_grad()

@@ -939,7 +939,8 @@ def test_a_dead_server_ends_the_command_with_what_it_said_and_all_that_it_answer
         assert len(store) == 2
         store.close()
         tried = len(server.bodies) - 2
-        assert tried <= 6 * (3 + 1)  # three cases in a row, another under way; not all that are left
+        # Perhaps one that failed before the second answer had arrived, three in a row, another under way:
+        assert tried <= 5 * 6 < 6 * 6  # not all that are left
         server._script.clear()  # somebody has started it again
         before = len(critics(server))
         status, out, _ = evaluate(server.url, n=8)

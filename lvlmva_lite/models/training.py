@@ -58,7 +58,9 @@ def fit(
     model = as_classifier(model)
     check_trainable(model)
     generator = torch.Generator().manual_seed(random_state)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=one_kernel(model)
+    )
     if indices is None:
         indices = torch.arange(len(images))
     normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -78,7 +80,7 @@ def fit(
         total = 0.0
         order = indices[torch.randperm(len(indices), generator=generator)]
         for batch in batches(order):
-            logits = model(_rows(images, batch))
+            logits = model(rows_of(images, batch))
             if on_batch is not None:
                 on_batch(batch, logits.detach())
             value = (
@@ -97,7 +99,12 @@ def fit(
     return history
 
 
-def _rows(images: Tensor, indices: Tensor) -> Tensor:
+def one_kernel(model: nn.Module) -> bool:
+    """Whether an optimiser may take its step in one kernel, which for small networks takes a third of the time."""
+    return all(weight.device.type in ("cpu", "cuda") for weight in model.parameters())
+
+
+def rows_of(images: Tensor, indices: Tensor) -> Tensor:
     """``images[indices]``; of a tensor in a third of the time."""
     if not isinstance(images, Tensor):  # an ImageStore
         return images[indices]
