@@ -11,7 +11,7 @@ import yaml
 
 from lvlmva_lite.cli import one_run
 from lvlmva_lite.experiments import paper_figures, sweep_folder, sweep_workers
-from lvlmva_lite.experiments.import_closure import closure, code_id
+from lvlmva_lite.experiments.import_closure import closure, code_id, code_ids
 from lvlmva_lite.experiments.sweep_spec import (
     SpecError,
     experiment_parameters,
@@ -234,6 +234,19 @@ def test_the_id_changes_with_code_and_data_that_matter(tmp_path):
     assert is_new("b.py", "def one():\n    from .c import d\n    return d, 1\n")
     assert is_new("c/words.txt", "other")
     assert is_new("c/more.txt", "more")
+
+    before = code_ids("lvlmva_lite.a", tmp_path)
+    assert sorted(before) == ["a", "b", "c", "c.d", "data in c", "e"]
+    for name, text, part in [
+        ("b.py", "x = 1", "b"),
+        ("c/words.txt", "more", "data in c"),
+        ("e.py", "x = 3", "e"),
+    ]:
+        (package / name).write_text(text)
+        after = code_ids("lvlmva_lite.a", tmp_path)
+        assert [key for key in before if after.get(key) != before[key]][:1] == [part]
+        (package / name).write_text("from lvlmva_lite.c import d\n" if name == "b.py" else text)
+        before = code_ids("lvlmva_lite.a", tmp_path)
 
 
 # The paper's figures

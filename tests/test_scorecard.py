@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lvlmva_lite.experiments.claims import load_claims
+from lvlmva_lite.experiments.import_closure import code_ids
 from lvlmva_lite.experiments.scorecard import code_since, recorded_results, scorecard, shown
 from lvlmva_lite.experiments.sweep_folder import Job, origin_of
 
@@ -163,6 +164,14 @@ def test_a_recorded_table_says_whether_its_code_has_changed(empty, monkeypatch):
     assert code_since("decoy_loop", {"code": here}) == "the same"
     assert code_since("decoy_loop", {"code": "0" * 16}) == "changed since"
     assert code_since("decoy_loop", {}).startswith("not known")
+    modules = code_ids("lvlmva_lite.experiments.decoy_arms")
+    assert code_since("decoy_loop", {"modules": modules}) == "the same"
+    # One that is new since is not what the numbers were made by; one that is gone is.
+    assert {"alignment", "critic.lexicon", "data in critic"} <= {*modules}
+    fewer = {name: id for name, id in modules.items() if name != "alignment"}
+    assert code_since("decoy_loop", {"modules": fewer}) == "the same"
+    other = modules | {"critic.lexicon": "0" * 8, "gone": "1" * 8}
+    assert code_since("decoy_loop", {"modules": other}) == "changed since: `critic.lexicon`, `gone`"
     origin = {
         "machine": "2 cores",
         "date": "2026-01-02",

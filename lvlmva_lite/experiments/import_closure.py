@@ -47,15 +47,49 @@ def code_id(module: str, root: Path = _ROOT) -> str:
     words, answers or images; recorded tables and claims are none.
     """
     names = closure(module, root)
-    folders = {file.parent for name in names if (file := _file(name, root)).name == "__init__.py"}
     data = {
         file.relative_to(root).as_posix(): file.read_bytes()
-        for folder in folders
-        if folder.name not in (_PACKAGE, "experiments")
-        for file in folder.rglob("*")
-        if file.suffix in _DATA and file.name != "README.md"
+        for folder in _folders(names, root).values()
+        for file in _data(folder)
     }
     return fingerprint({name: _plain(_file(name, root)) for name in names}, data)[:16]
+
+
+def code_ids(module: str, root: Path = _ROOT) -> dict[str, str]:
+    """What :func:`code_id` is made of, one by one: 8 hexadecimal digits of each module and of each folder's data.
+
+    A module that is new, and that none of the old ones imports, is not among what numbers were made by.
+
+    Returns
+    -------
+    dict
+        without the package's own name: "alignment", "critic.lexicon"; of data "data in critic"
+    """
+    names = closure(module, root)
+    ids = {_short(name): fingerprint(_plain(_file(name, root)))[:8] for name in names if name != _PACKAGE}
+    for name, folder in _folders(names, root).items():
+        held = {file.relative_to(folder).as_posix(): file.read_bytes() for file in _data(folder)}
+        if held:
+            ids[f"data in {_short(name)}"] = fingerprint(held)[:8]
+    return ids
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(f"{_PACKAGE}.")
+
+
+def _folders(names: Iterable[str], root: Path) -> dict[str, Path]:
+    """The packages among modules whose data count."""
+    files = {name: _file(name, root) for name in names}
+    return {
+        name: file.parent
+        for name, file in files.items()
+        if file.name == "__init__.py" and file.parent.name not in (_PACKAGE, "experiments")
+    }
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*")) if file.suffix in _DATA and file.name != "README.md")
 
 
 def _file(module: str, root: Path) -> Path | None:

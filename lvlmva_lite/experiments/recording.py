@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
+from lvlmva_lite.experiments.import_closure import code_ids
+from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, module_of, origin_of
 from lvlmva_lite.files import to_json, write_whole
 
 
@@ -69,7 +70,12 @@ def _origin(folder: SweepFolder, ids: list[str]) -> dict[str, Any]:
     jobs = [folder.job(id) for id in ids]
     origins = [json.loads((folder.out(id) / "origin.json").read_text("utf-8")) for id in ids]
     merged = {key: _each_once(one.get(key) for one in origins) for key in origins[0]}
-    return merged | {"command": _command(jobs), "code": _each_once(job.origin["code"] for job in jobs)}
+    code = _each_once(job.origin["code"] for job in jobs)
+    merged |= {"command": _command(jobs), "code": code}
+    # Part by part while it can be told: as long as the code is still what the runs were made by.
+    if origin_of(jobs[0])["code"] == code:
+        merged["modules"] = code_ids(module_of(jobs[0].what))
+    return merged
 
 
 def _each_once(values: Iterable[Any]) -> Any:

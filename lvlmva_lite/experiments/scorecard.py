@@ -13,7 +13,8 @@ import pandas as pd
 import yaml
 
 from lvlmva_lite.experiments.claims import DATA, EXPERIMENTS, STATUSES, Claim
-from lvlmva_lite.experiments.sweep_folder import Job, origin_of
+from lvlmva_lite.experiments.import_closure import code_ids
+from lvlmva_lite.experiments.sweep_folder import Job, module_of, origin_of
 
 # Role and symbol of each status: never colour alone.
 BADGES = {
@@ -209,9 +210,13 @@ def code_since(name: str, origin: Mapping[str, Any]) -> str:
     Parameters
     ----------
     name : of the table and its experiment
-    origin : the table's provenance; "code" is the id of :func:`import_closure.code_id` and more, as
-        ``lvlmva collect`` keeps it
+    origin : the table's provenance, as ``lvlmva collect`` keeps it: "modules", by
+        :func:`import_closure.code_ids`, or "code", by :func:`sweep_folder.origin_of`, or neither
     """
+    if "modules" in origin:
+        now = code_ids(module_of(name))
+        changed = [part for part, id in origin["modules"].items() if now.get(part) != id]
+        return f"changed since: {', '.join(f'`{part}`' for part in changed)}" if changed else "the same"
     if "code" not in origin:
         return "not known: made before this was kept"
     job = Job("experiment", name, {}, {}, "")

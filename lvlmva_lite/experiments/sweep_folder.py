@@ -125,8 +125,13 @@ def _cells(notebook: Path) -> list[Any]:
 def _own_code(job: Job) -> str:
     if job.kind != "experiment":
         return package_fingerprint()
-    function = EXPERIMENTS.get(job.what)
-    return _code_of(getattr(function, "func", function).__module__)
+    return _code_of(module_of(job.what))
+
+
+def module_of(experiment: str) -> str:
+    """Full name of the module that holds an experiment."""
+    function = EXPERIMENTS.get(experiment)
+    return getattr(function, "func", function).__module__
 
 
 @cache
