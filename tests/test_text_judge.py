@@ -102,3 +102,12 @@ def test_long_texts_are_read_in_linear_time(filler):
         "2." + filler * (400_000 // len(filler)) + "x\n3." + filler * (400_000 // len(filler)), ("A", "B")
     )
     ruled(filler * (400_000 // len(filler)) + "x")
+
+
+@pytest.mark.parametrize("kind", ["relevant", "spurious", "background"])
+@pytest.mark.parametrize(
+    "denial", ["is not {}", "is hardly {}", "isn't {} at all", "was never {}", "is not at all {}"]
+)
+def test_what_is_denied_is_not_the_verdict(kind, denial):
+    text = f"Segment A {denial.format(kind)}."
+    assert TextJudge().judge(Critique(case_id="x", critic="m", text=text), 1).kinds != (kind,)

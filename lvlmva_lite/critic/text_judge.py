@@ -118,6 +118,9 @@ _ROLES = (
 
 The foreign things are those that the prompt names."""
 
+_NOT = frozenset(("not", "never", "hardly", "neither", "nor", "t", "cannot", "scarcely"))
+"""Words that deny; "t" is the end of "isn't"."""
+
 _OWN_WEIGHT = 5.0
 """Of a short example against a recorded one: a person wrote it to be heeded."""
 
@@ -263,7 +266,7 @@ class TextJudge:
         for name in names:
             if name not in ruled and name in said:
                 kind, chance = max(self._chances(said[name]).items(), key=lambda pair: pair[1])
-                ruled[name] = kind if chance >= _SURE else "undecided"
+                ruled[name] = kind if chance >= _SURE and not _denied(kind, said[name]) else "undecided"
         return Verdict(critique.case_id, self.name, tuple(ruled.get(name, "undecided") for name in names))
 
     def chances(self, critique: Critique, n_segments: int) -> list[dict[str, float]]:
@@ -281,6 +284,12 @@ class TextJudge:
     def _chances(self, text: str) -> dict[str, float]:
         (chances,) = self._classifier.predict_proba([text])
         return dict(zip(map(str, self._classifier.classes_), map(float, chances), strict=True))
+
+
+def _denied(kind: str, text: str) -> bool:
+    """Whether a text says that something is *not* of this kind, which says little of what it is."""
+    words = text.split()
+    return any(word == kind and _NOT.intersection(words[max(i - 3, 0) : i]) for i, word in enumerate(words))
 
 
 def _unquoted(text: str) -> str:
