@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +14,16 @@ from torch import nn
 
 from lvlmva_lite.crossed import conflict_auc
 from lvlmva_lite.experiments import frozen_arms
+from lvlmva_lite.experiments.fold_summary import over_folds
 from lvlmva_lite.experiments.frozen_arms import directional, folds, frozen_rows, to_classifier, twins
 from lvlmva_lite.experiments.frozen_heads import Head, Penalty, balanced_weights, dro_weights, fit_head
-from lvlmva_lite.experiments.twin_readouts import balanced_threshold, bootstrapped, patient_counts, readouts
+from lvlmva_lite.experiments.twin_readouts import (
+    balanced_threshold,
+    bootstrapped,
+    over_folds,
+    patient_counts,
+    readouts,
+)
 from lvlmva_lite.models import Classifier
 from lvlmva_lite.streams import stream
 
@@ -208,3 +216,26 @@ def test_a_fold_of_real_knees(monkeypatch):
     share = both.shows.double()
     assert share[both.labels == 0].mean() == pytest.approx(0.75, abs=0.01)
     assert share[both.labels == 1].mean() == pytest.approx(0.10, abs=0.01)
+
+
+def test_patients_and_draws_are_two_spreads():
+    rows = [
+        {"seed": seed, "masks": masks, "penalty": penalty, "conflict_auc": auc + shift, "se": 0.1, "gain_se": 0.05,
+         "over_placebo_se": 0.02 if penalty == "rrr" else np.nan,
+         "letter_effect": 0, "wga": 0, "wga_balanced": 0, "aga": 0}
+        for seed in range(10)
+        for shift in [0.0 if seed < 5 else 0.1]
+        for masks, penalty, auc in [("none", "before", 0.4 - shift), ("true", "rrr", 0.6), ("placebo", "rrr", 0.3)]
+    ]  # fmt: skip
+    told = over_folds(pd.DataFrame(rows)).set_index(["masks", "penalty"])
+    true = told.loc[("true", "rrr")]
+    assert true["conflict_auc"] == pytest.approx(0.65)
+    assert true["gain"] == pytest.approx(0.25)
+    # Five independent folds of standard error .1 have a mean of standard error .1 / sqrt(5), however often repeated.
+    assert true["high"] - true["low"] == pytest.approx(2 * 1.96 * 0.1 / 5**0.5)
+    assert true["beyond_placebo"] == pytest.approx(0.3)
+    assert true["beyond_high"] == pytest.approx(0.3 + 1.96 * 0.02 / 5**0.5)
+    assert true["gain_sd"] == pytest.approx(np.std([0.2, 0.3], ddof=1))
+    assert np.isnan(told.loc[("none", "before")]["beyond_placebo"])
+    with pytest.raises(ValueError, match=r"true rrr lacks folds: seeds \[0, 1, 2\]"):
+        over_folds(pd.DataFrame([row for row in rows if row["masks"] != "true" or row["seed"] < 3]))
