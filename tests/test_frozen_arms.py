@@ -20,7 +20,6 @@ from lvlmva_lite.experiments.frozen_heads import Head, Penalty, balanced_weights
 from lvlmva_lite.experiments.twin_readouts import (
     balanced_threshold,
     bootstrapped,
-    over_folds,
     patient_counts,
     readouts,
 )
