@@ -38,6 +38,8 @@ from api_pages import (
     write_map,
 )
 from chapter_cache import run
+from example_report import PAGE as REPORT
+from example_report import example_report
 from parameters_page import page as parameters_page
 from parameters_page import title
 from reader_view import HYPHEN, mended, preview, readable_table, without_bookkeeping
@@ -247,8 +249,10 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums, and as many chapters at once as cores
     one = partial(run, parameters={"profile": profile}, cache=work / "runs" / profile, root=root)
     with ProcessPoolExecutor(max_workers=jobs) as pool:
+        report = pool.submit(example_report, work / "report")
         for path, result in zip(written, pool.map(one, written), strict=True):
             nbformat.write(with_outputs(nbformat.read(path, 4), nbformat.read(result, 4)), path)
+        told = report.result()
     add_reference(stage, written)
     values = recorded_values(work / "runs" / profile, chapters)
     if lines := false_claims(claims, values):
@@ -260,6 +264,7 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     sources = [
         stage,
         *(root / name for name in ("tools", "lvlmva_lite", "constraints.txt", "pyproject.toml")),
+        told,
     ]
     rendered = content(sources)
     if index.exists() and stamp.exists() and stamp.read_text() == rendered:
@@ -274,10 +279,11 @@ def build(root: Path, profile: str, jobs: int) -> Path:
     if not index.exists() or name not in (html / f"{listed[0]}.html").read_text():
         raise SystemExit(f"{index} is missing, or its book has no name")
     words = tomllib.loads((root / "pyproject.toml").read_text())["project"]["description"]
-    told = preview(config["title"], words, repository(root)[0])
-    index.write_text(INDEX.format(name=name, first=f"{listed[0]}.html", preview=told))
+    seen_elsewhere = preview(config["title"], words, repository(root)[0])
+    index.write_text(INDEX.format(name=name, first=f"{listed[0]}.html", preview=seen_elsewhere))
     for path in html.rglob("*.html"):
-        path.write_text(mended(path.read_text(), told))
+        path.write_text(mended(path.read_text(), seen_elsewhere))
+    shutil.copy2(told, html / REPORT)
     for path in written:  # to download: the whole chapter, as Colab opens it
         shutil.copy2(root / "notebooks" / path.name, html / "_sources" / "notebooks")
     if found := broken_links(html):
