@@ -126,7 +126,7 @@ class Report:
             return first + " No thing was named."
         thing = self.leaning.things[0]
         where = ", ".join(
-            f"{len(ids)} of {self.leaning.n_cases[of]} {of}" for of, ids in thing.cases.items()
+            f"{of}: {len(ids)} of {self.leaning.n_cases[of]}" for of, ids in thing.cases.items()
         )
         return f"{first} Most of it is called {thing.name}" + (f": {where}." if where else ".")
 
