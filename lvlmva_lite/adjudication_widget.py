@@ -18,7 +18,7 @@ from lvlmva_lite.critic.adjudication import queue
 from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.files import append_line
 from lvlmva_lite.segmentation import segment_sums
-from lvlmva_lite.widgets import key_field, picture
+from lvlmva_lite.widgets import focus, key_field, picture
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -155,9 +155,9 @@ class AdjudicationQueue:
 def adjudication_widget(waiting: AdjudicationQueue, critiques: Sequence[Critique]) -> VBox:
     """Show one segment after the other, with the critic's words, and write each ruling down at once.
 
-    By mouse, or by keys in the field: r, s, b, u, and z to take back.  What
-    the critic says, its verdict included, is folded away, so that the person
-    looks first.
+    By mouse, or by keys in the field, where a click on a button puts the
+    cursor: r, s, b, u, and z to take back.  What the critic says, its verdict
+    included, is folded away, so that the person looks first.
 
     Parameters
     ----------
@@ -198,10 +198,12 @@ def adjudication_widget(waiting: AdjudicationQueue, critiques: Sequence[Critique
         waiting.undo()
         show()
 
+    keys = key_field({**{key: lambda kind=kind: rule(kind) for key, kind in KEYS.items()}, BACK: undo})
     for button, kind in zip(buttons, KEYS.values(), strict=True):
         button.on_click(lambda _, kind=kind: rule(kind))
     back.on_click(lambda _: undo())
-    keys = key_field({**{key: lambda kind=kind: rule(kind) for key, kind in KEYS.items()}, BACK: undo})
+    for button in (*buttons, back):
+        button.on_click(lambda _: focus(keys))
     show()
     return VBox([status, shown, HBox([*buttons, back]), keys])
 

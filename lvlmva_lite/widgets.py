@@ -163,9 +163,11 @@ def _explanations(
 
 
 def key_field(actions: Mapping[str, Callable[[], None]]) -> Text:
-    """A field in which single keys act at once, and which is empty again after each.
+    """A field in which each key acts as it is typed; what was typed stays in it.
 
     ipywidgets hears no keys elsewhere; buttons are reached with Tab and pressed with Enter as well.
+    The field is never emptied from here: that would meet the next key on its way, and one of
+    the two would be lost or act twice.
 
     Parameters
     ----------
@@ -176,16 +178,33 @@ def key_field(actions: Mapping[str, Callable[[], None]]) -> Text:
     field = Text(description="Keys", placeholder=" ".join(actions), continuous_update=True)
 
     def pressed(change: Mapping[str, str]) -> None:
-        typed = change["new"].lower()
-        if not typed:
-            return
-        field.value = ""
-        for key in typed:
+        for key in _inserted(change["old"], change["new"]).lower():
             if key in actions:
                 actions[key]()
 
     field.observe(pressed, "value")
     return field
+
+
+def _inserted(old: str, new: str) -> str:
+    """What was typed into ``old``, at any place, to make it ``new``; empty where characters were only removed."""
+
+    def alike(one: str, other: str) -> int:
+        pairs = enumerate(zip(one, other, strict=False))
+        return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+    start = alike(old, new)
+    return new[start : len(new) - alike(old[start:][::-1], new[start:][::-1])]
+
+
+def focus(field: Text) -> None:
+    """Put the cursor into a field, with ipywidgets 8; 7 cannot.
+
+    JupyterLab takes a letter that is typed while a button has the focus as a command of its own:
+    r makes the cell raw text and hides the widget, b adds a cell.
+    """
+    if hasattr(field, "focus"):
+        field.focus()
 
 
 def picture(figure: Figure, alt: str) -> str:

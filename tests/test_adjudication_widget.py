@@ -70,13 +70,13 @@ def test_by_mouse_and_by_keys(cases, tmp_path):
     assert "Ears &lt;count&gt;." in shown.value
     buttons.children[KINDS.index("spurious")].click()
     assert "&lt;b&gt;A" in shown.value
-    keys.value = "b"
-    keys.value = "z"
+    keys.value += "b"
+    keys.value += "z"
     assert "2 of 3" in status.value
-    keys.value = "rs"
+    keys.value += "rs"
     assert status.value == "All 3 segments are ruled on."
     assert buttons.children[0].disabled
-    keys.value = "s"  # nothing left to rule on
+    keys.value += "s"  # nothing left to rule on
     assert waiting.progress == (3, 3)
     buttons.children[-1].click()
     assert "3 of 3: segment A of x-1" in status.value

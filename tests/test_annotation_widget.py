@@ -28,7 +28,14 @@ def root(tmp_path):
 
 def parts(widget):
     status, picture, buttons, boxed, across, down, _ = widget.children
-    return status, picture, {b.description: b for b in buttons.children}, boxed, across, down
+    return (
+        status,
+        picture,
+        {b.description.partition(" (")[0]: b for b in buttons.children},
+        boxed,
+        across,
+        down,
+    )
 
 
 def shown(picture):
@@ -86,11 +93,10 @@ def test_keys_answer_at_once(root, tmp_path):
     widget = annotation_widget(root, table)
     field = widget.children[-1]
     for key in ("y", "q", "N", "u", "z", "y"):
-        field.value = key
-        assert not field.value
+        field.value += key
     marks = {name: found.spurious for name, found in read_annotations(table, root).items()}
     assert marks == {"a.png": True, "b.png": False, "deep/c.jpg": True}
-    field.value = "nnn"  # more than there are images
+    field.value += "nnn"  # more than there are images
     assert len(read_annotations(table, root)) == 4
 
 
