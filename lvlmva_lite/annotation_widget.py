@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +77,7 @@ def annotation_widget(
     unsure = Button(description="Can't say (u)")
     back = Button(description="Take back (z)", disabled=True)
     given: list[str] = []  # answered here, the latest last
+    acting = threading.RLock()  # JupyterLab may have a key and a click answered in two threads
     boxed = Checkbox(value=False, description="with a box around it", indent=False)
     across = IntRangeSlider(min=0, max=1, description="x")
     down = IntRangeSlider(min=0, max=1, description="y")
@@ -121,18 +123,20 @@ def annotation_widget(
         draw()
 
     def answer(spurious: bool | None) -> None:
-        if not waiting:
-            return
-        append_annotation(table, waiting[0], spurious, box() if spurious else None)
-        given.append(waiting.pop(0))
-        show()
+        with acting:
+            if not waiting:
+                return
+            append_annotation(table, waiting[0], spurious, box() if spurious else None)
+            given.append(waiting.pop(0))
+            show()
 
     def undo() -> None:
-        if not given:
-            return
-        remove_annotation(table, given[-1])
-        waiting.insert(0, given.pop())
-        show()
+        with acting:
+            if not given:
+                return
+            remove_annotation(table, given[-1])
+            waiting.insert(0, given.pop())
+            show()
 
     yes.on_click(lambda _: answer(True))
     no.on_click(lambda _: answer(False))

@@ -89,7 +89,11 @@ class Browser:
 
     def __exit__(self, *fault: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         os.close(self._in)
         os.close(self._out)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,11 +1,16 @@
+import threading
+import time
+
 import pytest
 import torch
 
 from lvlmva_lite.adjudication_widget import AdjudicationQueue, adjudication_widget
 from lvlmva_lite.critic import Case, Critique
 from lvlmva_lite.critic.types import KINDS
+from lvlmva_lite.files import append_line
 
 pytest.importorskip("ipywidgets")
+pytestmark = pytest.mark.usefixtures("no_pyplot_figures")
 
 CERTAINTY = torch.tensor([[0.9, 0.2, 0.0], [0.5, 0.8, 0.1]])
 
@@ -103,3 +108,20 @@ def test_what_does_not_belong_together(cases, tmp_path):
         queue_of(cases[:1], tmp_path / "r.csv")
     with pytest.raises(ValueError, match="at least one segment, got 0"):
         queue_of(cases, tmp_path / "r.csv", budget=0)
+
+
+def test_a_key_and_a_click_at_once_are_two_rulings(cases, tmp_path, monkeypatch):
+    def slowly(*line):
+        time.sleep(0.2)
+        append_line(*line)
+
+    monkeypatch.setattr("lvlmva_lite.adjudication_widget.append_line", slowly)
+    waiting = queue_of(cases, tmp_path / "r.csv")
+    *_, buttons, keys = adjudication_widget(
+        waiting, [Critique(f"x-{i}", "c", "words") for i in range(2)]
+    ).children
+    key = threading.Thread(target=keys.set_trait, args=("value", "s"))
+    key.start()
+    buttons.children[KINDS.index("spurious")].click()
+    key.join()
+    assert (tmp_path / "r.csv").read_text() == "case_id,segment,kind\nx-1,C,spurious\nx-0,B,spurious\n"

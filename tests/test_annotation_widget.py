@@ -1,6 +1,8 @@
 import base64
 import io
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -160,3 +162,19 @@ def test_errors(root, tmp_path):
     (tmp_path / "m.csv").write_text("file,spurious\n")
     with pytest.raises(ImageDataError, match="lacks the column"):
         annotation_widget(root, tmp_path / "m.csv")
+
+
+def test_a_key_and_a_click_at_once_are_two_answers(root, tmp_path, monkeypatch):
+    # JupyterLab answers some messages in a thread of their own.
+    def slowly(*row):
+        time.sleep(0.2)
+        append_annotation(*row)
+
+    monkeypatch.setattr("lvlmva_lite.annotation_widget.append_annotation", slowly)
+    widget = annotation_widget(root, tmp_path / "m.csv")
+    key = threading.Thread(target=widget.children[-1].set_trait, args=("value", "n"))
+    key.start()
+    parts(widget)[2]["No"].click()
+    key.join()
+    no = Annotation(False)
+    assert read_annotations(tmp_path / "m.csv", root) == {"a.png": no, "b.png": no}

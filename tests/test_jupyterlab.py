@@ -58,12 +58,9 @@ class Lab:
         self.folder = folder
 
     def __enter__(self) -> "Lab":
-        kinds = ("CONFIG", "DATA", "RUNTIME", "LAB_SETTINGS", "LAB_WORKSPACES")
-        own = {
-            f"JUPYTER{'' if kind.startswith('LAB') else '_'}{kind}_DIR": self.folder / kind
-            for kind in kinds
-        }
-        settings = self.folder / "LAB_SETTINGS" / "@jupyterlab" / "apputils-extension"
+        folders = "JUPYTER_CONFIG JUPYTER_DATA JUPYTER_RUNTIME JUPYTERLAB_SETTINGS JUPYTERLAB_WORKSPACES"
+        own = {f"{name}_DIR": self.folder / name for name in folders.split()}
+        settings = self.folder / "JUPYTERLAB_SETTINGS" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
         quiet = {"fetchNews": "false", "checkForUpdates": False}
         (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
@@ -91,7 +88,7 @@ class Lab:
     def _address(self) -> str:
         end = time.monotonic() + 120
         while time.monotonic() < end and self.process.poll() is None:
-            for file in (self.folder / "RUNTIME").glob("jpserver-*.json"):
+            for file in (self.folder / "JUPYTER_RUNTIME").glob("jpserver-*.json"):
                 try:
                     return json.loads(file.read_text())["url"]
                 except ValueError:  # half written
@@ -171,6 +168,7 @@ def test_what_is_clicked_and_typed_in_jupyterlab_is_saved(tmp_path):
         reader.click(ANNOTATION, "Yes")
         reader.sees(ANNOTATION, "3 of 8: 2.png")
         reader.cursor_is_in(ANNOTATION, "input[type=text]")
+        # Each last number below is first seen when all keys have been answered.
         reader.types("ynuzun")
         reader.sees(ANNOTATION, "7 of 8: 6.png")
         reader.click(ANNOTATION, "Take back")
@@ -180,6 +178,10 @@ def test_what_is_clicked_and_typed_in_jupyterlab_is_saved(tmp_path):
 
         rulings = lab.notebooks / "rulings.csv"
         reader.sees(QUEUE, "1 of 6: segment B of x-0")
+        pictures = f"{reader.cell(QUEUE)}.querySelectorAll('img')"
+        browser.evaluate(f"""window.drawn = new Set();
+          new MutationObserver(() => {pictures}.forEach(one => drawn.add(one.src))).observe(
+            {reader.cell(QUEUE)}, {{subtree: true, childList: true}});""")
         reader.click(QUEUE, "spurious")
         reader.sees(QUEUE, "2 of 6: segment B of x-1")
         reader.cursor_is_in(QUEUE, "input[type=text]")
@@ -187,6 +189,8 @@ def test_what_is_clicked_and_typed_in_jupyterlab_is_saved(tmp_path):
         reader.sees(QUEUE, "4 of 6: segment A of x-0")
         ruled = "x-0,B,spurious\nx-1,B,relevant\nx-1,B,\nx-1,B,background\nx-2,B,undecided\n"
         assert rulings.read_text() == f"case_id,segment,kind\n{ruled}"
+
+        assert browser.evaluate("drawn.size") == 1  # all cases look alike, and none was drawn by halves
 
         reader.sees(WORDS, "0 of 6 verdicts flip")
         browser.click(f"{reader.cell(WORDS)}.querySelector('textarea')")

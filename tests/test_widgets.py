@@ -10,6 +10,8 @@ from lvlmva_lite.critic import Case, Critique, Verdict
 from lvlmva_lite.segmentation import ppeps_wgm
 from lvlmva_lite.widgets import case_browser, explanation_explorer, key_field, strongest
 
+pytestmark = pytest.mark.usefixtures("no_pyplot_figures")
+
 
 @pytest.fixture(scope="module")
 def images():
