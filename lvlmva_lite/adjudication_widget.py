@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from lvlmva_lite.critic.adjudication import queue
 from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.files import append_line
 from lvlmva_lite.segmentation import segment_sums
-from lvlmva_lite.widgets import key_field, picture
+from lvlmva_lite.widgets import focus, key_field, picture, unshared_grid
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -155,9 +156,9 @@ class AdjudicationQueue:
 def adjudication_widget(waiting: AdjudicationQueue, critiques: Sequence[Critique]) -> VBox:
     """Show one segment after the other, with the critic's words, and write each ruling down at once.
 
-    By mouse, or by keys in the field: r, s, b, u, and z to take back.  What
-    the critic says, its verdict included, is folded away, so that the person
-    looks first.
+    By mouse, or by keys in the field, where a click on a button puts the
+    cursor: r, s, b, u, and z to take back.  What the critic says, its verdict
+    included, is folded away, so that the person looks first.
 
     Parameters
     ----------
@@ -171,6 +172,7 @@ def adjudication_widget(waiting: AdjudicationQueue, critiques: Sequence[Critique
     from ipywidgets import HTML, Button, HBox, VBox
 
     status, shown = HTML(), HTML()
+    acting = threading.RLock()  # JupyterLab may have a key and a click answered in two threads
     buttons = [Button(description=f"{kind} ({key})") for key, kind in KEYS.items()]
     back = Button(description=f"Take back ({BACK})")
 
@@ -190,24 +192,28 @@ def adjudication_widget(waiting: AdjudicationQueue, critiques: Sequence[Critique
         back.disabled = not done
 
     def rule(kind: str) -> None:
-        if waiting.waiting:
-            waiting.answer(kind)
-            show()
+        with acting:
+            if waiting.waiting:
+                waiting.answer(kind)
+                show()
 
     def undo() -> None:
-        waiting.undo()
-        show()
+        with acting:
+            waiting.undo()
+            show()
 
+    keys = key_field({**{key: lambda kind=kind: rule(kind) for key, kind in KEYS.items()}, BACK: undo})
     for button, kind in zip(buttons, KEYS.values(), strict=True):
         button.on_click(lambda _, kind=kind: rule(kind))
     back.on_click(lambda _: undo())
-    keys = key_field({**{key: lambda kind=kind: rule(kind) for key, kind in KEYS.items()}, BACK: undo})
+    for button in (*buttons, back):
+        button.on_click(lambda _: focus(keys))
     show()
     return VBox([status, shown, HBox([*buttons, back]), keys])
 
 
 def _page(case: Case, name: str, text: str) -> str:
-    figure, axes = plots.image_grid(1, 2, size=2.4)
+    figure, axes = unshared_grid(1, 2, size=2.4)
     plots.show_image(axes[0, 0], case.image)
     plots.show_segments(axes[0, 1], case.image, case.segment_labels)
     drawn = picture(figure, f"A {case.class_name} and its segments; the question is about segment {name}")

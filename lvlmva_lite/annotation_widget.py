@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,13 @@ from PIL import Image, ImageDraw
 from lvlmva_lite.datasets.annotations import append_annotation, read_annotations, remove_annotation
 from lvlmva_lite.datasets.decoding import ImageDataError, image_size, read_image
 from lvlmva_lite.datasets.image_files import data_folder, image_files, named_file
-from lvlmva_lite.widgets import key_field
+from lvlmva_lite.widgets import focus, key_field
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
 
 SHOWN = 480
-"""Longer side of the image on the screen, in pixels."""
+"""Longer side of the image on the screen, in pixels; a small image is enlarged by a whole factor."""
 
 
 def annotation_widget(
@@ -35,7 +36,8 @@ def annotation_widget(
     Images that already have a row are passed over, so a later call goes on
     where the last one stopped.  "Can't say" writes an empty answer.  "Take
     back" removes the last answer that was given here, and asks again.  By
-    mouse, or by keys in the field: y, n, u, and z to take back.
+    mouse, or by keys in the field, where a click on a button puts the cursor:
+    y, n, u, and z to take back.
 
     Parameters
     ----------
@@ -70,11 +72,12 @@ def annotation_widget(
     waiting = [name for name in names if name not in done]
 
     status, picture = HTML(), HTML()
-    yes = Button(description="Yes", button_style="danger")
-    no = Button(description="No", button_style="success")
-    unsure = Button(description="Can't say")
-    back = Button(description="Take back", disabled=True)
+    yes = Button(description="Yes (y)", button_style="danger")
+    no = Button(description="No (n)", button_style="success")
+    unsure = Button(description="Can't say (u)")
+    back = Button(description="Take back (z)", disabled=True)
     given: list[str] = []  # answered here, the latest last
+    acting = threading.RLock()  # JupyterLab may have a key and a click answered in two threads
     boxed = Checkbox(value=False, description="with a box around it", indent=False)
     across = IntRangeSlider(min=0, max=1, description="x")
     down = IntRangeSlider(min=0, max=1, description="y")
@@ -96,7 +99,9 @@ def annotation_widget(
         image.save(buffer, "png")
         source = base64.b64encode(buffer.getvalue()).decode()
         alt = html.escape(waiting[0], quote=True)
-        picture.value = f'<img src="data:image/png;base64,{source}" alt="{alt}" style="max-width: 100%">'
+        width = image.width * max(1, SHOWN // max(image.size))
+        style = f"width: {width}px; max-width: 100%; image-rendering: pixelated"
+        picture.value = f'<img src="data:image/png;base64,{source}" alt="{alt}" style="{style}">'
 
     def show() -> None:
         answered = len(names) - len(waiting)
@@ -118,18 +123,20 @@ def annotation_widget(
         draw()
 
     def answer(spurious: bool | None) -> None:
-        if not waiting:
-            return
-        append_annotation(table, waiting[0], spurious, box() if spurious else None)
-        given.append(waiting.pop(0))
-        show()
+        with acting:
+            if not waiting:
+                return
+            append_annotation(table, waiting[0], spurious, box() if spurious else None)
+            given.append(waiting.pop(0))
+            show()
 
     def undo() -> None:
-        if not given:
-            return
-        remove_annotation(table, given[-1])
-        waiting.insert(0, given.pop())
-        show()
+        with acting:
+            if not given:
+                return
+            remove_annotation(table, given[-1])
+            waiting.insert(0, given.pop())
+            show()
 
     yes.on_click(lambda _: answer(True))
     no.on_click(lambda _: answer(False))
@@ -138,6 +145,8 @@ def annotation_widget(
     keys = key_field(
         {"y": lambda: answer(True), "n": lambda: answer(False), "u": lambda: answer(None), "z": undo}
     )
+    for button in (yes, no, unsure, back):
+        button.on_click(lambda _: focus(keys))
     show()
     for control in (boxed, across, down):
         control.observe(lambda _: draw() if waiting else None, "value")

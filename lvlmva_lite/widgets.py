@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -54,7 +55,7 @@ def _page(case: Case, verdict: Verdict, critique: Critique) -> str:
     ruled = [
         f"{name}: {kind}" for name, kind in zip(segment_names(case.n_segments), verdict.kinds, strict=True)
     ]
-    figure, axes = plots.image_grid(1, 2, size=2)
+    figure, axes = unshared_grid(1, 2, size=2)
     plots.show_image(axes[0, 0], case.image)
     plots.show_segments(axes[0, 1], case.image, case.segment_labels, verdict.kinds)
     plots.kind_legend(figure, verdict.kinds)
@@ -139,7 +140,7 @@ def _explanations(
     images: Tensor, maps: Mapping[str, Tensor], segments: Segments | None, i: int, share: float, title: str
 ) -> str:
     columns = 1 + len(maps) + (segments is not None)
-    figure, axes = plots.image_grid(2, columns, size=1.9)
+    figure, axes = unshared_grid(2, columns, size=1.9)
     for axis in axes.flat:
         axis.set_axis_off()
     plots.show_image(axes[0, 0], images[i])
@@ -163,9 +164,11 @@ def _explanations(
 
 
 def key_field(actions: Mapping[str, Callable[[], None]]) -> Text:
-    """A field in which single keys act at once, and which is empty again after each.
+    """A field in which each key acts as it is typed; what was typed stays in it.
 
     ipywidgets hears no keys elsewhere; buttons are reached with Tab and pressed with Enter as well.
+    The field is never emptied from here: that would meet the next key on its way, and one of
+    the two would be lost or act twice.
 
     Parameters
     ----------
@@ -176,16 +179,46 @@ def key_field(actions: Mapping[str, Callable[[], None]]) -> Text:
     field = Text(description="Keys", placeholder=" ".join(actions), continuous_update=True)
 
     def pressed(change: Mapping[str, str]) -> None:
-        typed = change["new"].lower()
-        if not typed:
-            return
-        field.value = ""
-        for key in typed:
+        for key in _inserted(change["old"], change["new"]).lower():
             if key in actions:
                 actions[key]()
 
     field.observe(pressed, "value")
     return field
+
+
+def _inserted(old: str, new: str) -> str:
+    """What was typed into ``old``, at any place, to make it ``new``; empty where characters were only removed."""
+
+    def alike(one: str, other: str) -> int:
+        pairs = enumerate(zip(one, other, strict=False))
+        return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+    start = alike(old, new)
+    return new[start : len(new) - alike(old[start:][::-1], new[start:][::-1])]
+
+
+def focus(field: Text) -> None:
+    """Put the cursor into a field, with ipywidgets 8; 7 cannot.
+
+    JupyterLab takes a letter that is typed while a button has the focus as a command of its own:
+    r makes the cell raw text and hides the widget, b adds a cell.
+    """
+    if hasattr(field, "focus"):
+        field.focus()
+
+
+def unshared_grid(n_rows: int, n_columns: int, size: float) -> tuple[Figure, np.ndarray]:
+    """As :func:`plots.image_grid`, but a figure that pyplot does not know.
+
+    JupyterLab has what a widget does run in a thread of its own (a subshell), beside others; after each
+    message the notebook draws and closes whatever figure pyplot knows, also one that is half drawn elsewhere.
+    """
+    figure = Figure(figsize=(size * n_columns, size * n_rows * 1.12), layout="compressed")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    return figure, axes
 
 
 def picture(figure: Figure, alt: str) -> str:

@@ -17,7 +17,7 @@ from lvlmva_lite.critic.reading import read_description
 from lvlmva_lite.critic.text_judge import default_examples, kind_of_example
 from lvlmva_lite.critic.types import EMPTY, KINDS
 from lvlmva_lite.pipeline import AlignmentSet, verdict_matrix
-from lvlmva_lite.widgets import picture
+from lvlmva_lite.widgets import picture, unshared_grid
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -189,7 +189,7 @@ def _told(
     parts.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in told[1:])}</ul>")
     concerned = list(dict.fromkeys(one.case for one in flips(before, after)))[:N_SHOWN]
     if concerned:
-        figure, axes = plots.image_grid(2, len(concerned), size=2)
+        figure, axes = unshared_grid(2, len(concerned), size=2)
         for column, i in zip(axes.T, concerned, strict=True):
             case = found.cases[i]
             for axis, kinds in zip(column, (before, after), strict=True):

@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+KEY_CODES = {"Tab": 9, "Enter": 13, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -88,7 +89,11 @@ class Browser:
 
     def __exit__(self, *fault: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         os.close(self._in)
         os.close(self._out)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -154,6 +159,43 @@ class Browser:
             self._read()
         quiet = "new Promise(done => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() =>"
         self.evaluate(quiet + " requestAnimationFrame(() => setTimeout(done, 200))))")
+
+    def wait_for(self, expression: str, seconds: float = 90) -> Any:
+        """Return the value of a JavaScript expression as soon as it is true.
+
+        Raises
+        ------
+        TimeoutError : it was not in time; the message holds what the page says
+        """
+        end = time.monotonic() + seconds
+        while not (value := self.evaluate(expression)):
+            if time.monotonic() > end:
+                text = self.evaluate("document.body.innerText")
+                raise TimeoutError(f"never came: {expression}\n{text}\n{self.messages}")
+            time.sleep(0.05)
+        return value
+
+    def click(self, element: str) -> None:
+        """Click the middle of an element, a JavaScript expression, as soon as it can be clicked there."""
+        middle = f"""(element => {{
+          if (!element?.checkVisibility() || element.disabled) return null;
+          element.scrollIntoView({{block: 'nearest'}});
+          const {{x, y, width, height}} = element.getBoundingClientRect();
+          const at = [x + width / 2, y + height / 2];
+          return element.contains(document.elementFromPoint(...at)) ? at : null;
+        }})({element})"""
+        x, y = self.wait_for(middle)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+
+    def press(self, key: str) -> None:
+        """Press a key, a letter or one of ``KEY_CODES``, where the cursor is, and let it go."""
+        code = KEY_CODES.get(key) or ord(key.upper())
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        about = {"key": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **about)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def resize(self, width: int, height: int = 800) -> None:
         """Lay the page out anew at a width in CSS pixels."""

@@ -27,6 +27,12 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture
+def no_pyplot_figures(monkeypatch):
+    """JupyterLab closes any figure of pyplot after each message, also one that another thread is drawing."""
+    monkeypatch.setattr("matplotlib.pyplot.figure", lambda *_, **__: pytest.fail("a figure of pyplot"))
+
+
 @pytest.fixture(scope="session")
 def decoys():
     """2 000 training decoys, enough to learn the shortcut from."""

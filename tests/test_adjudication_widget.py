@@ -1,11 +1,16 @@
+import threading
+import time
+
 import pytest
 import torch
 
 from lvlmva_lite.adjudication_widget import AdjudicationQueue, adjudication_widget
 from lvlmva_lite.critic import Case, Critique
 from lvlmva_lite.critic.types import KINDS
+from lvlmva_lite.files import append_line
 
 pytest.importorskip("ipywidgets")
+pytestmark = pytest.mark.usefixtures("no_pyplot_figures")
 
 CERTAINTY = torch.tensor([[0.9, 0.2, 0.0], [0.5, 0.8, 0.1]])
 
@@ -70,13 +75,13 @@ def test_by_mouse_and_by_keys(cases, tmp_path):
     assert "Ears &lt;count&gt;." in shown.value
     buttons.children[KINDS.index("spurious")].click()
     assert "&lt;b&gt;A" in shown.value
-    keys.value = "b"
-    keys.value = "z"
+    keys.value += "b"
+    keys.value += "z"
     assert "2 of 3" in status.value
-    keys.value = "rs"
+    keys.value += "rs"
     assert status.value == "All 3 segments are ruled on."
     assert buttons.children[0].disabled
-    keys.value = "s"  # nothing left to rule on
+    keys.value += "s"  # nothing left to rule on
     assert waiting.progress == (3, 3)
     buttons.children[-1].click()
     assert "3 of 3: segment A of x-1" in status.value
@@ -103,3 +108,20 @@ def test_what_does_not_belong_together(cases, tmp_path):
         queue_of(cases[:1], tmp_path / "r.csv")
     with pytest.raises(ValueError, match="at least one segment, got 0"):
         queue_of(cases, tmp_path / "r.csv", budget=0)
+
+
+def test_a_key_and_a_click_at_once_are_two_rulings(cases, tmp_path, monkeypatch):
+    def slowly(*line):
+        time.sleep(0.2)
+        append_line(*line)
+
+    monkeypatch.setattr("lvlmva_lite.adjudication_widget.append_line", slowly)
+    waiting = queue_of(cases, tmp_path / "r.csv")
+    *_, buttons, keys = adjudication_widget(
+        waiting, [Critique(f"x-{i}", "c", "words") for i in range(2)]
+    ).children
+    key = threading.Thread(target=keys.set_trait, args=("value", "s"))
+    key.start()
+    buttons.children[KINDS.index("spurious")].click()
+    key.join()
+    assert (tmp_path / "r.csv").read_text() == "case_id,segment,kind\nx-1,C,spurious\nx-0,B,spurious\n"

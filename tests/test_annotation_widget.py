@@ -1,6 +1,8 @@
 import base64
 import io
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -28,7 +30,14 @@ def root(tmp_path):
 
 def parts(widget):
     status, picture, buttons, boxed, across, down, _ = widget.children
-    return status, picture, {b.description: b for b in buttons.children}, boxed, across, down
+    return (
+        status,
+        picture,
+        {b.description.partition(" (")[0]: b for b in buttons.children},
+        boxed,
+        across,
+        down,
+    )
 
 
 def shown(picture):
@@ -86,11 +95,10 @@ def test_keys_answer_at_once(root, tmp_path):
     widget = annotation_widget(root, table)
     field = widget.children[-1]
     for key in ("y", "q", "N", "u", "z", "y"):
-        field.value = key
-        assert not field.value
+        field.value += key
     marks = {name: found.spurious for name, found in read_annotations(table, root).items()}
     assert marks == {"a.png": True, "b.png": False, "deep/c.jpg": True}
-    field.value = "nnn"  # more than there are images
+    field.value += "nnn"  # more than there are images
     assert len(read_annotations(table, root)) == 4
 
 
@@ -154,3 +162,19 @@ def test_errors(root, tmp_path):
     (tmp_path / "m.csv").write_text("file,spurious\n")
     with pytest.raises(ImageDataError, match="lacks the column"):
         annotation_widget(root, tmp_path / "m.csv")
+
+
+def test_a_key_and_a_click_at_once_are_two_answers(root, tmp_path, monkeypatch):
+    # JupyterLab answers some messages in a thread of their own.
+    def slowly(*row):
+        time.sleep(0.2)
+        append_annotation(*row)
+
+    monkeypatch.setattr("lvlmva_lite.annotation_widget.append_annotation", slowly)
+    widget = annotation_widget(root, tmp_path / "m.csv")
+    key = threading.Thread(target=widget.children[-1].set_trait, args=("value", "n"))
+    key.start()
+    parts(widget)[2]["No"].click()
+    key.join()
+    no = Annotation(False)
+    assert read_annotations(tmp_path / "m.csv", root) == {"a.png": no, "b.png": no}

@@ -3,10 +3,14 @@ import re
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lvlmva_lite.critic import Case, Critique, Verdict
 from lvlmva_lite.segmentation import ppeps_wgm
 from lvlmva_lite.widgets import case_browser, explanation_explorer, key_field, strongest
+
+pytestmark = pytest.mark.usefixtures("no_pyplot_figures")
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +92,46 @@ def test_the_explorer_shows_the_first_image_and_follows_its_controls(images, seg
         explanation_explorer(images, {"x": torch.ones(2, 12, 12)})
 
 
-def test_keys_act_at_once_and_others_do_nothing():
-    pressed = []
-    field = key_field({"a": lambda: pressed.append("a"), "b": lambda: pressed.append("b")})
-    for typed in ("a", "B", "x", "ab"):
+@pytest.fixture
+def keys():
+    """A field of the keys a and b, and the list of what was done."""
+    done = []
+    return key_field({"a": lambda: done.append("a"), "b": lambda: done.append("b")}), done
+
+
+def test_keys_act_at_once_and_others_do_nothing(keys):
+    field, done = keys
+    for typed in ("a", "aB", "aBx", "aBxab"):
         field.value = typed
-        assert not field.value
-    assert pressed == ["a", "b", "a", "b"]
+    assert done == ["a", "b", "a", "b"]
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_keys_that_are_typed_faster_than_they_are_answered_act_once(keys, messages):
+    # A browser sends the whole of its field, of which it has not heard that it be emptied.
+    field, done = keys
+    field.value = ""
+    done.clear()
+    for n in range(len(messages)):
+        field.set_state({"value": "".join(messages[: n + 1])})
+    assert "".join(done) == "".join(messages)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "acts"),
+    [
+        ("aab", "aa", ""),
+        ("aab", "", ""),
+        ("aab", "b", ""),
+        ("aab", "ab", ""),
+        ("ab", "aab", "a"),
+        ("xx", "xbx", "b"),
+    ],
+)
+def test_what_is_removed_or_changed_in_the_field(keys, before, after, acts):
+    field, done = keys
+    field.value = before
+    done.clear()
+    field.value = after
+    assert "".join(done) == acts

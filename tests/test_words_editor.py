@@ -10,6 +10,7 @@ from lvlmva_lite.segmentation import ppeps_wgm
 from lvlmva_lite.words_editor import Flip, Rulings, as_lines, flips, parse_examples, summary, words_editor
 
 pytest.importorskip("ipywidgets")
+pytestmark = pytest.mark.usefixtures("no_pyplot_figures")
 
 STROKE = "Only the pen stroke tells which digit it is."
 SQUARE = f"{STROKE} The grey square in a corner means nothing."
