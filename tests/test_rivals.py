@@ -286,11 +286,17 @@ def test_after_rr_clarc_the_answer_is_flat_along_the_direction_and_only_the_head
     for name, value in model.state_dict().items():
         assert torch.equal(value, made.state_dict()[name]) == (not name.startswith("5."))
     assert all(weight.requires_grad for weight in made.parameters())
-    # Where the masks lie does not matter.
+    # Where the masks lie does not matter, nor whether there are any where groups say the same.
     elsewhere = pixel(data, shows).roll(1, 2) | pixel(data, shows).roll(2, 1)
-    again = RRClArC().fit(prepared(data, model, elsewhere, **slow), strength=1000.0).model
-    for one, other in zip(made.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, other)
+    grouped = replace(data, groups=2 * data.labels + shows)
+    for same in (prepared(data, model, elsewhere, **slow), prepared(grouped, model, **slow)):
+        again = RRClArC().fit(same, strength=1000.0).model
+        for one, other in zip(made.parameters(), again.parameters(), strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(
+        ConfigError, match="unlearns one artefact, so that .* got w, x, y"
+    ):
+        RRClArC().fit(prepared(replace(grouped, group_names=tuple("wxyz12")), model))
 
 
 @pytest.mark.parametrize("shows", ["every image", "none", "one class"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lvlmva_lite.config import ConfigError
+from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.methods.method import Fitted, Method, Supervision
 from lvlmva_lite.models import Classifier
 from lvlmva_lite.pipeline import Prepared
@@ -54,8 +55,7 @@ class RRClArC(Method):
                 f"{prepared.config.model} has not; choose a network of the package, or another method"
             )
         try:
-            train.require("spurious_masks", by="rr-clarc")
-            shows = train.spurious_masks.flatten(1).any(1)
+            shows = _shows(train)
             with torch.no_grad():
                 embedding = torch.cat([model.embed(batch) for batch in train.images.split(256)])
             direction = pattern_direction(embedding, train.labels, shows)
@@ -68,6 +68,18 @@ class RRClArC(Method):
             penalty_weight=strength, learning_rate=prepared.config.align_learning_rate * RATE, progress=progress,
         )  # fmt: skip
         return Fitted(tuned.requires_grad_(), (train,))
+
+
+def _shows(train: ShortcutDataset) -> Tensor:
+    """Which images show the artefact, (n,) bool: those with a mask, or by their groups where there are no masks."""
+    if train.spurious_masks is not None:
+        return train.spurious_masks.flatten(1).any(1)
+    if len(train.group_names) != 2 * train.n_classes:
+        raise ValueError(
+            f"rr-clarc unlearns one artefact, so that groups must be class x {{without, with}}; got "
+            f"{', '.join(train.group_names)}"
+        )
+    return train.groups % 2 == 1
 
 
 def pattern_direction(embedding: Tensor, labels: Tensor, shows: Tensor) -> Tensor:
