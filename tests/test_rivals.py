@@ -293,9 +293,7 @@ def test_after_rr_clarc_the_answer_is_flat_along_the_direction_and_only_the_head
         again = RRClArC().fit(same, strength=1000.0).model
         for one, other in zip(made.parameters(), again.parameters(), strict=True):
             assert torch.equal(one, other)
-    with pytest.raises(
-        ConfigError, match="unlearns one artefact, so that .* got w, x, y"
-    ):
+    with pytest.raises(ConfigError, match=r"unlearns one artefact, so that .* got w, x, y"):
         RRClArC().fit(prepared(replace(grouped, group_names=tuple("wxyz12")), model))
 
 
