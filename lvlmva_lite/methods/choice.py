@@ -12,6 +12,7 @@ from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.fills import fill
+from lvlmva_lite.models import predict
 from lvlmva_lite.pipeline import Prepared, verdict_matrix
 from lvlmva_lite.streams import stream
 
@@ -27,13 +28,13 @@ def judged_twins(
 
     What :func:`best_trial` needs to choose where nobody knows groups: a
     trial is worth the accuracy of its worst group, and here the groups are
-    class x {without, with}.  The model as it was is explained on validation
-    images, and the critic asked about their segments.  Of each image, what
-    it calls spurious is filled from its surroundings; that is the first
-    twin.  For the second, what it calls spurious on another of these images,
-    drawn, is put in its place there.  So each class comes with the shortcut
-    and without it equally often, as far as the critic knows the shortcut;
-    whether a trial moved away from *other* evidence it cannot say.
+    class x {without, with}.  The answers of the model as it was to validation
+    images are explained, right or wrong, and the critic is asked about their
+    segments.  Of each image, what it calls spurious is filled from its
+    surroundings; that is the first twin.  For the second, what it calls
+    spurious on another of these images, drawn, is put there in addition.  So
+    each class comes with the shortcut and without it equally often, as far as
+    the critic sees it: what it overlooks stays on both twins.
 
     Groups and true masks are taken off the validation split before anything
     else, so that no critic can be told them.
@@ -67,13 +68,18 @@ def judged_twins(
             "the recorded critic has answers about training images alone; choose another critic to choose trials by"
         )
     known = prepared.validation
-    plain = replace(known, groups=None, group_names=(), spurious_masks=None, core_masks=None)
-    config = task.changed(config, n_align=min(n or config.n_align, len(plain)), sampling="random")
+    # An image on which the shortcut misled has none of it among the evidence for its own class.
+    answers = predict(prepared.model, known.images)
+    plain = replace(
+        known, labels=answers, groups=None, group_names=(), spurious_masks=None, core_masks=None
+    )
+    n = min(n or config.n_align, len(plain))
+    config = task.changed(config, n_align=n, sampling="random", balanced=False)
     shown = find_alignment_set(config, task, plain, prepared.model, prepared.baselines, progress=progress)
     held_out = replace(prepared, config=config, train=plain, alignment_set=shown)
     _, verdicts = held_out.criticised(connection, progress=progress)
     masks = held_out.masks(verdict_matrix(verdicts, shown.segments.labels))
-    images, labels = held_out.chosen.in_memory().images, held_out.chosen.labels
+    images, labels = held_out.chosen.in_memory().images, known.labels[shown.indices]
     marked = masks.flatten(1).any(1).nonzero()[:, 0]
     if not len(marked):
         raise ConfigError(
