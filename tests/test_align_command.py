@@ -498,8 +498,8 @@ def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_
 
 @pytest.mark.parametrize(
     ("method", "field"),
-    [("rrr-gt", "spurious_masks"), ("counterexamples", "spurious_masks"), ("subg", "groups"),
-     ("group-dro", "groups"), ("dfr", "groups")],
+    [("rrr-gt", "spurious_masks"), ("counterexamples", "spurious_masks"), ("cdep", "spurious_masks"),
+     ("subg", "groups"), ("group-dro", "groups"), ("rr-clarc", "groups"), ("dfr", "groups")],
 )  # fmt: skip
 def test_a_method_that_reads_what_nobody_gave_is_refused_at_once(tmp_path, align, parts, method, field):
     given = usual(parts[0], **{"--description": WORDS})

@@ -89,10 +89,10 @@ def test_every_method_has_as_many_trials_as_the_others_and_says_what_it_reads():
     assert len({method.label for method in every}) == len(every)
     of = {method.label: method.supervision for method in every}
     assert {name for name, reads in of.items() if reads.train_groups or reads.validation_groups} == {
-        "SUBG", "DFR", "GroupDRO",
+        "SUBG", "DFR", "GroupDRO", "RR-ClArC",
     }  # fmt: skip
     assert {name for name, reads in of.items() if reads.masks} == {
-        "RRR, true masks", "counter-examples, true masks",
+        "RRR, true masks", "counter-examples, true masks", "CDEP, true masks",
     }  # fmt: skip
     assert of["LVLM-VA"].words
 

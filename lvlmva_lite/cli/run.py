@@ -24,7 +24,7 @@ def run(
     method: Annotated[
         str,
         typer.Option(
-            help="lvlm-va, rrr-gt, counterexamples, subg, group-dro, dfr, jtt, afr, placebo, finetune, look, or one of another package."
+            help="lvlm-va, rrr-gt, cdep, counterexamples, rr-clarc, subg, group-dro, dfr, jtt, afr, placebo, finetune, look, or one of another package."
         ),
     ] = "lvlm-va",
     quiet: options.Quiet = False,
