@@ -18,6 +18,7 @@ import course  # noqa: E402
 NAMES = course.names()
 TRAIN = {"ps6_right_reasons", "ps7_project"}  # the sets that train networks
 RUN = [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAIN)) for name in NAMES]
+HIDDEN = re.compile(r"### BEGIN HIDDEN TESTS\n.*?### END HIDDEN TESTS", re.DOTALL)
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION *$", re.DOTALL | re.MULTILINE)
 
 
@@ -45,6 +46,23 @@ def earned(notebook, since=None):
         else:
             points[name] = machine.get(name, 0)
     return {name: points[name] for name in machine}
+
+
+def passes_what_students_see(notebook, cell):
+    """Whether the answer in ``cell`` passes its test without the hidden part."""
+    namespace = {"__name__": "__main__"}
+    for one in notebook.cells:
+        name = one.metadata.get("nbgrader", {}).get("grade_id", "")
+        if one.cell_type != "code" or (name.startswith("test_") and name != f"test_{cell}"):
+            continue
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(HIDDEN.sub("", one.source), name, "exec"), namespace)
+        except Exception:
+            return False
+        if name == f"test_{cell}":
+            return True
+    raise ValueError(cell)
 
 
 def blank(notebook, stub):
@@ -115,10 +133,37 @@ def test_wrong_solutions_lose_what_they_should(name):
         expected = {test: most - wrong["loses"].get(test, 0) for test, most in machine.items()}
         assert set(wrong["loses"]) <= set(machine)
         assert earned(notebook, since=wrong["cell"]) == expected, wrong["mistake"]
+        hidden = wrong.get("hidden", False)
+        assert passes_what_students_see(notebook, wrong["cell"]) == hidden, wrong["mistake"]
 
 
-def test_the_guide_shows_the_points_and_errors_of_the_sources():
+def test_the_guide_shows_the_points_of_the_sources():
     assert (ROOT / course.GUIDE).read_text() == course.guide(), "run python tools/course.py --guide"
+
+
+def test_no_public_page_gives_the_mistakes_away():
+    page = (ROOT / course.GUIDE).read_text()
+    for name in NAMES:
+        assert not [test for test in course.points(course.read(name))[0] if test in page]
+        for wrong in course.wrong_solutions(name):
+            assert wrong["mistake"].strip() not in page
+            assert wrong["mistake"].strip() in course.common_errors()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sections_to_read_are_named_as_in_the_chapter(name):
+    chapters = {path.name[:2]: path.read_text() for path in (ROOT / "notebooks").glob("*.md")}
+    sections = {}
+    for chapter, text in chapters.items():
+        section = part = 0
+        for level, heading in re.findall(r"^(##|###) (.+)$", text, re.MULTILINE):
+            section, part = (section + 1, 0) if level == "##" else (section, part + 1)
+            number = f"{int(chapter)}.{section}" + f".{part}" * (level == "###")
+            sections[number] = heading
+    named = re.findall(r'(\d+(?:\.\d+)+) "([^"]+)"', course.read(name).cells[0].source)
+    assert bool(named) == (name != NAMES[-1])
+    for number, heading in named:
+        assert sections[number] == heading
 
 
 def test_a_wrong_solution_for_no_cell_is_refused():
@@ -138,6 +183,7 @@ def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
     name, project = NAMES[0], NAMES[-1]
     zips = course.build(tmp_path, only=[name, project])
     assert [path.name for path in zips] == [f"{name}.zip", f"{project}.zip"]
+    assert course.wrong_solutions(name)[0]["mistake"] in (tmp_path / "instructors.md").read_text()
     for one in (name, project):
         released = (tmp_path / "release" / one / f"{one}.ipynb").read_text()
         assert "### BEGIN" not in released

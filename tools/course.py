@@ -2,17 +2,18 @@
 
 ``assignments/NAME/NAME.md`` (MyST Markdown, jupytext format ``md:myst``) is a problem set with its
 solutions and hidden tests, ``assignments/NAME/wrong.yml`` holds the typical wrong solutions and what
-each should lose.  ``python tools/course.py`` writes ``build/course/``, a course directory of nbgrader:
+each should lose (``hidden: true``: only hidden tests catch it).  ``python tools/course.py`` writes ``build/course/``, a course directory of nbgrader:
 
 - ``release/NAME/NAME.ipynb``: what students get, without solutions and hidden tests;
 - ``NAME.zip``: the same, to hand out;
 - ``source/NAME/NAME.ipynb``: with both; nbgrader grades by it;
+- ``instructors.md``: the typical mistakes, and where each costs points;
 - ``nbgrader_config.py`` and ``gradebook.db``.
 
 What was handed in goes to ``build/course/submitted/STUDENT/NAME/NAME.ipynb``; then
 ``nbgrader autograde NAME`` in ``build/course`` grades it, offline and without a browser.
 
-``--check`` writes nothing and exits 1 if the table of ``book/teaching.md`` is not up to date.
+``--check`` writes nothing and exits 1 if the table of points of ``book/teaching.md`` is not up to date.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def points(notebook: NotebookNode) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def wrong_solutions(name: str, root: Path = ROOT) -> list[dict]:
-    """Typical wrong solutions: dicts with "mistake", "cell" (a ``grade_id``), "code" and "loses" (points by test)."""
+    """Typical wrong solutions: dicts with "mistake", "cell" (a ``grade_id``), "code" and "loses" (points by test).
+
+    Where "hidden" is true, only the hidden tests catch it.
+    """
     return yaml.safe_load((root / "assignments" / name / "wrong.yml").read_text())
 
 
@@ -94,7 +98,7 @@ def patched(notebook: NotebookNode, wrong: dict) -> NotebookNode:
 
 
 def table(root: Path = ROOT) -> str:
-    """The table of points for the instructor's guide."""
+    """The table of points."""
     lines = [
         "| assignment | students' time | questions | points, machine | points, person |",
         "|---|---|---|---|---|",
@@ -111,19 +115,19 @@ def table(root: Path = ROOT) -> str:
 
 
 def common_errors(root: Path = ROOT) -> str:
-    """The wrong solutions of all assignments, for the instructor's guide."""
-    lines = []
+    """The wrong solutions of all assignments: the instructor's own copy, which no public page shows."""
+    lines = ["# Common errors", "", "Not for students. H: only the hidden tests catch it."]
     for name in names(root):
-        lines += ["", f"**{title(name, root)}** (`{name}`)", ""]
+        lines += ["", f"## {title(name, root)} (`{name}`)", ""]
         for wrong in wrong_solutions(name, root):
             lost = ", ".join(f"{lost} at `{test}`" for test, lost in wrong["loses"].items())
-            lines.append(f"- {wrong['mistake'].strip()} Loses {lost}.")
+            lines.append(f"- {wrong['mistake'].strip()} Loses {lost}.{' H' * wrong.get('hidden', False)}")
     return "\n".join(lines) + "\n"
 
 
 def guide(root: Path = ROOT) -> str:
-    """The instructor's guide with its generated part written anew."""
-    return TABLE.sub(lambda _: f"\n{table(root)}{common_errors(root)}\n", (root / GUIDE).read_text())
+    """The public page with its table of points written anew."""
+    return TABLE.sub(lambda _: f"\n{table(root)}\n", (root / GUIDE).read_text())
 
 
 def build(folder: Path, root: Path = ROOT, only: list[str] | None = None) -> list[Path]:
@@ -140,6 +144,7 @@ def build(folder: Path, root: Path = ROOT, only: list[str] | None = None) -> lis
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nbgrader_config.py").write_text(CONFIG)
+    (folder / "instructors.md").write_text(common_errors(root))
     config = Config()
     config.CourseDirectory.root = str(folder.resolve())
     config.CourseDirectory.course_id = "lvlmva"
