@@ -260,7 +260,8 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns
     -------
     DataFrame, and a dict with "machine", "date", "commit" and "command"; in
-        tables made since November 2026 also the fields of :func:`environment`
+        tables made since November 2026 also the fields of :func:`environment`.  The ids of the modules
+        that it was made by are for the scorecard alone
 
     Raises
     ------
@@ -274,7 +275,9 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise FileNotFoundError(f"no recorded table {name!r}; there are: {', '.join(known)}")
     with folder.joinpath(f"{name}.csv").open(encoding="utf-8") as stream:
         table = pd.read_csv(stream)
-    return table, yaml.safe_load(folder.joinpath(f"{name}.yml").read_text("utf-8"))
+    origin = yaml.safe_load(folder.joinpath(f"{name}.yml").read_text("utf-8"))
+    origin.pop("modules", None)
+    return table, origin
 
 
 def provenance(command: str) -> dict[str, Any]:
