@@ -63,7 +63,7 @@ def fit_head(
     penalty_weight: float = 0.0,
     start: Head | None = None,
 ) -> Head:
-    """The head of least loss: cross-entropy + l2 / 2 |w|^2 + penalty_weight * penalty, by L-BFGS.
+    """The head of least loss: cross-entropy + l2 / 2 ``|w|^2`` + penalty_weight * penalty, by L-BFGS.
 
     Parameters
     ----------

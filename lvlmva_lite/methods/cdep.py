@@ -52,7 +52,7 @@ class CDEP(RRR):
 
 @threads()
 def cdep_penalty(model: Classifier, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
-    """sum_n sum_k |beta_nk|, beta what the masked pixels contribute to logit k, differentiable in the weights.
+    """``sum_n sum_k |beta_nk|``, beta what the masked pixels contribute to logit k, differentiable in the weights.
 
     Rieger, Singh, Murdoch and Yu, "Interpretations are useful: penalizing
     explanations to align neural networks with prior knowledge", ICML 2020,
