@@ -1,8 +1,8 @@
 """Real knees by a design that can show something: frozen features, crossed twins, cross-validation by patient.
 
 A network pretrained on ImageNet is left as it is, and a linear head is trained on what it makes of each
-image, so that a fold takes seconds beyond one pass through the network.  The loss is convex: what is
-compared are optima, not ends of training runs.  Every knee is tested, once in each repeat, with a letter and
+image, so that a fold takes seconds beyond the passes through the network.  Of the finite difference the loss
+is convex: what is compared are optima, not ends of training runs.  Every knee is tested, once in each repeat, with a letter and
 without one, by a head that has seen no knee of the same patient.
 """
 
@@ -192,6 +192,8 @@ def by_lexicon(
 def by_real_critic(data_root: str, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The recorded cases among the training images, as a real model judged them on their own segment maps.
 
+    These are of images of 64 pixels and of a network that was trained on all patients of the folder ``train``.
+
     Returns
     -------
     indices : (n,) within ``load_knee(data_root, "train", random_state=0)``
@@ -304,8 +306,9 @@ def frozen_rows(data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
     list of dict
         "masks": "none", "true", "lexicon", "claude" (in the first repeat, whose letters its recorded cases
         show), or "placebo", the lexicon's in the wrong place; "penalty": "before", "never saw it" (trained
-        without letters), "balanced groups", "JTT", "GroupDRO" (these three know the groups),
-        "finite-difference" or "rrr"; "penalty_weight", in nats; "chosen", by another fold's twins; "n_align";
+        without letters), "balanced groups" and "GroupDRO" (these know the groups), "JTT",
+        "finite-difference" or "rrr"; "penalty_weight", in nats; "chosen", by another fold's twins where
+        there are weights to choose from; "n_align";
         "curve": whether it is a smaller alignment set, at the weight chosen for the whole one;
         "verdict_sensitivity" and "verdict_specificity"; the fields of :func:`readouts`; "se", "gain_se" and
         "over_placebo_se": standard errors over patients of the conflict AUC, of its gain over "before", and

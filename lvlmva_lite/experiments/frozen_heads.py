@@ -98,7 +98,7 @@ def fit_head(
 
 
 def balanced_weights(labels: Tensor, shows: Tensor) -> Tensor:
-    """Weights by which the four groups count alike: what SUBG and DFR come to with a frozen network."""
+    """Weights by which the four groups count alike: a relative of SUBG, which draws as many of each, and of DFR."""
     groups = 2 * labels + shows.long()
     return 1.0 / torch.bincount(groups, minlength=4)[groups].double()
 
