@@ -40,10 +40,10 @@ def test_a_letter_is_bright_unless_all_places_are(seed):
 
 
 def half_disc(side, seed):
-    """A disc cut off by one edge, opaque."""
+    """A disc cut off by one edge, and clear of the others; opaque."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side
-    opacity = ((x**2 + (y - rng.uniform(0.3, 0.7)) ** 2) < rng.uniform(0.1, 0.3) ** 2).astype(np.float32)
+    opacity = ((x**2 + (y - rng.uniform(0.35, 0.65)) ** 2) < rng.uniform(0.1, 0.3) ** 2).astype(np.float32)
     opacity = np.rot90(opacity, rng.integers(4)).copy()
     return Layer(opacity, np.repeat(opacity[..., None], 3, axis=2) * np.float32(0.5))
 

@@ -34,8 +34,8 @@ class Watched(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
-        if function is torch.Tensor.__getitem__:
-            cls.seen.append(args[1].clone())
+        if function is torch.Tensor.index_select:
+            cls.seen.append(args[2].clone())
         with torch._C.DisableTorchFunctionSubclass():
             return function(*args, **(kwargs or {}))
 

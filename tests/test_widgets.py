@@ -3,8 +3,6 @@ import re
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from lvlmva_lite.critic import Case, Critique, Verdict
 from lvlmva_lite.segmentation import ppeps_wgm
@@ -104,18 +102,6 @@ def test_keys_act_at_once_and_others_do_nothing(keys):
     for typed in ("a", "aB", "aBx", "aBxab"):
         field.value = typed
     assert done == ["a", "b", "a", "b"]
-
-
-@given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=5))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_keys_that_are_typed_faster_than_they_are_answered_act_once(keys, messages):
-    # A browser sends the whole of its field, of which it has not heard that it be emptied.
-    field, done = keys
-    field.value = ""
-    done.clear()
-    for n in range(len(messages)):
-        field.set_state({"value": "".join(messages[: n + 1])})
-    assert "".join(done) == "".join(messages)
 
 
 @pytest.mark.parametrize(
