@@ -198,6 +198,11 @@ class Config:
                 f"penalty_fill {self.penalty_fill!r} does nothing with the penalty {self.penalty!r}; leave it "
                 "out, or choose the penalty 'finite-difference'"
             )
+        if self.penalty == "cdep" and self.penalty_scale == "none":
+            raise ConfigError(
+                "the penalty 'cdep' is counted in the logits' unit, for which a weight of slopes means nothing; "
+                "choose the penalty_scale 'initial', and a penalty_weight (lambda) in nats, such as 1"
+            )
         if self.device == "cuda":
             import torch
 

@@ -114,7 +114,9 @@ EXPLAINERS = Registry("explainer", "lvlmva_lite.explainers", ("lvlmva_lite.attri
 SEGMENTERS = Registry("segmenter", "lvlmva_lite.segmenters", ("lvlmva_lite.segmenters",))
 """Functions (images, attributions, config, *, progress) -> ``Segments``."""
 
-PENALTIES = Registry("penalty", "lvlmva_lite.penalties", ("lvlmva_lite.alignment",))
+PENALTIES = Registry(
+    "penalty", "lvlmva_lite.penalties", ("lvlmva_lite.alignment", "lvlmva_lite.contextual_decomposition")
+)
 """Functions with the signature of :func:`alignment.rrr_penalty`."""
 
 EXPERIMENTS = Registry("experiment", "lvlmva_lite.experiments", ("lvlmva_lite.experiments",))

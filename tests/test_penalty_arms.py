@@ -15,7 +15,7 @@ TINY = {
     "train_epochs": 1, "n_align": 20, "n_baselines": 2, "n_explained": 4,
     "align_epochs": 1, "batch_size": 32, "n_segments": 3,
 }  # fmt: skip
-FEW = {name: penalty_arms.PENALTIES[name] for name in ("rrr", "noise")}
+FEW = {"rrr": penalty_arms.PENALTIES["rrr"], "noise": penalty_arms.OTHER_FILLS["noise"]}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_penalty_meets_every_mask_with_every_weight(rows):
             for weight in (0.0, 5.0)
         ],
     ]
-    assert [*penalty_arms.PENALTIES] == ["rrr", *FILLS]
+    assert {*penalty_arms.PENALTIES, *penalty_arms.OTHER_FILLS} == {"rrr", "cdep", *FILLS}
     for masks in ("true", "lexicon", "placebo"):  # without weight the penalty does not matter
         of = [row for row in rows if row["masks"] == masks and row["penalty_weight"] == 0]
         assert len({(row["wga"], row["conflict_auc"], row["letter_effect"]) for row in of}) == 1
@@ -61,6 +61,13 @@ def test_weights_are_chosen_by_the_validation_split_alone(rows):
             (chosen,) = (row for row in trials if row["chosen"])
             best = max(row["wga_validation"] for row in trials)
             assert chosen is next(row for row in trials if row["wga_validation"] == best)
+
+
+def test_other_fills_are_tried_under_the_masks_that_are_named(prepared):
+    rows = penalty_arms.penalty_rows(prepared, {}, (0.0,), fills_under="lexicon")
+    assert [(row["masks"], row["penalty"]) for row in rows[2:]] == [
+        ("lexicon", fill) for fill in FILLS if fill != "surroundings"
+    ]
 
 
 def test_rows_are_what_the_models_do(prepared, rows):

@@ -14,15 +14,17 @@ from torch import nn
 
 from lvlmva_lite.alignment_set import AlignmentSet
 from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.contextual_decomposition import cdep_penalty, contextual_decomposition
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.methods.afr import AFR, afr, sample_weights
-from lvlmva_lite.methods.cdep import CDEP, cdep_penalty, contextual_decomposition
+from lvlmva_lite.methods.cdep import CDEP
 from lvlmva_lite.methods.group_dro import GroupLoss
 from lvlmva_lite.methods.rr_clarc import RRClArC, direction_penalty, pattern_direction
-from lvlmva_lite.models import Classifier, fit, mlp
+from lvlmva_lite.models import Classifier, NetworkError, OwnNetwork, fit, mlp
 from lvlmva_lite.models.networks import Residual
 from lvlmva_lite.models.pretrained import Normalise, ReLU6
 from lvlmva_lite.pipeline import Prepared
+from lvlmva_lite.torchvision_compat import import_torchvision
 
 
 def toy(n=60, seed=0):
@@ -216,14 +218,62 @@ def test_cdep_makes_the_masked_pixel_contribute_nothing():
     assert made(data.images).diff(dim=1).std() > 0.1  # and says something still
 
 
-def test_a_layer_without_a_rule_and_a_network_of_ones_own_are_refused():
-    model = Classifier(nn.Flatten(), nn.Linear(9, 3), nn.Tanh(), nn.Linear(3, 2))
+def test_a_layer_without_a_rule_and_a_network_that_cannot_be_followed_are_refused():
     data = toy()
-    with pytest.raises(ConfigError, match="no rule for Tanh"):
+    model = Classifier(nn.Flatten(), nn.Linear(9, 3), nn.Sigmoid(), nn.Linear(3, 2))
+    with pytest.raises(NetworkError, match="no rule for Sigmoid"):
         contextual_decomposition(model, data.images, pixel(data, True))
-    for method, why in ((CDEP, "none for mlp"), (RRClArC, "which mlp has not")):
-        with pytest.raises(ConfigError, match=why):
-            method().fit(prepared(data, nn.Flatten(), pixel(data, True)))
+
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(9, 2)
+
+        def forward(self, images):
+            return self.layer(images.flatten(1)) if images.sum() > 0 else images
+
+    with pytest.raises(NetworkError, match="cannot follow Asks"):
+        contextual_decomposition(OwnNetwork(Asks()), data.images, pixel(data, True))
+    with pytest.raises(ConfigError, match="which mlp has not"):
+        RRClArC().fit(prepared(data, nn.Flatten(), pixel(data, True)))
+
+
+class Written(nn.Module):
+    """As people write networks: functions, methods, sums in place, one logit in a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(16, 1)
+
+    def forward(self, images):
+        hidden = nn.functional.relu(self.first(images), inplace=True)
+        hidden += self.second(hidden) * 0.5
+        hidden = nn.functional.max_pool2d(torch.cat([hidden, hidden], 1), 2)[:, :4]
+        hidden = nn.functional.adaptive_avg_pool2d(hidden, 2)
+        return {"logits": self.head(hidden.view(hidden.size(0), -1))}
+
+
+@pytest.mark.parametrize("name", ["written", "resnet18", "vgg11_bn", "mobilenet_v2", "densenet121"])
+def test_networks_that_others_wrote_are_followed(name):
+    torch.manual_seed(0)
+    own = Written() if name == "written" else getattr(import_torchvision().models, name)(num_classes=3)
+    model = OwnNetwork(own, mean=[0.5], std=[0.25], repeat_grey=True).eval()
+    images = torch.rand(2, 1, 64, 64)
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 8:24, 8:24] = True
+    beta, gamma = contextual_decomposition(model, images, masks)
+    torch.testing.assert_close(beta + gamma, model(images), rtol=1e-3, atol=1e-4)
+    assert beta[0].abs().min() > 0
+    assert not beta[1].any()
+    cdep_penalty(model, images, masks).backward()
+    assert all(weight.grad is not None for weight in own.parameters())
+
+
+def test_a_network_with_an_attention_over_channels_is_refused():
+    model = OwnNetwork(import_torchvision().models.efficientnet_b0(num_classes=2)).eval()
+    with pytest.raises(NetworkError, match="no rule for"):
+        contextual_decomposition(model, torch.rand(1, 3, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool))
 
 
 @given(st.integers(0, 2**31))

@@ -1,4 +1,4 @@
-"""What is penalised under a mask, and what the mask is filled with: RRR against finite difference.
+"""What is penalised under a mask, and what the mask is filled with: RRR, finite difference, CDEP.
 
 All arms of a seed share the model, its alignment set and the masks; they differ in the penalty
 and its weight.
@@ -29,9 +29,14 @@ Row = dict[str, Any]
 
 PENALTIES: Mapping[str, Mapping[str, str]] = {
     "rrr": {"penalty": "rrr"},
-    **{name: {"penalty": "finite-difference", "penalty_fill": name} for name in FILLS},
+    FILLS[0]: {"penalty": "finite-difference", "penalty_fill": FILLS[0]},
+    "cdep": {"penalty": "cdep"},
 }
-"""Arm -> fields of the config: RRR, and finite difference by the name of its fill."""
+"""Arm -> fields of the config: RRR, finite difference with its default fill by the name of that, and CDEP."""
+
+OTHER_FILLS: Mapping[str, Mapping[str, str]] = {
+    name: {"penalty": "finite-difference", "penalty_fill": name} for name in FILLS[1:]
+}
 
 WEIGHTS = (1.0, 3.0)
 """Of the penalty, in nats, to choose from by the validation split."""
@@ -62,6 +67,7 @@ def penalty_rows(
     weights: Sequence[float] = WEIGHTS,
     *,
     placebo: bool = False,
+    fills_under: str | None = None,
 ) -> list[Row]:
     """Every penalty with every weight, under each of :func:`masks_to_compare`.
 
@@ -71,6 +77,7 @@ def penalty_rows(
     penalties : as ``PENALTIES``
     weights : lambdas >= 0
     placebo : masks in the wrong place, too
+    fills_under : of whose masks ``OTHER_FILLS`` are tried, too
 
     Returns
     -------
@@ -88,7 +95,8 @@ def penalty_rows(
         never = {"masks": "none", "penalty": "never saw it", "chosen": True}
         rows.append(never | _measured(prepared, model))
     for name, masks, keep in masks_to_compare(prepared, placebo):
-        for penalty, settings in penalties.items():
+        others = OTHER_FILLS if name == fills_under else {}
+        for penalty, settings in {**penalties, **others}.items():
             changed = dataclasses.replace(prepared, config=dataclasses.replace(config, **settings))
             trials = []
             for weight in weights:
@@ -113,13 +121,13 @@ def _measured(prepared: Prepared, model: nn.Module) -> Row:
 
 
 def penalty_sweep(dataset: str, seed: int) -> list[Row]:
-    """All penalties and fills on phantoms, test split."""
+    """All penalties on phantoms, test split; all fills by the lexicon's words."""
     task = tasks.get(dataset)()
-    return penalty_rows(prepare(task, task.config(seed=seed)))
+    return penalty_rows(prepare(task, task.config(seed=seed)), placebo=True, fills_under="lexicon")
 
 
 def real_penalty_sweep(dataset: str, seed: int, *, data_root: str) -> list[Row]:
-    """RRR and the default fill on real images, test split; by a real model's recorded words, too, where there are.
+    """Every penalty with its default fill on real images, test split; by a real model's recorded words, too, where there are.
 
     A single weight of each penalty, the setting's: validation groups of fifteen images choose nothing.
     """
@@ -127,8 +135,7 @@ def real_penalty_sweep(dataset: str, seed: int, *, data_root: str) -> list[Row]:
     recorded = {"critic": "recorded", "critic_settings": CriticSettings(model="claude")}
     has_words = (task.source, seed) in recordings.recorded_sets()
     prepared = prepare(task, task.config(seed=seed, **(recorded if has_words else {})))
-    few = {name: PENALTIES[name] for name in ("rrr", "surroundings")}
-    return penalty_rows(prepared, few, (prepared.config.penalty_weight,), placebo=True)
+    return penalty_rows(prepared, weights=(prepared.config.penalty_weight,), placebo=True)
 
 
 EXPERIMENTS.register("knee_penalties", partial(penalty_sweep, "knee"))

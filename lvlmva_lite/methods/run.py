@@ -11,6 +11,7 @@ from torch import nn
 
 from lvlmva_lite import metrics
 from lvlmva_lite.config import Config, ConfigError
+from lvlmva_lite.contextual_decomposition import check_followed
 from lvlmva_lite.critic import Critique, Verdict, providers
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.critic.types import UNDECIDED
@@ -70,6 +71,7 @@ def run(
     Raises
     ------
     RegistryError, ConfigError, SettingsError : see :func:`check`; before any work
+    NetworkError : CDEP is asked for, and has no rule for a layer; before any work
     ServerError, CapReached, StoreError : the critic's answers stopped coming; those so
         far are in the store
     """
@@ -77,6 +79,10 @@ def run(
     check(task, config, method, connection)
     chosen = METHODS.get(method)()
     _check_supervision(task, config, method)
+    if config.penalty == "cdep" or method == "cdep":
+        train = task.load("train", seed=config.seed)
+        model = task.ready(config, train) or task.network(config, train, config.seed)
+        check_followed(model, train.images.shape[1:])
     start = time.perf_counter()
     prepared = prepare(task, config, progress=progress)
     shown = prepared.alignment_set

@@ -68,14 +68,22 @@ class OwnNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
+        inputs = self.as_input(images)
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            outputs = self.network(inputs)
+        return self.as_output(outputs, images)
+
+    def as_input(self, images: Tensor) -> Tensor:
+        """Images as the network sees them."""
         inputs = images.expand(-1, 3, -1, -1) if self.repeat_grey and images.shape[1] == 1 else images
         weight = next(self.network.parameters(), None)
         if weight is not None:
             inputs = inputs.to(weight.device, weight.dtype)
-        if self.normalises:
-            inputs = (inputs - self.mean.to(inputs)) / self.std.to(inputs)
-        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
-            outputs = self.network(inputs)
+        return (inputs - self.mean.to(inputs)) / self.std.to(inputs) if self.normalises else inputs
+
+    @staticmethod
+    def as_output(outputs: Any, images: Tensor) -> Tensor:
+        """Logits (n, K) of what the network returns for ``images``."""
         return _logits(outputs, len(images)).to(images.device, images.dtype)
 
 
