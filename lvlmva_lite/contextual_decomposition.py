@@ -50,7 +50,9 @@ _MEND = "choose the penalty 'finite-difference', which needs no rules, or anothe
 
 @PENALTIES.register("cdep")
 @threads()
-def cdep_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: str = "sum") -> Tensor:
+def cdep_penalty(
+    model: nn.Module, images: Tensor, masks: Tensor, *, origin: Tensor | None = None, reduction: str = "sum"
+) -> Tensor:
     """``sum_n sum_k |beta_nk|``, beta what the masked pixels contribute to logit k, differentiable in the weights.
 
     Rieger et al. (2020) with 0 as the contribution that is wanted.  (Their
@@ -60,16 +62,18 @@ def cdep_penalty(model: nn.Module, images: Tensor, masks: Tensor, *, reduction: 
 
     Parameters
     ----------
-    model, images, masks : as for :func:`contextual_decomposition`
+    model, images, masks, origin : as for :func:`contextual_decomposition`
     reduction : "sum", or "mean" over the masks' entries (n H W), as every penalty has it
     """
-    inside, _ = contextual_decomposition(model, images, masks)
+    inside, _ = contextual_decomposition(model, images, masks, origin=origin)
     total = inside.abs().sum()
     return total if reduction == "sum" else total / masks.numel()
 
 
 @threads()
-def contextual_decomposition(model: nn.Module, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def contextual_decomposition(
+    model: nn.Module, images: Tensor, masks: Tensor, *, origin: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The logits in two parts: what comes of the masked pixels (beta) and the rest (gamma).
 
     Murdoch, Liu and Yu, ICLR 2018; for images Singh, Murdoch and Yu, ICLR
@@ -81,8 +85,10 @@ def contextual_decomposition(model: nn.Module, images: Tensor, masks: Tensor) ->
     Parameters
     ----------
     model : in eval mode; its layers have rules, and ``torch.fx`` can follow its code
-    images : (n, C, H, W) float; a pixel of value 0 contributes nothing
+    images : (n, C, H, W) float; a pixel at its origin contributes nothing
     masks : (n, H, W) bool
+    origin : (n, C, H, W), what a masked pixel is counted from; None: 0, as in the papers, so that the
+        masked part is cut out and put on black
 
     Returns
     -------
@@ -94,7 +100,8 @@ def contextual_decomposition(model: nn.Module, images: Tensor, masks: Tensor) ->
     """
     device = next(model.parameters()).device
     images, inside = images.to(device), masks[:, None].to(device)
-    parts = _Parts(images * inside, images * ~inside)
+    masked = (images if origin is None else images - origin.to(device)) * inside
+    parts = _Parts(masked, images - masked)
     if isinstance(model, OwnNetwork):
         outputs = _run(model.network, _affine(model.as_input, (parts,), {}))
         if isinstance(outputs, Mapping):

@@ -5,7 +5,7 @@ from lvlmva_lite import metrics, pipeline
 from lvlmva_lite.critic.recordings import recorded_sets
 from lvlmva_lite.crossed import letter_effect
 from lvlmva_lite.datasets import knee_phantom
-from lvlmva_lite.experiments import penalty_arms
+from lvlmva_lite.experiments import cut_out_arms, penalty_arms
 from lvlmva_lite.fills import FILLS
 from lvlmva_lite.models import predict, predict_logits
 from lvlmva_lite.registry import EXPERIMENTS
@@ -49,7 +49,8 @@ def test_every_penalty_meets_every_mask_with_every_weight(rows):
     assert {*penalty_arms.PENALTIES, *penalty_arms.OTHER_FILLS} == {"rrr", "cdep", *FILLS}
     for masks in ("true", "lexicon", "placebo"):  # without weight the penalty does not matter
         of = [row for row in rows if row["masks"] == masks and row["penalty_weight"] == 0]
-        assert len({(row["wga"], row["conflict_auc"], row["letter_effect"]) for row in of}) == 1
+        first, *others = ([row["wga"], row["conflict_auc"], row["letter_effect"]] for row in of)
+        assert all(other == pytest.approx(first) for other in others)
         of = [row for row in rows if row["masks"] == masks and row["penalty_weight"] == 5]
         assert len({row["letter_effect"] for row in of}) == len(FEW)
 
@@ -95,6 +96,18 @@ def test_placebo_masks_are_as_large_as_those_they_stand_for(prepared):
     assert [*by] == ["true", "lexicon", "placebo"]
     assert torch.equal(by["true"], prepared.chosen.spurious_masks)
     assert torch.equal(by["placebo"].sum((1, 2)), by["lexicon"].sum((1, 2)))
+
+
+def test_cdep_is_tried_from_both_origins_under_masks_right_and_wrong(prepared):
+    rows = cut_out_arms.cut_out_rows(prepared)
+    assert [(row["masks"], row["origin"]) for row in rows] == [
+        ("none", None), ("lexicon", "black"), ("lexicon", "surroundings"),
+        ("placebo", "black"), ("placebo", "surroundings"),
+    ]  # fmt: skip
+    assert len({row["letter_effect"] for row in rows}) == 5
+    (_, masks, keep) = [*penalty_arms.masks_to_compare(prepared)][1]
+    by_name = prepared.changed(penalty="cdep").aligned(masks, keep)
+    assert rows[1]["letter_effect"] == prepared.score(by_name)["letter_effect"]
 
 
 def test_the_experiments_are_known_by_name():

@@ -16,6 +16,7 @@ from lvlmva_lite.alignment_set import AlignmentSet
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.contextual_decomposition import cdep_penalty, contextual_decomposition
 from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.fills import fill
 from lvlmva_lite.methods.afr import AFR, afr, sample_weights
 from lvlmva_lite.methods.cdep import CDEP
 from lvlmva_lite.methods.group_dro import GroupLoss
@@ -193,6 +194,23 @@ def test_a_bias_goes_to_both_parts_by_their_size_and_a_relu_takes_the_mask_first
     torch.testing.assert_close(gamma, torch.tensor([[-3.0, 6.0]]))
     assert cdep_penalty(model, images, masks).item() == pytest.approx(9)
     assert cdep_penalty(model, images, masks, reduction="mean").item() == pytest.approx(9 / 2)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_from_an_origin_only_what_differs_contributes(seed):
+    model, images, masks = split_model(seed)
+    filled = fill(images, masks)
+    beta, gamma = contextual_decomposition(model, images, masks, origin=filled)
+    torch.testing.assert_close(beta + gamma, model(images), rtol=1e-4, atol=1e-4)
+    same, _ = contextual_decomposition(model, images, masks, origin=images)
+    assert not same.any()
+    # Of a network without a bend it is the finite difference.
+    linear = Classifier(nn.Flatten(), nn.Linear(images[0].numel(), 3)).double()
+    bare = Classifier(nn.Flatten(), nn.Linear(images[0].numel(), 3, bias=False)).double()
+    bare[1].weight = linear[1].weight
+    pure, _ = contextual_decomposition(bare, images, masks, origin=filled)
+    torch.testing.assert_close(pure, linear(images) - linear(filled), rtol=1e-4, atol=1e-5)
 
 
 def test_a_maximum_is_taken_where_the_whole_image_has_it():
