@@ -458,6 +458,48 @@ def test_patients_and_draws_are_two_spreads():
     assert true["beyond_placebo"] == pytest.approx(0.3)
     assert true["beyond_high"] == pytest.approx(0.3 + 1.96 * 0.02 / 5**0.5)
     assert true["gain_sd"] == pytest.approx(np.std([0.2, 0.3], ddof=1))
+    assert (true["gain_folds_low"], true["gain_folds_high"]) == pytest.approx(
+        corrected_interval(pd.Series([0.2] * 5 + [0.3] * 5), 5)
+    )
+    assert np.isnan(true["converged"])
     assert np.isnan(told.loc[("none", "before")]["beyond_placebo"])
     with pytest.raises(ValueError, match=r"true rrr lacks folds: seeds \[0, 1, 2\]"):
         over_folds(pd.DataFrame([row for row in rows if row["masks"] != "true" or row["seed"] < 3]))
+
+
+def test_each_arm_is_held_against_its_own_placebo():
+    aucs = {"true": 0.6, "placebo": 0.3, "claude": 0.5, "claude-placebo": 0.4}
+    rows = [
+        {"seed": seed, "masks": masks, "penalty": "rrr", "conflict_auc": auc, "converged": (seed, masks) != (1, "true"),
+         "placebo": "claude-placebo" if "claude" in masks else "placebo",
+         "se": 0.1, "gain_se": 0.05, "over_placebo_se": 0.02}
+        for seed in range(2)
+        for masks, auc in aucs.items()
+    ]  # fmt: skip
+    rows += [
+        rows[0] | {"seed": seed, "masks": "none", "penalty": "before", "placebo": None} for seed in range(2)
+    ]
+    told = over_folds(pd.DataFrame(rows), n_folds=2).set_index("masks")
+    assert told["beyond_placebo"].drop("none").to_dict() == pytest.approx(
+        {"true": 0.3, "placebo": 0, "claude": 0.1, "claude-placebo": 0}
+    )
+    assert np.isnan(told.loc["none", "beyond_placebo"])
+    assert told["converged"].to_dict() == {
+        "true": 0.5,
+        "placebo": 1,
+        "claude": 1,
+        "claude-placebo": 1,
+        "none": 1,
+    }
+
+
+def test_the_interval_over_folds_holds_the_mean_as_often_as_it_says():
+    """Of folds that share what they were trained on: correlation 1 / n_folds, as the correction supposes."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=(2000, 1)), rng.normal(size=(2000, 5))
+    values = np.sqrt(1 / 5) * shared + np.sqrt(4 / 5) * own
+    ends = np.array([corrected_interval(pd.Series(one), 5) for one in values])
+    held = ((ends[:, 0] < 0) & (ends[:, 1] > 0)).mean()
+    assert held == pytest.approx(0.95, abs=0.015)
+    plain = np.abs(values.mean(1)) < scipy.stats.t.ppf(0.975, 4) * values.std(1, ddof=1) / np.sqrt(5)
+    assert plain.mean() < 0.9
