@@ -1,18 +1,25 @@
 """Real knees by a design that can show something: frozen features, crossed twins, cross-validation by patient.
 
 A network pretrained on ImageNet is left as it is, and a linear head is trained on what it makes of each
-image, so that a fold takes seconds beyond the passes through the network.  Of the finite difference the loss
-is convex: what is compared are optima, not ends of training runs.  Every knee is tested, once in each repeat, with a letter and
-without one, by a head that has seen no knee of the same patient.
+image, so that a fold takes minutes, most of them for passes through the network.  The losses are convex, but
+for RRR's: what are compared are optima, not ends of training runs.  Every knee is tested, once in each repeat,
+with a letter and without one, by a head that has seen no knee of the same patient.
+
+One rule chooses every arm's settings: the conflict AUC of one fold of the training patients, of a head that is
+fitted on the others.  The penalties choose their weight so, and the arms that know groups, or guess them, the l2
+of their head (and JTT its factor).  The l2 of "before", "never saw it" and the penalties is that of the least
+log-loss on the same fold; what the rule alone gives, without group or mask, is the arm "l2 alone".
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,17 +28,28 @@ from lvlmva_lite.config import Config
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.crossed import conflict_auc
-from lvlmva_lite.datasets import ShortcutDataset, load_knee
-from lvlmva_lite.datasets.knee import MARKER_RATES
+from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.experiments.frozen_heads import (
     Head,
     Penalty,
     balanced_weights,
-    dro_weights,
+    directional,
+    dro_head,
+    embedded,
     fit_head,
     jtt_weights,
+    subset_head,
+    to_classifier,
 )
-from lvlmva_lite.experiments.twin_readouts import bootstrapped, patient_counts, readouts
+from lvlmva_lite.experiments.twin_readouts import (
+    N_FOLDS,
+    bootstrapped,
+    folds,
+    letter_coverage,
+    patient_counts,
+    readouts,
+    twins,
+)
 from lvlmva_lite.fills import fill
 from lvlmva_lite.methods.placebo import placebo_masks
 from lvlmva_lite.models import Classifier, efficientnet_lite0
@@ -39,12 +57,9 @@ from lvlmva_lite.pipeline import Prepared, prepare
 from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks.knee import Knee
-from lvlmva_lite.tasks.phantoms import ALL, NONE
-from lvlmva_lite.threads import late_import, threads
 
 Row = dict[str, Any]
 
-N_FOLDS = 5
 SIZE = 128
 """Side of the images in pixels."""
 
@@ -52,120 +67,26 @@ N_ALIGN = 200
 AMOUNTS = (25, 50, 100)
 """Smaller alignment sets, for the curve."""
 
-WEIGHTS = (1.0, 10.0, 100.0)
+WEIGHTS = (1.0, 10.0, 100.0, 1000.0)
 """Of the penalty, in nats, to choose from on a fold of patients that is neither trained on nor tested."""
 
 L2 = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weights of half the squared head, to choose from by the log-loss of the same fold."""
 
-N_DIRECTIONS = 4
+L2_FACTORS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+"""Of that l2: what the arms that know groups choose from by the conflict AUC."""
+
+UPWEIGHTS = (5.0, 20.0, 50.0)
+"""How much more an error of JTT's first head counts, to choose from likewise."""
+
+N_SUBSETS = 20
+"""Balanced subsets of which DFR's head is the mean."""
+
+N_DIRECTIONS = 16
 """Random directions under a mask by which RRR's sum over pixels is estimated."""
 
-STEP = 2**-7
-"""Of the differences that stand for derivatives, as a share of the range of pixels."""
-
-
-@dataclass(frozen=True)
-class Twins:
-    """Every knee without and with a letter, and which of the two stands in the training data.
-
-    Attributes
-    ----------
-    bare, marked : Tensor, (N, 1, H, W), float32
-    masks : Tensor, (N, H, W), bool, the letter
-    shows : Tensor, (N,), bool, whether the training data hold it with its letter
-    labels : Tensor, (N,), int64, 0 healthy, 1 worn
-    patients : ndarray, (N,), int64
-    template : ShortcutDataset, names of classes and groups
-    """
-
-    bare: Tensor
-    marked: Tensor
-    masks: Tensor
-    shows: Tensor
-    labels: Tensor
-    patients: np.ndarray
-    template: ShortcutDataset
-
-    def dataset(self, where: Tensor) -> ShortcutDataset:
-        """The training data's images at ``where`` (n,), int64."""
-        shows = self.shows[where]
-        return ShortcutDataset(
-            images=torch.where(shows[:, None, None, None], self.marked[where], self.bare[where]),
-            labels=self.labels[where],
-            groups=2 * self.labels[where] + shows.long(),
-            spurious_masks=self.masks[where] & shows[:, None, None],
-            class_names=self.template.class_names, group_names=self.template.group_names, name="knee",
-        )  # fmt: skip
-
-
-def twins(data_root: str, repeat: int, size: int = SIZE) -> Twins:
-    """All knees of a folder, whatever split they lie in; ``repeat`` draws letters, and who gets one."""
-
-    def at(rate: tuple[float, float]) -> list[Any]:
-        return [
-            load_knee(data_root, split, size=size, marker_rate=rate, random_state=repeat)
-            for split in ("train", "validation", "test")
-        ]
-
-    bare, seen, marked = at(NONE), at(MARKER_RATES["train"]), at(ALL)
-
-    def whole(parts: list[Any], field: str) -> Tensor:
-        return torch.cat([getattr(part, field) for part in parts])
-
-    names = [name for part in bare for name in part.names]
-    patients = [int("".join(c for c in name.rpartition("/")[2] if c.isdigit())) for name in names]
-    return Twins(
-        whole(bare, "images"), whole(marked, "images"), whole(marked, "spurious_masks"),
-        whole(seen, "groups") % 2 == 1, whole(bare, "labels"), np.array(patients), bare[0],
-    )  # fmt: skip
-
-
-def folds(labels: Tensor, patients: np.ndarray, repeat: int) -> list[np.ndarray]:
-    """Places of each of ``N_FOLDS`` folds; no patient is in two, and classes are spread evenly."""
-    model_selection = late_import("sklearn.model_selection")
-    split = model_selection.StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=repeat)
-    return [held for _, held in split.split(labels, labels, patients)]
-
-
-@threads()
-@torch.no_grad()
-def embedded(network: Classifier, images: Tensor) -> Tensor:
-    """What the head of a network sees, (n, D) float64."""
-    return torch.cat([network.embed(part) for part in images.split(64)]).double()
-
-
-@threads()
-def directional(network: Classifier, images: Tensor, masks: Tensor, seed: int) -> Tensor:
-    """Derivatives of the features along random directions under the masks, (n, ``N_DIRECTIONS``, D) float64.
-
-    For signs v, drawn evenly, the mean of (w J (A v))^2 is the sum over masked pixels of the squared
-    gradient of w z (Hutchinson, 1990): with these, RRR is a function of the head.  By central differences of
-    ``STEP``, which take a fifth of the time of a forward-mode derivative.
-    """
-    generator = stream(seed, "directions")
-    found = []
-    for part, mask in zip(images.split(32), masks.split(32), strict=True):
-        along = []
-        for _ in range(N_DIRECTIONS):
-            signs = torch.randint(2, part.shape, generator=generator) * 2.0 - 1
-            ahead, behind = (
-                embedded(network, part + step * signs * mask[:, None]) for step in (STEP, -STEP)
-            )
-            along.append((ahead - behind) / (2 * STEP))
-        found.append(torch.stack(along, 1))
-    return torch.cat(found)
-
-
-def to_classifier(network: Classifier, head: Head, mean: Tensor, std: Tensor) -> Classifier:
-    """The network with a head for its last layer, logits -z/2 and z/2."""
-    weight = (head.weight / std).float()
-    bias = (head.bias - head.weight @ (mean / std)).float()
-    last = torch.nn.Linear(len(weight), 2)
-    with torch.no_grad():
-        last.weight.copy_(torch.stack([-weight, weight]) / 2)
-        last.bias.copy_(torch.stack([-bias, bias]) / 2)
-    return Classifier(*list(network)[:-1], last).eval()
+N_FRESH = 4
+"""Further ones, which no head is fitted on."""
 
 
 @dataclass(frozen=True)
@@ -189,16 +110,16 @@ def by_lexicon(
     return prepare(task, task.config(seed=seed, n_align=N_ALIGN), model=network)
 
 
-def by_real_critic(data_root: str, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The recorded cases among the training images, as a real model judged them on their own segment maps.
+def recorded_cases(data_root: str, size: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """The recorded cases among the training images, as a real model and the lexicon judge them, on their segments.
 
     These are of images of 64 pixels and of a network that was trained on all patients of the folder ``train``.
 
     Returns
     -------
     indices : (n,) within ``load_knee(data_root, "train", random_state=0)``
-    masks : (n, size, size), bool
-    kinds, truth : (n, J), int64
+    judged : "claude" and "lexicon" -> masks (n, size, size) bool, kinds (n, J) int64
+    truth : (n, J), int64
     """
     task = Knee(data_root=data_root)
     settings = CriticSettings(model="claude", prompt=recordings.DEFAULT_PROMPT)
@@ -206,41 +127,61 @@ def by_real_critic(data_root: str, size: int) -> tuple[Tensor, Tensor, Tensor, T
     found = recorded_set(task.recording(config), config, task.load("train", seed=0))
     # Nobody is trained: of Prepared, verdicts and masks need the alignment set alone.
     ready = Prepared(task, config, *[None] * 3, torch.nn.Identity(), torch.empty(0), found, 0.0)  # type: ignore[list-item]
-    kinds = ready.verdicts()
-    small = ready.masks(kinds)
-    masks = torch.nn.functional.interpolate(small[:, None].float(), size=(size, size))[:, 0] > 0.5
-    return found.indices, masks, kinds, found.truth
+    judged = {}
+    for name, critic in (("claude", "recorded"), ("lexicon", "lexicon")):
+        kinds = ready.verdicts(critic)
+        small = ready.masks(kinds)[:, None].float()
+        judged[name] = torch.nn.functional.interpolate(small, size=(size, size))[:, 0] > 0.5, kinds
+    return found.indices, judged, found.truth
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What heads are fitted on: ``where`` (n,); ``apart`` (m,), DFR's images; and the head before alignment."""
+
+    where: Tensor
+    apart: Tensor
+    before: Head
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Images at ``where`` (n,), masks (n, H, W) that somebody put on them, and the name of their placebo."""
+
+    where: Tensor
+    masks: Tensor
+    placebo: str
+    quality: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
 
 class _Frozen:
     """One fold: the features of every twin, heads before alignment, and rows as they are measured."""
 
     def __init__(self, data_root: str, seed: int, size: int) -> None:
-        self.data_root, self.seed, self.size = data_root, seed, size
+        self.seed = seed
         repeat, fold = divmod(seed, N_FOLDS)
         self.twins = twins(data_root, repeat, size)
         held = [torch.from_numpy(one) for one in folds(self.twins.labels, self.twins.patients, repeat)]
-        self.test, self.validation = held[fold], held[(fold + 1) % N_FOLDS]
-        self.inner = torch.cat([held[(fold + i) % N_FOLDS] for i in range(2, N_FOLDS)]).sort().values
-        self.train = torch.cat([self.inner, self.validation]).sort().values
+        self.test, self.validation, second = (held[(fold + i) % N_FOLDS] for i in range(3))
+        inner = torch.cat([held[(fold + i) % N_FOLDS] for i in range(2, N_FOLDS)]).sort().values
+        train = torch.cat([inner, self.validation]).sort().values
         self.network = efficientnet_lite0((1, size, size), 2).eval()
         bare, marked = (embedded(self.network, images) for images in (self.twins.bare, self.twins.marked))
         seen = torch.where(self.twins.shows[:, None], marked, bare)
-        self.mean, self.std = seen[self.train].mean(0), seen[self.train].std(0).clamp_min(1e-6)
+        self.mean, self.std = seen[train].mean(0), seen[train].std(0).clamp_min(1e-6)
         self.bare, self.marked, self.seen = ((one - self.mean) / self.std for one in (bare, marked, seen))
-        labels = self.twins.labels
-        self.l2 = min(L2, key=lambda l2: self._log_loss(self.fitted(self.seen, self.inner, l2), labels))
-        self.before = self.fitted(self.seen, self.train, self.l2)
-        self.before_inner = self.fitted(self.seen, self.inner, self.l2)
+        self.l2 = min(L2, key=lambda l2: self._log_loss(self.fitted(inner, l2)))
+        self.inner = _Part(inner, second, self.fitted(inner, self.l2))
+        self.train = _Part(train, self.validation, self.fitted(train, self.l2))
         self.counts = patient_counts(self.twins.patients[self.test.numpy()], seed)
         self.rows: list[Row] = []
         self.draws: list[Tensor] = []
 
-    def fitted(self, features: Tensor, where: Tensor, l2: float, **settings: Any) -> Head:
-        return fit_head(features[where], self.twins.labels[where], l2, **settings)
+    def fitted(self, where: Tensor, l2: float, **settings: Any) -> Head:
+        return fit_head(self.seen[where], self.twins.labels[where], l2, **settings)
 
-    def _log_loss(self, head: Head, labels: Tensor) -> float:
-        signs = 2.0 * labels[self.validation].double() - 1
+    def _log_loss(self, head: Head) -> float:
+        signs = 2.0 * self.twins.labels[self.validation].double() - 1
         scores = head.scores(self.seen[self.validation])
         return torch.nn.functional.softplus(-signs * scores).mean().item()
 
@@ -250,52 +191,106 @@ class _Frozen:
     def measure(self, head: Head, masks: str, penalty: str, **more: Any) -> None:
         """A row of a head on the fold that is tested, and its conflict AUC in every draw of patients."""
         scores = self.twin_scores(head, self.test)
-        self.rows.append({"masks": masks, "penalty": penalty, **more, **readouts(*scores)})
+        told = {"l2": self.l2, "chosen": True, "converged": head.converged} | more
+        self.rows.append({"masks": masks, "penalty": penalty, **told, **readouts(*scores)})
         self.draws.append(bootstrapped(*scores, self.counts))
 
-    def penalties(self, where: Tensor, masks: Tensor) -> dict[str, Penalty]:
-        """Finite difference and RRR, on images of the training data at ``where`` (n,) with masks (n, H, W)."""
+    def choose(
+        self, masks: str, penalty: str, settings: Iterable[Row], fit: Callable[[_Part, Row], Head],
+        told: Callable[[Head], Row] = lambda head: {}, **more: Any,
+    ) -> Row:  # fmt: skip
+        """Rows of all settings; the one chosen by the validation fold's conflict AUC is marked, and given back."""
+        first = len(self.rows)
+        for setting in settings:
+            inner, head = fit(self.inner, setting), fit(self.train, setting)
+            bare, marked, labels = self.twin_scores(inner, self.validation)
+            self.measure(
+                head, masks, penalty, **{**more, **setting, **told(head)},
+                validation_auc=conflict_auc(-bare, -marked, labels == 0),
+                converged=inner.converged and head.converged,
+            )  # fmt: skip
+        tried = self.rows[first:]
+        best = max(tried, key=lambda row: row["validation_auc"])
+        for row in tried:
+            row["chosen"] = row is best
+        return best
+
+    def know_groups(self) -> None:
+        """Rows of the arms that know the group of every image, or guess it, and of the l2 that they choose."""
+        seen, labels, groups = self.seen, self.twins.labels, self.twins.groups
+
+        def weighted(part: _Part, l2: float) -> Head:
+            return self.fitted(part.where, l2, sample_weight=balanced_weights(groups[part.where]))
+
+        def subsets(where: Tensor, l2: float, name: str, n_subsets: int) -> Head:
+            generator = stream(self.seed, name)
+            return subset_head(seen[where], labels[where], groups[where], l2, generator, n_subsets)
+
+        def twice(part: _Part, l2: float, upweight: float) -> Head:
+            at = part.where
+            weights = jtt_weights(self.fitted(at, l2), seen[at], labels[at], upweight)
+            return self.fitted(at, l2, sample_weight=weights)
+
+        grid = [{"l2": self.l2 * factor} for factor in L2_FACTORS]
+        arms: dict[str, Callable[..., Head]] = {
+            "l2 alone": lambda part, l2: self.fitted(part.where, l2),
+            "balanced groups": weighted,
+            "SUBG": lambda part, l2: subsets(part.where, l2, "SUBG's subset", 1),
+            "DFR": lambda part, l2: subsets(part.apart, l2, "DFR's subsets", N_SUBSETS),
+            "GroupDRO": lambda part, l2: dro_head(
+                seen[part.where], labels[part.where], groups[part.where], l2
+            ),
+            "JTT": twice,
+        }
+        for name, arm in arms.items():
+            settings = grid
+            if name == "JTT":
+                settings = [one | {"upweight": w} for one, w in itertools.product(grid, UPWEIGHTS)]
+            self.choose("none", name, settings, lambda part, setting, arm=arm: arm(part, **setting))
+
+    def penalties(self, where: Tensor, masks: Tensor) -> dict[str, tuple[Penalty, Penalty | None]]:
+        """Finite difference and RRR, on images of the training data at ``where`` (n,) with masks (n, H, W).
+
+        With RRR comes the same penalty by directions that no head is fitted on.
+        """
         images = self.twins.dataset(where).images
         filled = (embedded(self.network, fill(images, masks)) - self.mean) / self.std
-        slopes = directional(self.network, images, masks, self.seed) / self.std
+        generator = stream(self.seed, "directions")
+        slopes = directional(self.network, images, masks, N_DIRECTIONS + N_FRESH, generator) / self.std
         seen = self.seen[where]
         return {
-            "finite-difference": Penalty((seen - filled)[:, None]),
-            "rrr": Penalty(slopes, seen),
+            "finite-difference": (Penalty((seen - filled)[:, None]), None),
+            "rrr": (Penalty(slopes[:, :N_DIRECTIONS], seen), Penalty(slopes[:, N_DIRECTIONS:], seen)),
         }
 
-    def align(self, masks: str, where: Tensor, penalty: str, by: Penalty, **more: Any) -> float:
-        """Rows of every weight; the one chosen by the validation fold's conflict AUC is marked, and given back."""
-        inside = torch.isin(where, self.inner)
-        inner = by.of(inside)
-        scale, inner_scale = (
-            one(head.weight, head.bias).item()
-            for one, head in ((by, self.before), (inner, self.before_inner))
-        )
-        first = len(self.rows)
-        head, tried = self.before, self.before_inner
-        for weight in WEIGHTS:
-            tried = self.fitted(
-                self.seen,
-                self.inner,
-                self.l2,
-                penalty=inner,
-                penalty_weight=weight / inner_scale,
-                start=tried,
-            )
-            bare, marked, labels = self.twin_scores(tried, self.validation)
-            head = self.fitted(
-                self.seen, self.train, self.l2, penalty=by, penalty_weight=weight / scale, start=head
-            )
-            self.measure(
-                head, masks, penalty, penalty_weight=weight, n_align=len(where),
-                validation_auc=conflict_auc(-bare, -marked, labels == 0), **more,
-            )  # fmt: skip
-        tried_rows = self.rows[first:]
-        best = max(tried_rows, key=lambda row: row["validation_auc"])
-        for row in tried_rows:
-            row["chosen"] = row is best
-        return best["penalty_weight"]
+    def penalised(self, part: _Part, by: Penalty, weight: float, start: Head | None = None) -> Head:
+        """The head with a penalty that costs ``weight`` nats of the head before; that head where it costs nothing."""
+        scale = by(part.before)
+        return self.fitted(
+            part.where, self.l2, penalty=by, penalty_weight=weight / scale if scale else 0.0,
+            start=start or part.before,
+        )  # fmt: skip
+
+    def align(
+        self, masks: str, where: Tensor, penalty: str, by: Penalty, fresh: Penalty | None, **more: Any
+    ) -> float:
+        """Rows of every weight, as :meth:`choose` says, and the weight that is chosen."""
+        latest: dict[_Part, Head] = {}
+
+        def fit(part: _Part, setting: Row) -> Head:
+            inside = by.of(torch.isin(where, part.where))
+            # The search for a weight begins where that for the one before ended.
+            latest[part] = self.penalised(part, inside, setting["penalty_weight"], latest.get(part))
+            return latest[part]
+
+        def told(head: Head) -> Row:
+            return {
+                name: one(head) / scale if one and (scale := one(self.train.before)) else math.nan
+                for name, one in (("penalty_ratio", by), ("fresh_penalty_ratio", fresh))
+            }
+
+        weights = [{"penalty_weight": weight} for weight in WEIGHTS]
+        return self.choose(masks, penalty, weights, fit, told, **more)["penalty_weight"]
 
 
 def frozen_rows(data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
@@ -304,79 +299,90 @@ def frozen_rows(data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
     Returns
     -------
     list of dict
-        "masks": "none", "true", "lexicon", "claude" (in the first repeat, whose letters its recorded cases
-        show), or "placebo", the lexicon's in the wrong place; "penalty": "before", "never saw it" (trained
-        without letters), "balanced groups" and "GroupDRO" (these know the groups), "JTT",
-        "finite-difference" or "rrr"; "penalty_weight", in nats; "chosen", by another fold's twins where
-        there are weights to choose from; "n_align";
+        "masks": "none", "true", "lexicon", or "placebo", the lexicon's in the wrong place; in the first repeat,
+        whose letters the recorded cases show, "claude", on these cases, and on the same "claude-lexicon", the
+        lexicon's verdicts, and "claude-placebo", the real model's masks in the wrong place;
+        "penalty": "before", "never saw it" (trained without letters), "l2 alone" (as before, with an l2 that is
+        chosen as those of the following); "balanced groups", "SUBG" and "GroupDRO" (these know the groups), "DFR" (knows
+        those of one fold, and is fitted on that alone), "JTT" (both its heads with the same l2);
+        "finite-difference" or "rrr";
+        "l2" of the head; "upweight" of JTT; "penalty_weight", in nats; "validation_auc" and "chosen", by another
+        fold's twins where there are settings to choose from;
+        "converged": whether every head behind the row is an optimum;
+        "n_align" images, of which "n_masked" have a mask; the fields of :func:`letter_coverage`;
+        "penalty_ratio", the penalty as a share of what it was before, and, of RRR, "fresh_penalty_ratio", the same by
+        directions that the head was not fitted on;
         "curve": whether it is a smaller alignment set, at the weight chosen for the whole one;
-        "verdict_sensitivity" and "verdict_specificity"; the fields of :func:`readouts`; "se", "gain_se" and
-        "over_placebo_se": standard errors over patients of the conflict AUC, of its gain over "before", and
-        of what it has beyond the placebo of the same penalty
+        "verdict_sensitivity" and "verdict_specificity"; the fields of :func:`readouts`;
+        "placebo": the masks in the wrong place that it is held against, of the same cases;
+        "se", "gain_se" and "over_placebo_se": standard errors over patients of the conflict AUC, of its gain over
+        "before", and of what it has beyond that placebo with the same penalty
     """
     fold = _Frozen(data_root, seed, size)
-    train, shows = fold.train, fold.twins.shows
-    fold.measure(fold.before, "none", "before", chosen=True)
-    fold.measure(fold.fitted(fold.bare, train, fold.l2), "none", "never saw it", chosen=True)
-    seen, labels = fold.seen[train], fold.twins.labels[train]
-    for name, weights in {
-        "balanced groups": balanced_weights(labels, shows[train]),
-        "JTT": jtt_weights(fold.before, seen, labels, 5.0),
-        "GroupDRO": dro_weights(seen, labels, shows[train], fold.l2),
-    }.items():
-        head = fit_head(seen, labels, fold.l2, sample_weight=weights)
-        fold.measure(head, "none", name, chosen=True)
+    train = fold.train.where
+    fold.measure(fold.train.before, "none", "before")
+    fold.measure(fit_head(fold.bare[train], fold.twins.labels[train], fold.l2), "none", "never saw it")
+    fold.know_groups()
+    sources = _sources(fold, data_root, size)
+    n_align = len(sources["lexicon"].where)
+    order = torch.randperm(n_align, generator=stream(seed, "smaller alignment sets"))
+    for name, source in sources.items():
+        shown = source.masks.flatten(1).any(1)  # nothing is asked of an image without a mask
+        where, letters = source.where[shown], fold.twins.dataset(source.where).spurious_masks
+        about = {
+            "placebo": source.placebo, **letter_coverage(source.masks, letters),
+            **{key: source.quality.get(key) for key in ("verdict_sensitivity", "verdict_specificity")},
+        }  # fmt: skip
+        amount = {"n_align": len(source.where), "n_masked": len(where)}
+        for penalty, (by, fresh) in fold.penalties(where, source.masks[shown]).items():
+            weight = fold.align(name, where, penalty, by, fresh, curve=False, **amount, **about)
+            if penalty == "rrr" or name not in ("true", "lexicon"):
+                continue
+            for few in AMOUNTS:
+                some = by.of(torch.isin(shown.nonzero()[:, 0], order[:few]))
+                fold.measure(
+                    fold.penalised(fold.train, some, weight), name, penalty, penalty_weight=weight,
+                    n_align=few, n_masked=len(some.changes), curve=True, placebo=source.placebo,
+                )  # fmt: skip
+    return _with_errors(fold.rows, fold.draws)
 
-    network = to_classifier(fold.network, fold.before, fold.mean, fold.std)
+
+def _sources(fold: _Frozen, data_root: str, size: int) -> dict[str, _Masks]:
+    """Who puts masks, and on which of the training images."""
+    train, seed = fold.train.where, fold.seed
+    network = to_classifier(fold.network, fold.train.before, fold.mean, fold.std)
     prepared = by_lexicon(network, fold.twins.dataset(train), data_root, seed, size)
-    found = train[prepared.alignment_set.indices]
-    kinds = prepared.verdicts()
-    masks = prepared.masks(kinds)
-    true = fold.twins.dataset(found).spurious_masks
+    found, kinds = train[prepared.alignment_set.indices], prepared.verdicts()
+    masks, quality = prepared.masks(kinds), verdict_quality(kinds, prepared.alignment_set.truth)
     sources = {
-        "true": (found, true, {}),
-        "lexicon": (found, masks, verdict_quality(kinds, prepared.alignment_set.truth)),
-        "placebo": (found, placebo_masks(masks, random_state=seed), {}),
+        "true": _Masks(found, fold.twins.dataset(found).spurious_masks, "placebo"),
+        "lexicon": _Masks(found, masks, "placebo", quality),
+        "placebo": _Masks(found, placebo_masks(masks, random_state=seed), "placebo"),
     }
     if seed < N_FOLDS:
-        where, said, kinds, truth = by_real_critic(data_root, size)
+        where, judged, truth = recorded_cases(data_root, size)
         inside = torch.isin(where, train)
-        sources["claude"] = (where[inside], said[inside], verdict_quality(kinds[inside], truth[inside]))
-    order = torch.randperm(len(found), generator=stream(seed, "smaller alignment sets"))
-    for source, (where, mask, quality) in sources.items():
-        ruled = {key: quality.get(key) for key in ("verdict_sensitivity", "verdict_specificity")}
-        for penalty, by in fold.penalties(where, mask).items():
-            weight = fold.align(source, where, penalty, by, curve=False, **ruled)
-            if penalty == "rrr" or source not in ("true", "lexicon"):
-                continue
-            for amount in AMOUNTS:
-                few = by.of(order[:amount])
-                if scale := few(fold.before.weight, fold.before.bias).item():
-                    settings = {"penalty": few, "penalty_weight": weight / scale}
-                    head = fold.fitted(fold.seen, train, fold.l2, **settings)
-                    fold.measure(
-                        head,
-                        source,
-                        penalty,
-                        penalty_weight=weight,
-                        n_align=amount,
-                        chosen=True,
-                        curve=True,
-                    )
-    return _with_errors(fold.rows, fold.draws)
+        for name, critic in (("claude", "claude"), ("claude-lexicon", "lexicon")):
+            masks, kinds = (one[inside] for one in judged[critic])
+            quality = verdict_quality(kinds, truth[inside])
+            sources[name] = _Masks(where[inside], masks, "claude-placebo", quality)
+        moved = placebo_masks(sources["claude"].masks, random_state=seed)
+        sources["claude-placebo"] = _Masks(where[inside], moved, "claude-placebo")
+    return sources
 
 
 def _with_errors(rows: list[Row], draws: list[Tensor]) -> list[Row]:
     placebo = {
-        row["penalty"]: drawn
+        (row["masks"], row["penalty"]): drawn
         for row, drawn in zip(rows, draws, strict=True)
-        if row["masks"] == "placebo" and row["chosen"]
+        if row["masks"] == row.get("placebo") and row["chosen"]
     }
     for row, drawn in zip(rows, draws, strict=True):
         row["se"] = drawn.std().item()
         row["gain_se"] = (drawn - draws[0]).std().item()
-        if row["penalty"] in placebo:
-            row["over_placebo_se"] = (drawn - placebo[row["penalty"]]).std().item()
+        if "placebo" in row:
+            beside = placebo[row["placebo"], row["penalty"]]
+            row["over_placebo_se"] = (drawn - beside).std().item()
     return rows
 
 

@@ -1,15 +1,91 @@
-"""What a head says of twins, each image without and with a letter, and how sure that is over patients."""
+"""Twins, each knee without and with a letter; what a head says of them, and how sure that is over patients."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lvlmva_lite.crossed import conflict_auc, letter_effect
+from lvlmva_lite.datasets import ShortcutDataset, load_knee
+from lvlmva_lite.datasets.knee import MARKER_RATES
 from lvlmva_lite.streams import stream
+from lvlmva_lite.tasks.phantoms import ALL, NONE
+from lvlmva_lite.threads import late_import
 
+N_FOLDS = 5
 N_BOOTSTRAP = 400
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Every knee without and with a letter, and which of the two stands in the training data.
+
+    Attributes
+    ----------
+    bare, marked : Tensor, (N, 1, H, W), float32
+    masks : Tensor, (N, H, W), bool, the letter
+    shows : Tensor, (N,), bool, whether the training data hold it with its letter
+    labels : Tensor, (N,), int64, 0 healthy, 1 worn
+    patients : ndarray, (N,), int64
+    template : ShortcutDataset, names of classes and groups
+    """
+
+    bare: Tensor
+    marked: Tensor
+    masks: Tensor
+    shows: Tensor
+    labels: Tensor
+    patients: np.ndarray
+    template: ShortcutDataset
+
+    @property
+    def groups(self) -> Tensor:
+        """Of the training data, (N,) int64: 2 * label + whether it shows a letter."""
+        return 2 * self.labels + self.shows.long()
+
+    def dataset(self, where: Tensor) -> ShortcutDataset:
+        """The training data's images at ``where`` (n,), int64."""
+        shows = self.shows[where]
+        return ShortcutDataset(
+            images=torch.where(shows[:, None, None, None], self.marked[where], self.bare[where]),
+            labels=self.labels[where],
+            groups=self.groups[where],
+            spurious_masks=self.masks[where] & shows[:, None, None],
+            class_names=self.template.class_names, group_names=self.template.group_names, name="knee",
+        )  # fmt: skip
+
+
+def twins(data_root: str, repeat: int, size: int) -> Twins:
+    """All knees of a folder, whatever split they lie in; ``repeat`` draws letters, and who gets one."""
+
+    def at(rate: tuple[float, float]) -> list[Any]:
+        return [
+            load_knee(data_root, split, size=size, marker_rate=rate, random_state=repeat)
+            for split in ("train", "validation", "test")
+        ]
+
+    bare, seen, marked = at(NONE), at(MARKER_RATES["train"]), at(ALL)
+
+    def whole(parts: list[Any], field: str) -> Tensor:
+        return torch.cat([getattr(part, field) for part in parts])
+
+    names = [name for part in bare for name in part.names]
+    patients = [int("".join(c for c in name.rpartition("/")[2] if c.isdigit())) for name in names]
+    return Twins(
+        whole(bare, "images"), whole(marked, "images"), whole(marked, "spurious_masks"),
+        whole(seen, "groups") % 2 == 1, whole(bare, "labels"), np.array(patients), bare[0],
+    )  # fmt: skip
+
+
+def folds(labels: Tensor, patients: np.ndarray, repeat: int) -> list[np.ndarray]:
+    """Places of each of ``N_FOLDS`` folds; no patient is in two, and classes are spread evenly."""
+    model_selection = late_import("sklearn.model_selection")
+    split = model_selection.StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=repeat)
+    return [held for _, held in split.split(labels, labels, patients)]
 
 
 def balanced_threshold(healthy: np.ndarray, worn: np.ndarray) -> float:
@@ -44,6 +120,28 @@ def readouts(bare: Tensor, marked: Tensor, labels: Tensor) -> dict[str, float]:
         "letter_effect": letter_effect(-bare, -marked),
         "wga": min(plain), "aga": sum(plain) / 4, "wga_balanced": min(accuracies(middle)),
     }  # fmt: skip
+
+
+def letter_coverage(masks: Tensor, letters: Tensor) -> dict[str, float]:
+    """How much of the letters masks lie on, over the images that have a letter.
+
+    Parameters
+    ----------
+    masks, letters : (n, H, W) bool
+
+    Returns
+    -------
+    dict
+        "letters_covered", the mean share of a letter's pixels that are masked, and "letters_touched", the
+        share of letters of which any is; nan where there is no letter
+    """
+    has = letters.flatten(1).any(1)
+    letters, both = letters[has].flatten(1), (letters & masks)[has].flatten(1)
+    shares = both.sum(1).double() / letters.sum(1)
+    return {
+        "letters_covered": shares.mean().item(),
+        "letters_touched": both.any(1).double().mean().item(),
+    }
 
 
 def bootstrapped(bare: Tensor, marked: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
