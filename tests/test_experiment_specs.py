@@ -1,5 +1,6 @@
 """Experiments by name: from a spec to a table that can be recorded, and the paper's figures of it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,21 @@ def test_an_experiment_that_lacks_a_seed_is_no_table(others, lvlmva, in_this_pro
     answer = lvlmva("collect", "out")
     assert "squares: 1 of 2 runs; no table yet" in answer.stdout
     assert not Path("out/tables/squares.csv").exists()
+
+
+def test_a_table_is_of_one_code_that_of_the_newest_request(others, lvlmva, in_this_process):
+    words = ["sweep", "experiment", "squares", "--out", "out", "-p"]
+    assert lvlmva(*words, "seed=0,1").returncode == 0
+    for file in Path("out/requests").iterdir():
+        os.utime(file, (0, 0))
+    file = others / "others.py"
+    file.write_text(file.read_text() + "\n# other code\n")
+    sweep_folder._foreign_code.cache_clear()
+    assert lvlmva(*words, "seed=0,1,2").returncode == 0
+    answer = lvlmva("collect", "out")
+    assert "squares: 2 of 5 runs are of other code, data or libraries" in answer.stdout
+    assert pd.read_csv("out/tables/squares.csv")["seed"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert ";" not in yaml.safe_load(Path("out/tables/squares.yml").read_text())["code"]
 
 
 def test_two_values_of_a_parameter_are_no_single_table(others, lvlmva, in_this_process):

@@ -23,7 +23,7 @@ from lvlmva_lite.experiments.sweep_spec import (
     read_spec,
     values_of_words,
 )
-from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, shares
+from lvlmva_lite.experiments.sweep_workers import LimitError, at_a_time, bytes_of
 
 STAND_IN = """
 import json, os, sys, time
@@ -55,7 +55,7 @@ from pathlib import Path
 from lvlmva_lite.experiments.sweep_folder import SweepFolder
 from lvlmva_lite.experiments.sweep_workers import run_here
 folder = SweepFolder(Path("sweep"))
-run_here(folder, folder.ids(), ["stand_in.py"], lambda *told: print(*told, flush=True), jobs=2, threads=1)
+run_here(folder, folder.ids(), ["stand_in.py"], lambda *told: print(*told, flush=True), jobs=2)
 """
 
 
@@ -78,7 +78,7 @@ def job_of(seed, **parameters):
 def run_all(folder, ids=None, **keywords):
     told = {}
     sweep_workers.run_here(
-        folder, ids or folder.ids(), ["stand_in.py"], told.__setitem__, jobs=2, threads=1, **keywords
+        folder, ids or folder.ids(), ["stand_in.py"], told.__setitem__, jobs=2, **keywords
     )
     return told
 
@@ -192,6 +192,9 @@ def tiny_notebook(path, *lines):
         (["run", "decoy-mnist", "-p", "balanced=1"], "balanced must be True or False"),
         (["run", "decoy-mnist", "-p", "samples=two"], "samples must be of the kind of 1; got 'two'"),
         (["run", "decoy-mnist", "-p", "lambda=1", "-p", "method=lvlm-va,magic"], "unknown method 'magic'"),
+        (["run", "decoy-mnist", "-p", "method=[a]"], "method must be a text; got ['a']"),
+        (["run", "decoy-mnist", "-p", "model=[a]"], "model must be a text; got ['a']"),
+        (["run", "folder", "-p", "mean=0.5"], "mean must be a text; got 0.5; put it in quotation marks"),
         (["run", "decoys", "-p", "seed=0"], "unknown task 'decoys'; choose one of:"),
         (
             ["chapter", "tiny.ipynb", "-p", "sead=0"],
@@ -205,6 +208,7 @@ def tiny_notebook(path, *lines):
         (["run"], "give SPEC, or run TASK"),
         (["run", "decoy-mnist", "--jobs", "1000000"], "give --jobs"),
         (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "leave them out"),
+        (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
         (["run", "decoy-mnist", "--memory", "much"], "--memory takes a size"),
         (["run", "decoy-mnist", "--memory", "900TB"], "does not fit into"),
         (["status", "nothing"], "nothing holds no sweep"),
@@ -224,6 +228,8 @@ def test_a_dry_run_checks_and_starts_nothing(there, lvlmva):
     assert answer.returncode == 0, answer.stderr
     assert len(set(answer.stdout.split("\n"))) == 5
     assert "run decoy-mnist lambda=2 seed=1" in answer.stdout
+    twice = lvlmva("sweep", "run", "decoy-mnist", "-p", "seed=0,0", "--dry-run").stdout
+    assert twice.count("\n") == 1, "what is the same run is listed once"
 
 
 # An id is made of code, data, parameters and libraries
@@ -434,12 +440,12 @@ def test_sizes_are_read_as_they_are_written():
 def test_runs_stay_within_cores_and_memory(monkeypatch):
     monkeypatch.setattr(sweep_workers, "cores_here", lambda: 8)
     monkeypatch.setattr(sweep_workers, "memory_here", lambda: 16 * 1000**3)
-    assert shares(None, None, None) == (1, 8)
-    assert shares(2, None, None) == (2, 4)
-    assert shares(3, 6, None) == (3, 2)
-    assert shares(None, None, bytes_of("5GB")) == (3, 2)
-    assert shares(None, None, bytes_of("1GB"), threads=4) == (2, 4)
-    assert shares(1, None, None, threads=32) == (1, 8), "alone it may take its time"
+    assert at_a_time(None, None, None) == 1
+    assert at_a_time(2, None, None) == 2
+    assert at_a_time(3, 6, None) == 3
+    assert at_a_time(None, None, bytes_of("5GB")) == 3
+    assert at_a_time(None, None, bytes_of("1GB"), threads=4) == 2
+    assert at_a_time(1, None, None, threads=32) == 1, "alone it may take its time"
     for jobs, cores, memory, threads, message in (
         (9, None, None, 1, "give --jobs 8"),
         (3, 2, None, 1, "give --jobs 2"),
@@ -450,7 +456,7 @@ def test_runs_stay_within_cores_and_memory(monkeypatch):
         (0, None, None, 1, "at least 1"),
     ):
         with pytest.raises(LimitError, match=message):
-            shares(jobs, cores, memory and bytes_of(memory), threads=threads)
+            at_a_time(jobs, cores, memory and bytes_of(memory), threads=threads)
 
 
 # By papermill
@@ -591,6 +597,13 @@ def test_dask_workers_carry_out_all_runs_although_one_is_killed(there, monkeypat
         wait_until(lambda: ran(there).count(0) == 2, 120)
         Path("wait-0").unlink()
         said = sweep.communicate(timeout=120)[0]
+        notebook = tiny_notebook(
+            "tiny.ipynb", "import os", "record('threads', os.environ['OMP_NUM_THREADS'])"
+        )
+        words = [sys.executable, "-m", "lvlmva_lite.cli", "sweep", "chapter", notebook, "-p", "seed=3"]
+        alone = subprocess.Popen([*words, "--out", "alone"], **quiet)
+        spread = subprocess.Popen([*words, "--out", "spread", "--scheduler", address], **quiet)
+        assert (alone.wait(120), spread.wait(120)) == (0, 0)
     finally:
         for process in processes:
             process.kill()  # a worker that is asked to end waits for its run
@@ -599,6 +612,22 @@ def test_dask_workers_carry_out_all_runs_although_one_is_killed(there, monkeypat
     assert sweep.returncode == 0
     assert sorted(said.split("\n")[:-1]) == sorted(f"{id} finished" for id in ids)
     assert ran(there) == [0, 0, 1, 2, 3]
+    # By the command: the same run, of the same id, and the same numbers.
+    (here,), (elsewhere,) = (
+        sorted(Path(name).glob("runs/*/out/tiny.json")) for name in ("alone", "spread")
+    )
+    assert here.parts[2] == elsewhere.parts[2]
+    assert here.read_text() == elsewhere.read_text()
+    assert json.loads(here.read_text())["threads"] == "1"
+
+
+def test_a_run_computes_with_the_threads_of_its_settings_wherever_it_runs(there):
+    Path("threads.py").write_text("import os; print('threads:', os.environ['OMP_NUM_THREADS'])")
+    folder = SweepFolder(there / "sweep")
+    for parameters, threads in (({}, 1), ({"threads": 3}, 3)):
+        (id,) = folder.add([job_of(0, **parameters)])
+        assert sweep_workers.start(folder, id, ["threads.py"]).wait() == 0
+        assert folder.log(id).read_text().endswith(f"threads: {threads}\n")
 
 
 def test_without_dask_or_scheduler_it_is_said(there, monkeypatch):

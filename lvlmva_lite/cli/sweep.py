@@ -77,7 +77,14 @@ def sweep(
     from lvlmva_lite.experiments.sweep_copies import copy_run, require_writable
     from lvlmva_lite.experiments.sweep_folder import SweepFolder, SweepFolderError
     from lvlmva_lite.experiments.sweep_spec import SpecError
-    from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, run_here, run_on_dask, shares
+    from lvlmva_lite.experiments.sweep_workers import (
+        LimitError,
+        at_a_time,
+        bytes_of,
+        require_scheduler,
+        run_here,
+        run_on_dask,
+    )
 
     try:
         if what[0] == "status" and len(what) == 2:
@@ -88,9 +95,9 @@ def sweep(
             raise SpecError("give --out DIR, a folder for the runs")
         with options.bad_settings_told():
             known: dict[Path, Any] = {}
-            planned = [job for entry in entries for job in _jobs(entry, known)]
+            planned = {job.id: job for entry in entries for job in _jobs(entry, known)}
         if dry_run:
-            typer.echo("\n".join(f"{job.id} {job}" for job in planned))
+            typer.echo("\n".join(f"{id} {job}" for id, job in planned.items()))
             return
         if scheduler:
             if jobs is not None or cores is not None or memory:
@@ -98,15 +105,16 @@ def sweep(
                     "--jobs, --cores and --memory are of this machine; with --scheduler its workers "
                     "say how much they do at a time (`dask worker --nthreads`); leave them out"
                 )
+            require_scheduler(scheduler)
             carry_out = partial(run_on_dask, address=scheduler)
         else:
-            most = max(job.parameters["threads"] if job.kind == "run" else 1 for job in planned)
-            n, threads = shares(jobs, cores, bytes_of(memory) if memory else None, threads=most)
-            carry_out = partial(run_here, jobs=n, threads=threads)
+            most = max(job.threads for job in planned.values())
+            n = at_a_time(jobs, cores, bytes_of(memory) if memory else None, threads=most)
+            carry_out = partial(run_here, jobs=n)
         if copy_to:
             require_writable(copy_to)
         folder = SweepFolder(out)
-        ids = folder.add(planned)
+        ids = folder.add(planned.values())
         failed_before = [id for id in ids if folder.state(id) == "failed"]
         if retry_failed:
             for id in failed_before:
@@ -166,13 +174,24 @@ def settings_of_run(task: str, given: Mapping[str, Any]) -> tuple[str, dict[str,
             raise ConfigError(
                 f"`lvlmva run {task}` has no parameter {key!r}; it takes: {', '.join(sorted(names))}"
             )
+        if name == "method" or (name in declared and isinstance(declared[name].default, str | None)):
+            _require_text(key, value)
         if name == "method":
-            method = value
+            method = value or method
         elif name in declared:
             settings[name] = of_type(value, declared[name].default)
         else:
             settings[name] = _of_critic(name, value, options.CRITIC[name][1])
     return method, settings
+
+
+def _require_text(name: str, value: Any) -> None:
+    """Raise ConfigError where a text is meant and something else is given; None is none."""
+    from lvlmva_lite.config import ConfigError
+
+    if not isinstance(value, str | None):
+        hint = "" if isinstance(value, list | dict) else "; put it in quotation marks, '\"...\"'"
+        raise ConfigError(f"{name} must be a text; got {value!r}{hint}")
 
 
 def _of_critic(name: str, value: Any, default: Any) -> Any:

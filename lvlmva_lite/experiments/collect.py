@@ -140,7 +140,7 @@ def summary(collected: Collected) -> str:
     parts = []
     for (kind, name), table in collected.table.groupby(["kind", "name"], sort=False):
         if kind == "experiment":
-            parts.append(f"# experiment {name}\n\n{table['id'].nunique()} seeds: `tables/{name}.csv`\n")
+            parts.append(f"# experiment {name}\n\n{table['id'].nunique()} runs: `tables/{name}.csv`\n")
             continue
         varied = [
             one for one in collected.parameters if one != "seed" and table[one].nunique(dropna=False) > 1

@@ -67,6 +67,11 @@ class Job:
         return fingerprint(self.kind, self.name, plain, dict(self.origin))[:16]
 
     @property
+    def threads(self) -> int:
+        """That it computes with: those of its settings, or one."""
+        return self.parameters["threads"] if self.kind == "run" and "threads" in self.parameters else 1
+
+    @property
     def last_file(self) -> str:
         """Name of the file in ``out`` that is written last."""
         return {"run": "results.json", "experiment": "rows.csv"}.get(self.kind, f"{self.name}.json")
@@ -195,8 +200,10 @@ class SweepFolder:
         return [*jobs]
 
     def ids(self, *, older: bool = False) -> list[str]:
-        """The runs asked for; ``older``: those that other code, data or libraries have left there."""
-        files = sorted(self._requests.glob("*.json"))
+        """The runs asked for, those of the newest request first; ``older``: what other code, data or libraries left."""
+        files = sorted(
+            self._requests.glob("*.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True
+        )
         current = list(dict.fromkeys(id for file in files for id in json.loads(file.read_text("utf-8"))))
         if not older:
             return current
