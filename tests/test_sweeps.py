@@ -8,12 +8,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 import pytest
+import typer
 import yaml
 
+from lvlmva_lite.cli import options
+from lvlmva_lite.cli.run import _require_resnet50
+from lvlmva_lite.critic.answers import Answer, Request
+from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
@@ -24,6 +30,9 @@ from lvlmva_lite.experiments.sweep_spec import (
     values_of_words,
 )
 from lvlmva_lite.experiments.sweep_workers import LimitError, at_a_time, bytes_of
+from lvlmva_lite.models import resnet50
+
+CHAPTERS = Path(sweep_folder.__file__).parents[2] / "notebooks"
 
 STAND_IN = """
 import json, os, sys, time
@@ -195,6 +204,27 @@ def tiny_notebook(path, *lines):
         (["run", "decoy-mnist", "-p", "method=[a]"], "method must be a text; got ['a']"),
         (["run", "decoy-mnist", "-p", "model=[a]"], "model must be a text; got ['a']"),
         (["run", "folder", "-p", "mean=0.5"], "mean must be a text; got 0.5; put it in quotation marks"),
+        (
+            ["run", "knee", "-p", "model=resnet50", "-p", "weights=nofile.pt"],
+            "a file that is there; got 'nofile.pt'",
+        ),
+        (
+            ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "model=vgg"],
+            "model must be '' or 'small_resnet' or",
+        ),
+        (
+            ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "data_root=/nowhere"],
+            "data_root must be a folder that is there",
+        ),
+        (["chapter", CHAPTERS / "09_skin.ipynb", "-p", "critic=magic"], "critic must be 'lexicon' or"),
+        (
+            ["chapter", CHAPTERS / "10_baselines_and_ablations.ipynb", "-p", "knee_root=no"],
+            "must be a folder",
+        ),
+        (
+            ["chapter", CHAPTERS / "13_your_own_model.ipynb", "-p", "data=no"],
+            "data must be a file or a folder",
+        ),
         (["run", "decoys", "-p", "seed=0"], "unknown task 'decoys'; choose one of:"),
         (
             ["chapter", "tiny.ipynb", "-p", "sead=0"],
@@ -265,7 +295,111 @@ def test_an_id_is_of_all_that_numbers_depend_on(there, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sweep_folder, "version", lambda name: "0")
         assert is_new(), "other libraries"
+    for library in ("torchvision", "scikit-image"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                sweep_folder, "version", lambda name, it=library: "0" if name == it else version(name)
+            )
+            assert is_new(), library
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_folder, "device_here", lambda: "a GPU")
+        assert is_new(), "another device"
+        known.add(job_of(0, device="cpu", **parameters).id)
+    parameters["device"] = "cpu"
+    assert not is_new(), "a GPU that is not used is nothing"
     assert not is_new()
+
+
+def test_an_id_is_of_own_images_own_networks_and_replayed_answers(there):
+    Path("belt").mkdir()
+    for name in ("belt/a.png", "belt/a-mask.png", "net.py"):
+        Path(name).write_bytes(b"1")
+    Path("belt.csv").write_text("path,class,mask\nbelt/a.png,nut,belt/a-mask.png\nbelt/none.png,nut,\n")
+    store = AnswerStore(Path("answers"))
+    replayed = {"critic": "replay", "critic_store": "answers"}
+
+    def ids():
+        kinds = ({"data": "belt"}, {"data": "belt.csv"}, {"model": "net.py:Net"}, replayed)
+        return [job_of(0, **parameters).id for parameters in (*kinds, replayed | {"critic": "openai"})]
+
+    def changed():
+        nonlocal before
+        after, was = ids(), before
+        before = after
+        return [one != other for one, other in zip(after, was, strict=True)]
+
+    before = ids()
+    assert not any(changed())
+    Path("belt/a.png").write_bytes(b"12")
+    assert changed() == [True, True, False, False, False]
+    Path("belt/a-mask.png").write_bytes(b"12")
+    assert changed() == [True, True, False, False, False]
+    Path("net.py").write_text("Net = 2")
+    assert changed() == [False, False, True, False, False]
+    store.add(Request("critic", "m", "critic-1", [], {}), Answer("A"))
+    assert changed() == [False, False, False, True, False], "an openai run adds to its store while it runs"
+
+
+def test_a_server_is_part_of_what_a_model_of_one_name_is(there, lvlmva, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    words = [
+        "sweep",
+        "run",
+        "decoy-mnist",
+        "-p",
+        "critic=openai",
+        "-p",
+        "critic_model=m",
+        "-p",
+        "no_cost=true",
+    ]
+    servers = ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
+    ids = {lvlmva(*words, "-p", f"base_url={one}", "--dry-run").stdout.split()[0] for one in servers}
+    assert len(ids) == 2
+
+
+@pytest.fixture
+def no_way_out(monkeypatch, tmp_path):
+    """A proxy that is dead, and a cache of torch's that holds nothing."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    _require_resnet50.cache_clear()
+
+
+WAYS = ("--weights FILE", "--weights none", "--model efficientnet_lite0", "torch/hub/checkpoints")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "knee", "--model", "resnet50", "--out", "x"],
+        ["sweep", "run", "knee", "-p", "model=resnet50", "--dry-run"],
+    ],
+)
+def test_a_resnet50_without_a_network_is_a_line_that_names_the_ways_out(there, lvlmva, no_way_out, words):
+    answer = lvlmva(*words)
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert all(way in answer.stderr for way in WAYS)
+    assert not Path("x").exists()
+
+
+def test_a_network_that_goes_away_later_is_told_in_the_same_line(no_way_out, capsys):
+    with pytest.raises(typer.Exit), options.failures_told():
+        resnet50((3, 64, 64), 2)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert all(way in told for way in WAYS)
+
+
+def test_weights_that_are_there_ask_nobody(there, lvlmva, no_way_out):
+    Path("torch/hub/checkpoints").mkdir(parents=True)
+    Path("torch/hub/checkpoints/resnet50-11ad3fa6.pth").touch()
+    Path("mine.pt").touch()
+    for more in ([], ["-p", "weights=none"], ["-p", "weights=mine.pt"]):
+        words = ["sweep", "run", "knee", "-p", "model=resnet50", *more, "--dry-run"]
+        assert lvlmva(*words).returncode == 0
 
 
 def test_a_chapter_counts_by_its_cells_and_not_by_their_outputs(there):

@@ -81,7 +81,7 @@ def sweep(
         LimitError,
         at_a_time,
         bytes_of,
-        require_scheduler,
+        device_of_workers,
         run_here,
         run_on_dask,
     )
@@ -93,19 +93,18 @@ def sweep(
         entries = _entries(what, parameter or ())
         if out is None and not dry_run:
             raise SpecError("give --out DIR, a folder for the runs")
+        if scheduler and (jobs is not None or cores is not None or memory):
+            raise LimitError(
+                "--jobs, --cores and --memory are of this machine; with --scheduler its workers "
+                "say how much they do at a time (`dask worker --nthreads`); leave them out"
+            )
+        device = device_of_workers(scheduler) if scheduler and not dry_run else None
         with options.bad_settings_told():
-            known: dict[Path, Any] = {}
-            planned = {job.id: job for entry in entries for job in _jobs(entry, known)}
+            planned = {job.id: job for entry in entries for job in _jobs(entry, device)}
         if dry_run:
             typer.echo("\n".join(f"{id} {job}" for id, job in planned.items()))
             return
         if scheduler:
-            if jobs is not None or cores is not None or memory:
-                raise LimitError(
-                    "--jobs, --cores and --memory are of this machine; with --scheduler its workers "
-                    "say how much they do at a time (`dask worker --nthreads`); leave them out"
-                )
-            require_scheduler(scheduler)
             carry_out = partial(run_on_dask, address=scheduler)
         else:
             most = max(job.threads for job in planned.values())
@@ -236,8 +235,12 @@ def _entries(what: list[str], parameters: list[str] | tuple[str, ...]) -> list[E
     return with_parameters(read_spec(Path(what[0])), values)
 
 
-def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
+def _jobs(entry: Entry, device: str | None) -> list[Job]:
     """The runs of an entry, each checked as its command would check it.
+
+    Parameters
+    ----------
+    device : on which they will be run, see :func:`sweep_folder.origin_of`
 
     Raises
     ------
@@ -246,6 +249,7 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
     from dataclasses import replace
 
     from lvlmva_lite.cli.run import checked
+    from lvlmva_lite.critic.endpoint import server_id
     from lvlmva_lite.experiments.sweep_folder import Job, origin_of
     from lvlmva_lite.experiments.sweep_spec import chapter_parameters, experiment_parameters
     from lvlmva_lite.results import settings_of
@@ -255,10 +259,16 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
         if entry.kind == "run":
             what = entry.what
             method, settings = settings_of_run(what, given)
-            task, config, _ = checked(what, method, settings)
+            task, config, connection = checked(what, method, settings)
             parameters = settings_of(task, config, method)
             answers = parameters.pop("critic_settings")
             parameters |= {f"critic_{name}": value for name, value in answers.items()}
+            if config.critic in ("openai", "replay"):  # two servers may give a model of one name
+                parameters["critic_server"] = server_id(connection.base_url)
+            if config.critic == "replay":
+                parameters["critic_store"] = str(connection.store)
+            if not task.network_named(config.model).gpu:
+                parameters["device"] = "cpu"  # "auto" is nothing else for it
         elif entry.kind == "experiment":
             what = entry.what
             parameters = experiment_parameters(what, given)
@@ -267,7 +277,7 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
             parameters = chapter_parameters(Path(what), given)
             given = {name: parameters[name] for name in given}
         job = Job(entry.kind, what, given, parameters, str(Path.cwd()))
-        made.append(replace(job, origin=origin_of(job, known)))
+        made.append(replace(job, origin=origin_of(job, device)))
     return made
 
 

@@ -27,7 +27,7 @@ ARMS = ("before", "after", *(name for name in ROWS if name != "before"))
 """Endings by which the numbers that a chapter records tell their arm, as ``accuracy_before``."""
 
 _ABOUT = ("id", "kind", "name", "arm")
-_ORIGIN = ("code", "libraries", "data", "host", "run_seconds", "peak_memory")
+_ORIGIN = ("code", "libraries", "data", "device", "host", "run_seconds", "peak_memory")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Collected:
     ----------
     table : DataFrame, one row per finished run and arm: "id", "kind" ("run", "chapter" or
         "experiment"), "name" (task, chapter or experiment), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
-        no arm), parameters, measures, then fingerprints of "code", "libraries" and "data", "host",
+        no arm), parameters, measures, then fingerprints of "code", "libraries" and "data", "device", "host",
         "run_seconds" and "peak_memory" (bytes)
     parameters, measures : names of its columns
     """
@@ -147,7 +147,7 @@ def summary(collected: Collected) -> str:
         ]
         measures = [one for one in collected.measures if _is_number(table[one])]
         # A run that differs by what is no parameter is no other seed of the same.
-        varied += [one for one in ("code", "libraries", "data") if table[one].nunique() > 1]
+        varied += [one for one in ("code", "libraries", "data", "device") if table[one].nunique() > 1]
         parts += [f"# {kind} {name}\n", _means(table, varied, measures)]
         compared = [one for one in measures if one != "seconds"]
         parts += [_changes(table, varied, compared), _methods(table, varied, compared)]

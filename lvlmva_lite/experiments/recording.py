@@ -47,7 +47,7 @@ def write_tables(folder: SweepFolder) -> tuple[list[str], list[str]]:
             of_experiment.setdefault(job.name, []).append(id)
     written, missing = [], []
     for name, asked in of_experiment.items():
-        ids = [id for id in asked if folder.job(id).origin == folder.job(asked[0]).origin]
+        ids = [id for id in asked if folder.job(id).origin == folder.job(asked[-1]).origin]
         if len(ids) < len(asked):
             missing.append(
                 f"{name}: {len(asked) - len(ids)} of {len(asked)} runs are of other code, data or libraries than "

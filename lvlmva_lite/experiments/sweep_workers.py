@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lvlmva_lite.experiments.sweep_folder import SweepFolder
+from lvlmva_lite.experiments.sweep_folder import SweepFolder, device_here
 
 Tell = Callable[[str, str], None]
 """Called with each run's id and its state as soon as it has one: "finished" or "failed"."""
@@ -216,15 +216,15 @@ def _client(address: str) -> Any:
         raise LimitError(f"no Dask scheduler answers at {address} ({error})") from None
 
 
-def require_scheduler(address: str) -> None:
-    """Refuse an address at which no Dask scheduler answers, before any run.
+def device_of_workers(address: str) -> str:
+    """What :func:`sweep_folder.device_here` says on a worker of a Dask scheduler; waits until it has one.
 
     Raises
     ------
     LimitError : ``dask.distributed`` is not installed, or nobody answers at the address
     """
-    with _client(address):
-        pass
+    with _client(address) as client:
+        return client.submit(device_here, pure=False).result()
 
 
 def run_on_dask(
