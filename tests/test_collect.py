@@ -20,7 +20,14 @@ def finished(folder, job, values):
     (id,) = folder.add([replace(job, origin=ORIGIN)])
     folder.out(id).mkdir()
     (folder.out(id) / job.last_file).write_text(json.dumps(values))
-    about = {"seconds": 2.0, "peak_memory": 10, "host": "here", "finished": 0.0}
+    about = {
+        "seconds": 2.0,
+        "peak_memory": 10,
+        "host": "here",
+        "finished": 1e5,
+        "commit": "abc",
+        "processor": "a chip",
+    }
     (folder.out(id).parent / "done.json").write_text(json.dumps(about))
     return id
 
@@ -66,6 +73,8 @@ def test_a_row_for_each_run_and_arm_with_parameters_and_scores(folder):
     assert set(table["n_align"]) == {50}
     assert set(table["sizes"]) == {"[1, 2]"}
     assert set(table["run_seconds"]) == {2.0}
+    assert set(table["supervision"]) == {"words"}
+    assert table.loc[0, ["commit", "date", "processor"]].tolist() == ["abc", "1970-01-02", "a chip"]
     gathering.write(gathering.collect(folder), folder)
     again = pd.read_csv(folder.path / "runs.csv", float_precision="round_trip")
     assert again["wga"].tolist() == [0.25, 0.5, 1.0]

@@ -9,9 +9,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from lvlmva_lite.cli import one_run
-from lvlmva_lite.experiments import paper_figures, sweep_folder, sweep_workers
+from lvlmva_lite.experiments import group_arms, paper_figures, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.import_closure import closure, code_id, code_ids
 from lvlmva_lite.experiments.sweep_spec import (
     SpecError,
@@ -280,7 +281,21 @@ def test_an_ablation_is_paired_with_its_own_seed():
     assert table.loc[0, ["critic", "seeds", "verdict accuracy"]].tolist() == ["lexicon", 2, "0.95"]
     # Changes of .3 and .2: mean .25, t(1) = 12.706 times .05.
     assert table.loc[0, "change of WGA"] == "+0.250 [-0.385, +0.885]"
+    # Both of two signs alike: 2 of 4 ways are as far out.
+    assert table.loc[0, "p"] == "0.5"
     assert paper_figures.ablation_table(ablations(), "segmentation").loc[0, "change of WGA"] == "+0.100"
+
+
+def test_methods_stand_with_what_they_read_and_an_exact_p():
+    rows = [
+        (seed, arm, 0.5 + seed / 10 * (arm != "before"), 0.5)
+        for seed in (1, 2, 3)
+        for arm in ("before", "dfr", "lvlm-va")
+    ]
+    table = pd.DataFrame(rows, columns=["seed", "arm", "wga", "aga"])
+    found = paper_figures._of_methods(group_arms.changes(table, group_arms.LABELS)).set_index("reads")
+    assert found.index.tolist() == ["words", "validation groups"]
+    assert found["p of WGA"].tolist() == [f"{stats.wilcoxon([1, 2, 3], method='exact').pvalue:.3g}"] * 2
 
 
 def test_every_figure_is_drawn_of_what_it_needs_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lvlmva_lite.experiments.paper_figures import of_tables
+from lvlmva_lite.experiments.paper_figures import of_tables, supervision
 from lvlmva_lite.experiments.recording import read_rows, write_tables
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
 from lvlmva_lite.files import write_whole
@@ -27,7 +28,10 @@ ARMS = ("before", "after", *(name for name in ROWS if name != "before"))
 """Endings by which the numbers that a chapter records tell their arm, as ``accuracy_before``."""
 
 _ABOUT = ("id", "kind", "name", "arm")
-_ORIGIN = ("code", "libraries", "data", "device", "host", "run_seconds", "peak_memory")
+_ORIGIN = (
+    "supervision", "code", "libraries", "data", "device", "commit", "date", "processor", "host",
+    "run_seconds", "peak_memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Collected:
     ----------
     table : DataFrame, one row per finished run and arm: "id", "kind" ("run", "chapter" or
         "experiment"), "name" (task, chapter or experiment), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
-        no arm), parameters, measures, then fingerprints of "code", "libraries" and "data", "device", "host",
+        no arm), parameters, measures, "supervision" (what the
+        method of a run reads), fingerprints of "code", "libraries" and "data", "device", "commit", "date", "processor", "host",
         "run_seconds" and "peak_memory" (bytes)
     parameters, measures : names of its columns
     """
@@ -65,6 +70,10 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
         parameters |= dict.fromkeys(settings)
         origin = dict(job.origin) | {"host": done["host"], "run_seconds": done["seconds"]}
         origin["peak_memory"] = done["peak_memory"]
+        origin |= {"commit": done.get("commit"), "processor": done.get("processor")}
+        origin["date"] = datetime.fromtimestamp(done["finished"], UTC).date().isoformat()
+        if job.kind == "run":
+            origin["supervision"] = supervision(job.parameters["method"])
         for arm, found in _arms(job, folder.out(id) / job.last_file):
             # What a chapter records may be called like one of its parameters.
             taken = {*settings, *own}

@@ -6,7 +6,9 @@ Each is made of the table of an experiment, see ``registry.EXPERIMENTS``; none k
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,7 +17,8 @@ from matplotlib.figure import Figure
 
 from lvlmva_lite import plots
 from lvlmva_lite.experiments.group_arms import LABELS, changes
-from lvlmva_lite.metrics import mean_interval
+from lvlmva_lite.metrics import mean_interval, paired_test
+from lvlmva_lite.registry import METHODS
 
 FIGURE_6 = {"lvlm_va": "masks from words", "ground_truth_masks": "true masks"}
 OF_METHODS = ("knee_phantoms", "skin_phantoms", "knee_real", "skin_real")
@@ -87,7 +90,7 @@ def figure_6(table: pd.DataFrame) -> Figure:
 
 
 def ablation_table(table: pd.DataFrame, ablation: str) -> pd.DataFrame:
-    """Verdict accuracy, and what each arm changes in WGA, mean and 95 % interval over seeds.
+    """Verdict accuracy, what each arm changes in WGA, mean and 95 % interval over seeds, and its exact p.
 
     Parameters
     ----------
@@ -101,21 +104,32 @@ def ablation_table(table: pd.DataFrame, ablation: str) -> pd.DataFrame:
         if len(change):
             quality = of_arm["verdict_accuracy"].mean()
             verdicts = "" if pd.isna(quality) else f"{quality:.2f}"
-            rows.append([arm, len(change), verdicts, _signed(*_interval(change))])
-    return pd.DataFrame(rows, columns=[ablation, "seeds", "verdict accuracy", "change of WGA"])
+            after = of_arm.set_index("seed")["wga"][change.index]
+            p = paired_test(after, before[change.index]).p if len(change) > 1 else math.nan
+            rows.append([arm, len(change), verdicts, _signed(*_interval(change)), _p(p)])
+    return pd.DataFrame(rows, columns=[ablation, "seeds", "verdict accuracy", "change of WGA", "p"])
 
 
 def _of_methods(rows: pd.DataFrame) -> pd.DataFrame:
-    wide = {
-        measure: part.set_index("method").apply(lambda row: _signed(row["mean"], row.low, row.high), axis=1)
-        for measure, part in rows.groupby("measure", sort=False)
-    }
-    seeds = rows.groupby("method", sort=False)["n"].first()
-    return (
-        pd.DataFrame({"seeds": seeds, **{f"change of {name}": column for name, column in wide.items()}})
-        .loc[seeds.index]
-        .reset_index()
-    )
+    """A row for each method: what it reads, and its change in each measure with the exact p."""
+    made = []
+    for (arm, method), of_method in rows.groupby(["arm", "method"], sort=False):
+        row = {"method": method, "reads": supervision(arm), "seeds": of_method["n"].iloc[0]}
+        for one in of_method.itertuples():
+            row[f"change of {one.measure}"] = _signed(one.mean, one.low, one.high)
+            row[f"p of {one.measure}"] = _p(one.p)
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+def supervision(method: str) -> str:
+    """What a method reads besides images and class labels, in words: "words", "masks, train groups", "-"."""
+    reads = asdict(METHODS.get(method).supervision)
+    return ", ".join(sorted(name.replace("_", " ") for name, read in reads.items() if read)) or "-"
+
+
+def _p(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.3g}"
 
 
 def _interval(values: pd.Series) -> tuple[float, float, float]:

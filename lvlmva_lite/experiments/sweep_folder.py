@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lvlmva_lite.environment import LIBRARIES
+from lvlmva_lite.environment import _processor as processor
 from lvlmva_lite.experiments.import_closure import code_id
 from lvlmva_lite.files import to_json, write_whole
 from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
@@ -119,6 +121,18 @@ def origin_of(job: Job, device: str | None = None) -> dict[str, str]:
         "device": "cpu" if job.parameters.get("device") == "cpu" else device or device_here(),
         "data": fingerprint([(name, content) for name, content in data if content])[:16],
     }
+
+
+def commit_here() -> str:
+    """The commit of this package's working tree, "-dirty" behind it where files differ; "unknown": it has none."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        said = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said.stdout.strip()
 
 
 def device_here() -> str:
@@ -355,7 +369,7 @@ class SweepFolder:
                     raise SweepFolderError(f"it ended without its {job.last_file}")
             about = {
                 "seconds": seconds, "peak_memory": _peak_memory(), "host": socket.gethostname(),
-                "finished": time.time(),
+                "finished": time.time(), "processor": processor(), "commit": commit_here(),
             }  # fmt: skip
             write_whole(folder / "done.json", to_json(about, indent=1) + "\n")
             (folder / "failed.json").unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +27,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lvlmva_lite.environment import environment
+from lvlmva_lite.experiments.sweep_folder import commit_here
 from lvlmva_lite.files import write_whole
 from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
 
@@ -285,18 +285,10 @@ def provenance(command: str) -> dict[str, Any]:
     import torch
 
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        commit = described.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
     return {
         "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), {accelerator}",
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": commit_here(),
         "command": command,
         **environment(),
     }
