@@ -175,6 +175,42 @@ def test_the_same_table_as_parquet(folder):
     assert again["seed"].tolist() == collected.table["seed"].tolist()
 
 
+def test_runs_are_drawn_as_experiments_are(folder):
+    for seed in range(3):
+        for method, more in (("lvlm-va", 0.2), ("subg", 0.1 + seed / 100)):
+            job = run_of(seed, method=method, segmenter="slic", critic="lexicon")
+            values = result_of(method, 0.3, 0.3 + more)
+            for score in values["scores"].values():
+                score["aga"] = 0.5
+            finished(folder, job, values)
+        job = run_of(seed, method="lvlm-va", segmenter="ppeps-wgm", critic="lexicon")
+        finished(folder, job, result_of("lvlm-va", 0.3, 0.4))
+        for critic in ("lexicon", "simulated"):
+            job = run_of(seed, method="lvlm-va", segmenter="felzenszwalb", critic=critic)
+            finished(folder, job, result_of("lvlm-va", 0.3, 0.9 if critic == "simulated" else 0.8))
+    names = gathering.write(gathering.collect(folder), folder)
+    text = (folder.path / "summary.md").read_text()
+    (figure,) = [name for name in names if name.endswith(".png")]
+    assert (folder.path / figure).read_bytes().startswith(b"\x89PNG")
+    assert "## Figures 9 and 10 of the paper, run knee, segmenter slic, critic lexicon" in text
+    assert "| LVLM-VA | words | 3 | +0.200" in text
+    assert "| SUBG | train groups | 3 | +0.110 [" in text
+    assert "| felzenszwalb | 3 |  | +0.500" in text
+    assert "| simulated | 3 |  | +0.600" in text
+
+
+def test_runs_at_several_lambdas_are_figure_6(folder):
+    for weight in (0.2, 2.0):
+        for method in ("lvlm-va", "rrr-gt"):
+            job = run_of(0, method=method, penalty_weight=weight)
+            values = result_of(method, 0.3, weight / 4)
+            for score in values["scores"].values():
+                score["mu_align"] = 0.5
+            finished(folder, replace(job, what="decoy-mnist"), values)
+    gathering.write(gathering.collect(folder), folder)
+    assert "Figure 6 of the paper, run decoy-mnist" in (folder.path / "summary.md").read_text()
+
+
 def test_the_papers_numbers_are_those_of_the_book():
     """As chapter 10 quotes them: 0.09, 0.16 and 0.20 for verdict accuracies of 0.42, 0.87 and 1.00."""
     chapter = (Path(__file__).parent.parent / "notebooks/10_baselines_and_ablations.md").read_text()

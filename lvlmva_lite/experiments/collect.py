@@ -14,11 +14,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lvlmva_lite.experiments.paper_figures import of_tables, supervision
+from lvlmva_lite.experiments.paper_figures import of_runs, of_tables, supervision
 from lvlmva_lite.experiments.recording import read_rows, write_tables
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
 from lvlmva_lite.files import write_whole
 from lvlmva_lite.metrics import mean_interval, paired_test
+from lvlmva_lite.registry import METHODS
 from lvlmva_lite.results import ROWS, Score
 
 MEASURES = tuple(one.name for one in fields(Score) if one.name != "seconds")
@@ -72,7 +73,9 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
         origin["peak_memory"] = done["peak_memory"]
         origin |= {"commit": done.get("commit"), "processor": done.get("processor")}
         origin["date"] = datetime.fromtimestamp(done["finished"], UTC).date().isoformat()
-        if job.kind == "run":
+        if (
+            job.kind == "run" and job.parameters["method"] in METHODS.names()
+        ):  # it may be of a package not here
             origin["supervision"] = supervision(job.parameters["method"])
         for arm, found in _arms(job, folder.out(id) / job.last_file):
             # What a chapter records may be called like one of its parameters.
@@ -119,7 +122,7 @@ def _plain(value: Any) -> Any:
 def write(collected: Collected, folder: SweepFolder) -> list[str]:
     """Write ``runs.csv``, with pyarrow also ``runs.parquet``, and ``summary.md``; their names.
 
-    Of experiments also their tables, and what of the paper's figures and tables these allow.
+    Of experiments also their tables, and what of the paper's figures and tables these and the runs allow.
     """
     names = ["runs.csv"]
     write_whole(folder.path / "runs.csv", collected.table.to_csv(index=False))
@@ -137,9 +140,11 @@ def write(collected: Collected, folder: SweepFolder) -> list[str]:
     recorded, missing = write_tables(folder)
     tables = {name: read_rows(folder.path / "tables" / f"{name}.csv") for name in recorded}
     figures, words = of_tables(tables)
+    of_the_runs, more_words = of_runs(collected.table, collected.parameters)
+    figures |= of_the_runs
     for name, content in figures.items():
         write_whole(folder.path / name, content)
-    parts = ["".join(f"{line}\n" for line in missing), words]
+    parts = ["".join(f"{line}\n" for line in missing), words, more_words]
     write_whole(folder.path / "summary.md", "\n".join(filter(None, [summary(collected), *parts])))
     return [*names, "summary.md", *(f"tables/{name}.csv" for name in recorded), *figures]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -23,6 +23,17 @@ from lvlmva_lite.registry import METHODS
 FIGURE_6 = {"lvlm_va": "masks from words", "ground_truth_masks": "true masks"}
 OF_METHODS = ("knee_phantoms", "skin_phantoms", "knee_real", "skin_real")
 """Experiments that compare methods."""
+
+_COMPARED = {
+    "Figure 6": ("penalty_weight",),
+    "Figures 9 and 10": ("method",),
+    "Table 1": ("critic", "critic_model", "critic_prompt", "critic_simulated_accuracy"),
+    "Table 2": ("segmenter",),
+}
+"""What each of them compares, as parameters of `lvlmva run`."""
+
+_ORIGIN = ("code", "libraries", "data", "device")
+"""Runs that differ in these are not compared."""
 
 OF_THE_PAPER = {
     "Table 1": "GPT-4o-mini .42, +0.09 ± 0.02; GPT-4o .87, +0.16 ± 0.06; GPT-5 1.00, +0.20 ± 0.09",
@@ -64,6 +75,77 @@ def of_tables(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, bytes], str
     return figures, "\n".join(parts)
 
 
+def of_runs(table: pd.DataFrame, parameters: Sequence[str]) -> tuple[dict[str, bytes], str]:
+    """The same of what ``lvlmva run`` gave: methods, critics, segmenters or values of lambda that were compared.
+
+    Parameters
+    ----------
+    table : as :func:`collect.collect` gathers it
+    parameters : names of its columns
+
+    Returns
+    -------
+    figures, words : see :func:`of_tables`
+    """
+    plots.set_theme()
+    figures: dict[str, bytes] = {}
+    parts = []
+    for name, rows in table[table["kind"] == "run"].groupby("name", sort=False):
+        held = [one for one in (*parameters, *_ORIGIN) if one in rows and one != "seed"]
+        varied = [one for one in held if rows[one].nunique(dropna=False) > 1]
+        for title, compared in _COMPARED.items():
+            if not {*compared} & {*varied}:
+                continue
+            apart = [
+                one for one in varied if one not in compared and (title, one) != ("Figure 6", "method")
+            ]
+            for values, group in rows.groupby(apart, sort=False, dropna=False) if apart else [((), rows)]:
+                of = ", ".join(
+                    [f", run {name}", *(f"{one} {v}" for one, v in zip(apart, values, strict=True))]
+                )
+                arms = [one for one in compared if group[one].nunique(dropna=False) > 1]
+                if not arms or (frame := _frame(group, arms)) is None:
+                    continue
+                file = f"runs_{len(figures) + 1}_{name}.png"
+                if title == "Figure 6" and name == "decoy-mnist":
+                    figures[file] = _as_png(figure_6(_of_lambda(frame)))
+                    parts.append(_titled(title, file, of))
+                elif title == "Figures 9 and 10":
+                    labels = {one: METHODS.get(one).label for one in frame["method"].unique()}
+                    if not (found := changes(frame, labels)).empty:
+                        if drawn := found["measure"].nunique() == 2:  # WGA left, AGA right
+                            plots.show_changes(found)
+                            figures[file] = _as_png(plt.gcf())
+                        parts.append(
+                            _titled(title, file if drawn else "", of) + _markdown(_of_methods(found))
+                        )
+                elif title.startswith("Table"):
+                    ablation = ", ".join(arms)
+                    if not (found := ablation_table(frame.assign(ablation=ablation), ablation)).empty:
+                        parts.append(_titled(title, "", of) + _markdown(found))
+    return figures, "\n".join(parts)
+
+
+def _frame(rows: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame | None:
+    """Rows of runs as an experiment has them: "before" once a seed, else arms by the values of these columns.
+
+    None where two runs of one seed and arm differ in nothing that is known.
+    """
+    before = rows[rows["arm"] == "before"].drop_duplicates("seed")
+    after = rows[rows["arm"] == "after"]
+    names = after[[*arms]].fillna("").astype(str).agg(" ".join, axis=1).str.strip()
+    after = after.assign(arm=names)
+    if after.duplicated(["seed", "arm", "method"]).any():
+        return None
+    return pd.concat([before, after], ignore_index=True)
+
+
+def _of_lambda(frame: pd.DataFrame) -> pd.DataFrame:
+    """Arms of Figure 6 in place of methods."""
+    arms = frame["method"].map({"lvlm-va": "lvlm_va", "rrr-gt": "ground_truth_masks"})
+    return frame.assign(arm=frame["arm"].where(frame["arm"] == "before", arms))
+
+
 def figure_6(table: pd.DataFrame) -> Figure:
     """Accuracy and mu_Align against lambda, with the bound and the network before; mean and 95 % interval.
 
@@ -77,6 +159,8 @@ def figure_6(table: pd.DataFrame) -> Figure:
         axes, ("accuracy", "mu_align"), ("accuracy on test decoys", "μ_Align"), strict=True
     ):
         for (arm, name), marker in zip(FIGURE_6.items(), "os", strict=True):
+            if not (after["arm"] == arm).any():
+                continue
             groups = after[after["arm"] == arm].groupby("penalty_weight")[column]
             spans = pd.DataFrame({weight: _interval(values) for weight, values in groups}).T
             (line,) = axis.plot(spans.index, spans[0], marker=marker, label=name)

@@ -260,8 +260,8 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns
     -------
     DataFrame, and a dict with "machine", "date", "commit" and "command"; in
-        tables made since November 2026 also the fields of :func:`environment`.  The ids of the modules
-        that it was made by are for the scorecard alone
+        tables made since November 2026 also the fields of :func:`environment`.  "state" says whether the code
+        is still what the table was made by, see :func:`scorecard.code_since`
 
     Raises
     ------
@@ -276,6 +276,9 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     with folder.joinpath(f"{name}.csv").open(encoding="utf-8") as stream:
         table = pd.read_csv(stream)
     origin = yaml.safe_load(folder.joinpath(f"{name}.yml").read_text("utf-8"))
+    from lvlmva_lite.experiments.scorecard import code_since  # late: it reads tables, too
+
+    origin["state"] = f"code since: {code_since(name, origin)}"
     origin.pop("modules", None)
     return table, origin
 
