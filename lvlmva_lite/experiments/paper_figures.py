@@ -103,7 +103,7 @@ def of_runs(table: pd.DataFrame, parameters: Sequence[str]) -> tuple[dict[str, b
                 of = ", ".join(
                     [f", run {name}", *(f"{one} {v}" for one, v in zip(apart, values, strict=True))]
                 )
-                arms = [one for one in compared if group[one].nunique(dropna=False) > 1]
+                arms = [one for one in compared if one in varied and group[one].nunique(dropna=False) > 1]
                 if not arms or (frame := _frame(group, arms)) is None:
                     continue
                 file = f"runs_{len(figures) + 1}_{name}.png"
