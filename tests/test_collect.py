@@ -20,7 +20,14 @@ def finished(folder, job, values):
     (id,) = folder.add([replace(job, origin=ORIGIN)])
     folder.out(id).mkdir()
     (folder.out(id) / job.last_file).write_text(json.dumps(values))
-    about = {"seconds": 2.0, "peak_memory": 10, "host": "here", "finished": 0.0}
+    about = {
+        "seconds": 2.0,
+        "peak_memory": 10,
+        "host": "here",
+        "finished": 1e5,
+        "commit": "abc",
+        "processor": "a chip",
+    }
     (folder.out(id).parent / "done.json").write_text(json.dumps(about))
     return id
 
@@ -66,6 +73,8 @@ def test_a_row_for_each_run_and_arm_with_parameters_and_scores(folder):
     assert set(table["n_align"]) == {50}
     assert set(table["sizes"]) == {"[1, 2]"}
     assert set(table["run_seconds"]) == {2.0}
+    assert set(table["supervision"]) == {"words"}
+    assert table.loc[0, ["commit", "date", "processor"]].tolist() == ["abc", "1970-01-02", "a chip"]
     gathering.write(gathering.collect(folder), folder)
     again = pd.read_csv(folder.path / "runs.csv", float_precision="round_trip")
     assert again["wga"].tolist() == [0.25, 0.5, 1.0]
@@ -164,6 +173,42 @@ def test_the_same_table_as_parquet(folder):
     again = pd.read_parquet(folder.path / "runs.parquet")
     assert again["wga"].tolist() == collected.table["wga"].tolist()
     assert again["seed"].tolist() == collected.table["seed"].tolist()
+
+
+def test_runs_are_drawn_as_experiments_are(folder):
+    for seed in range(3):
+        for method, more in (("lvlm-va", 0.2), ("subg", 0.1 + seed / 100)):
+            job = run_of(seed, method=method, segmenter="slic", critic="lexicon")
+            values = result_of(method, 0.3, 0.3 + more)
+            for score in values["scores"].values():
+                score["aga"] = 0.5
+            finished(folder, job, values)
+        job = run_of(seed, method="lvlm-va", segmenter="ppeps-wgm", critic="lexicon")
+        finished(folder, job, result_of("lvlm-va", 0.3, 0.4))
+        for critic in ("lexicon", "simulated"):
+            job = run_of(seed, method="lvlm-va", segmenter="felzenszwalb", critic=critic)
+            finished(folder, job, result_of("lvlm-va", 0.3, 0.9 if critic == "simulated" else 0.8))
+    names = gathering.write(gathering.collect(folder), folder)
+    text = (folder.path / "summary.md").read_text()
+    (figure,) = [name for name in names if name.endswith(".png")]
+    assert (folder.path / figure).read_bytes().startswith(b"\x89PNG")
+    assert "## Figures 9 and 10 of the paper, run knee, segmenter slic, critic lexicon" in text
+    assert "| LVLM-VA | words | 3 | +0.200" in text
+    assert "| SUBG | train groups | 3 | +0.110 [" in text
+    assert "| felzenszwalb | 3 |  | +0.500" in text
+    assert "| simulated | 3 |  | +0.600" in text
+
+
+def test_runs_at_several_lambdas_are_figure_6(folder):
+    for weight in (0.2, 2.0):
+        for method in ("lvlm-va", "rrr-gt"):
+            job = run_of(0, method=method, penalty_weight=weight)
+            values = result_of(method, 0.3, weight / 4)
+            for score in values["scores"].values():
+                score["mu_align"] = 0.5
+            finished(folder, replace(job, what="decoy-mnist"), values)
+    gathering.write(gathering.collect(folder), folder)
+    assert "Figure 6 of the paper, run decoy-mnist" in (folder.path / "summary.md").read_text()
 
 
 def test_the_papers_numbers_are_those_of_the_book():

@@ -1,5 +1,6 @@
 """Experiments by name: from a spec to a table that can be recorded, and the paper's figures of it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from lvlmva_lite.cli import one_run
-from lvlmva_lite.experiments import paper_figures, sweep_folder, sweep_workers
+from lvlmva_lite.experiments import group_arms, paper_figures, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.import_closure import closure, code_id, code_ids
 from lvlmva_lite.experiments.sweep_spec import (
     SpecError,
@@ -103,6 +105,21 @@ def test_an_experiment_that_lacks_a_seed_is_no_table(others, lvlmva, in_this_pro
     answer = lvlmva("collect", "out")
     assert "squares: 1 of 2 runs; no table yet" in answer.stdout
     assert not Path("out/tables/squares.csv").exists()
+
+
+def test_a_table_is_of_one_code_that_of_the_newest_request(others, lvlmva, in_this_process):
+    words = ["sweep", "experiment", "squares", "--out", "out", "-p"]
+    assert lvlmva(*words, "seed=0,1").returncode == 0
+    for file in Path("out/requests").iterdir():
+        os.utime(file, (0, 0))
+    file = others / "others.py"
+    file.write_text(file.read_text() + "\n# other code\n")
+    sweep_folder._foreign_code.cache_clear()
+    assert lvlmva(*words, "seed=0,1,2").returncode == 0
+    answer = lvlmva("collect", "out")
+    assert "squares: 2 of 5 runs are of other code, data or libraries" in answer.stdout
+    assert pd.read_csv("out/tables/squares.csv")["seed"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert ";" not in yaml.safe_load(Path("out/tables/squares.yml").read_text())["code"]
 
 
 def test_two_values_of_a_parameter_are_no_single_table(others, lvlmva, in_this_process):
@@ -264,7 +281,21 @@ def test_an_ablation_is_paired_with_its_own_seed():
     assert table.loc[0, ["critic", "seeds", "verdict accuracy"]].tolist() == ["lexicon", 2, "0.95"]
     # Changes of .3 and .2: mean .25, t(1) = 12.706 times .05.
     assert table.loc[0, "change of WGA"] == "+0.250 [-0.385, +0.885]"
+    # Both of two signs alike: 2 of 4 ways are as far out.
+    assert table.loc[0, "p"] == "0.5"
     assert paper_figures.ablation_table(ablations(), "segmentation").loc[0, "change of WGA"] == "+0.100"
+
+
+def test_methods_stand_with_what_they_read_and_an_exact_p():
+    rows = [
+        (seed, arm, 0.5 + seed / 10 * (arm != "before"), 0.5)
+        for seed in (1, 2, 3)
+        for arm in ("before", "dfr", "lvlm-va")
+    ]
+    table = pd.DataFrame(rows, columns=["seed", "arm", "wga", "aga"])
+    found = paper_figures._of_methods(group_arms.changes(table, group_arms.LABELS)).set_index("reads")
+    assert found.index.tolist() == ["words", "validation groups"]
+    assert found["p of WGA"].tolist() == [f"{stats.wilcoxon([1, 2, 3], method='exact').pvalue:.3g}"] * 2
 
 
 def test_every_figure_is_drawn_of_what_it_needs_alone():

@@ -20,6 +20,10 @@ from lvlmva_lite.experiments.parameters import (
     any_text,
     check_parameters,
     declared,
+    file,
+    file_or_folder,
+    folder,
+    known_critic,
     one_of,
     true_or_false,
     whole_number,
@@ -45,6 +49,21 @@ def test_every_kind_knows_its_own(value):
     assert any_text().fits(value) == isinstance(value, str)
     assert true_or_false().fits(value) == isinstance(value, bool)
     assert one_of("a", "b").fits(value) == (value in ("a", "b"))
+
+
+def test_paths_are_there_or_empty_where_that_is_meant(tmp_path):
+    (tmp_path / "a.csv").touch()
+    there, table, none = str(tmp_path), str(tmp_path / "a.csv"), str(tmp_path / "none")
+    for kind, fitting in ((folder, {there}), (file, {table}), (file_or_folder, {there, table})):
+        fits = {value for value in (there, table, none, "", "\0", None, 1) if kind().fits(value)}
+        assert fits == fitting
+        assert kind(or_empty=True).fits("")
+        assert not kind(or_empty=True).fits(none)
+
+
+def test_the_critics_are_those_there_are():
+    assert known_critic().fits("lexicon")
+    assert not known_critic().fits("magic")
 
 
 def test_the_words_say_the_bounds():

@@ -8,12 +8,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 import pytest
+import typer
 import yaml
 
+from lvlmva_lite.cli import options
+from lvlmva_lite.cli.run import _require_resnet50
+from lvlmva_lite.critic.answers import Answer, Request
+from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
@@ -23,7 +29,10 @@ from lvlmva_lite.experiments.sweep_spec import (
     read_spec,
     values_of_words,
 )
-from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, shares
+from lvlmva_lite.experiments.sweep_workers import LimitError, at_a_time, bytes_of
+from lvlmva_lite.models import resnet50
+
+CHAPTERS = Path(sweep_folder.__file__).parents[2] / "notebooks"
 
 STAND_IN = """
 import json, os, sys, time
@@ -55,7 +64,7 @@ from pathlib import Path
 from lvlmva_lite.experiments.sweep_folder import SweepFolder
 from lvlmva_lite.experiments.sweep_workers import run_here
 folder = SweepFolder(Path("sweep"))
-run_here(folder, folder.ids(), ["stand_in.py"], lambda *told: print(*told, flush=True), jobs=2, threads=1)
+run_here(folder, folder.ids(), ["stand_in.py"], lambda *told: print(*told, flush=True), jobs=2)
 """
 
 
@@ -71,14 +80,16 @@ def there(tmp_path, monkeypatch):
 
 
 def job_of(seed, **parameters):
-    job = Job("run", "tiny", {"seed": seed}, {"seed": seed, **parameters}, str(Path.cwd()))
+    # A device that need not be looked for saves each process the import of PyTorch.
+    parameters = {"seed": seed, "device": "cpu"} | parameters
+    job = Job("run", "tiny", {"seed": seed}, parameters, str(Path.cwd()))
     return replace(job, origin=origin_of(job))
 
 
 def run_all(folder, ids=None, **keywords):
     told = {}
     sweep_workers.run_here(
-        folder, ids or folder.ids(), ["stand_in.py"], told.__setitem__, jobs=2, threads=1, **keywords
+        folder, ids or folder.ids(), ["stand_in.py"], told.__setitem__, jobs=2, **keywords
     )
     return told
 
@@ -192,6 +203,30 @@ def tiny_notebook(path, *lines):
         (["run", "decoy-mnist", "-p", "balanced=1"], "balanced must be True or False"),
         (["run", "decoy-mnist", "-p", "samples=two"], "samples must be of the kind of 1; got 'two'"),
         (["run", "decoy-mnist", "-p", "lambda=1", "-p", "method=lvlm-va,magic"], "unknown method 'magic'"),
+        (["run", "decoy-mnist", "-p", "method=[a]"], "method must be a text; got ['a']"),
+        (["run", "decoy-mnist", "-p", "model=[a]"], "model must be a text; got ['a']"),
+        (["run", "folder", "-p", "mean=0.5"], "mean must be a text; got 0.5; put it in quotation marks"),
+        (
+            ["run", "knee", "-p", "model=resnet50", "-p", "weights=nofile.pt"],
+            "a file that is there; got 'nofile.pt'",
+        ),
+        (
+            ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "model=vgg"],
+            "model must be '' or 'small_resnet' or",
+        ),
+        (
+            ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "data_root=/nowhere"],
+            "data_root must be a folder that is there",
+        ),
+        (["chapter", CHAPTERS / "09_skin.ipynb", "-p", "critic=magic"], "critic must be 'lexicon' or"),
+        (
+            ["chapter", CHAPTERS / "10_baselines_and_ablations.ipynb", "-p", "knee_root=no"],
+            "must be a folder",
+        ),
+        (
+            ["chapter", CHAPTERS / "13_your_own_model.ipynb", "-p", "data=no"],
+            "data must be a file or a folder",
+        ),
         (["run", "decoys", "-p", "seed=0"], "unknown task 'decoys'; choose one of:"),
         (
             ["chapter", "tiny.ipynb", "-p", "sead=0"],
@@ -205,6 +240,7 @@ def tiny_notebook(path, *lines):
         (["run"], "give SPEC, or run TASK"),
         (["run", "decoy-mnist", "--jobs", "1000000"], "give --jobs"),
         (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "leave them out"),
+        (["run", "decoy-mnist", "--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
         (["run", "decoy-mnist", "--memory", "much"], "--memory takes a size"),
         (["run", "decoy-mnist", "--memory", "900TB"], "does not fit into"),
         (["status", "nothing"], "nothing holds no sweep"),
@@ -224,6 +260,8 @@ def test_a_dry_run_checks_and_starts_nothing(there, lvlmva):
     assert answer.returncode == 0, answer.stderr
     assert len(set(answer.stdout.split("\n"))) == 5
     assert "run decoy-mnist lambda=2 seed=1" in answer.stdout
+    twice = lvlmva("sweep", "run", "decoy-mnist", "-p", "seed=0,0", "--dry-run").stdout
+    assert twice.count("\n") == 1, "what is the same run is listed once"
 
 
 # An id is made of code, data, parameters and libraries
@@ -233,7 +271,7 @@ def test_an_id_is_of_all_that_numbers_depend_on(there, monkeypatch):
     Path("knee_root").mkdir()
     Path("knee_root/a.png").write_bytes(b"1234")
     Path("words.txt").write_text("some")
-    parameters = {"data_root": "knee_root", "description": "words.txt", "n": 3}
+    parameters = {"data_root": "knee_root", "description": "words.txt", "n": 3, "device": "auto"}
     known = {job_of(0, **parameters).id}
     assert known == {job_of(0, **dict(reversed(parameters.items()))).id}, "the order is nothing"
 
@@ -259,7 +297,112 @@ def test_an_id_is_of_all_that_numbers_depend_on(there, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sweep_folder, "version", lambda name: "0")
         assert is_new(), "other libraries"
+    for library in ("torchvision", "scikit-image"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                sweep_folder, "version", lambda name, it=library: "0" if name == it else version(name)
+            )
+            assert is_new(), library
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_folder, "device_here", lambda: "a GPU")
+        assert is_new(), "another device"
+        parameters["device"] = "cpu"
+        assert is_new()
+    assert not is_new(), "a GPU that is not used is nothing"
+    parameters["device"] = "auto"
     assert not is_new()
+
+
+def test_an_id_is_of_own_images_own_networks_and_replayed_answers(there):
+    Path("belt").mkdir()
+    for name in ("belt/a.png", "belt/a-mask.png", "net.py"):
+        Path(name).write_bytes(b"1")
+    Path("belt.csv").write_text("path,class,mask\nbelt/a.png,nut,belt/a-mask.png\nbelt/none.png,nut,\n")
+    store = AnswerStore(Path("answers"))
+    replayed = {"critic": "replay", "critic_store": "answers"}
+
+    def ids():
+        kinds = ({"data": "belt"}, {"data": "belt.csv"}, {"model": "net.py:Net"}, replayed)
+        return [job_of(0, **parameters).id for parameters in (*kinds, replayed | {"critic": "openai"})]
+
+    def changed():
+        nonlocal before
+        after, was = ids(), before
+        before = after
+        return [one != other for one, other in zip(after, was, strict=True)]
+
+    before = ids()
+    assert not any(changed())
+    Path("belt/a.png").write_bytes(b"12")
+    assert changed() == [True, True, False, False, False]
+    Path("belt/a-mask.png").write_bytes(b"12")
+    assert changed() == [True, True, False, False, False]
+    Path("net.py").write_text("Net = 2")
+    assert changed() == [False, False, True, False, False]
+    store.add(Request("critic", "m", "critic-1", [], {}), Answer("A"))
+    assert changed() == [False, False, False, True, False], "an openai run adds to its store while it runs"
+
+
+def test_a_server_is_part_of_what_a_model_of_one_name_is(there, lvlmva, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    words = [
+        "sweep",
+        "run",
+        "decoy-mnist",
+        "-p",
+        "critic=openai",
+        "-p",
+        "critic_model=m",
+        "-p",
+        "no_cost=true",
+    ]
+    servers = ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
+    ids = {lvlmva(*words, "-p", f"base_url={one}", "--dry-run").stdout.split()[0] for one in servers}
+    assert len(ids) == 2
+
+
+@pytest.fixture
+def no_way_out(monkeypatch, tmp_path):
+    """A proxy that is dead, and a cache of torch's that holds nothing."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    _require_resnet50.cache_clear()
+
+
+WAYS = ("--weights FILE", "--weights none", "--model efficientnet_lite0", "torch/hub/checkpoints")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "knee", "--model", "resnet50", "--out", "x"],
+        ["sweep", "run", "knee", "-p", "model=resnet50", "--dry-run"],
+    ],
+)
+def test_a_resnet50_without_a_network_is_a_line_that_names_the_ways_out(there, lvlmva, no_way_out, words):
+    answer = lvlmva(*words)
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert all(way in answer.stderr for way in WAYS)
+    assert not Path("x").exists()
+
+
+def test_a_network_that_goes_away_later_is_told_in_the_same_line(no_way_out, capsys):
+    with pytest.raises(typer.Exit), options.failures_told():
+        resnet50((3, 64, 64), 2)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert all(way in told for way in WAYS)
+
+
+def test_weights_that_are_there_ask_nobody(there, lvlmva, no_way_out):
+    Path("torch/hub/checkpoints").mkdir(parents=True)
+    Path("torch/hub/checkpoints/resnet50-11ad3fa6.pth").touch()
+    Path("mine.pt").touch()
+    for more in ([], ["-p", "weights=none"], ["-p", "weights=mine.pt"]):
+        words = ["sweep", "run", "knee", "-p", "model=resnet50", *more, "--dry-run"]
+        assert lvlmva(*words).returncode == 0
 
 
 def test_a_chapter_counts_by_its_cells_and_not_by_their_outputs(there):
@@ -434,12 +577,12 @@ def test_sizes_are_read_as_they_are_written():
 def test_runs_stay_within_cores_and_memory(monkeypatch):
     monkeypatch.setattr(sweep_workers, "cores_here", lambda: 8)
     monkeypatch.setattr(sweep_workers, "memory_here", lambda: 16 * 1000**3)
-    assert shares(None, None, None) == (1, 8)
-    assert shares(2, None, None) == (2, 4)
-    assert shares(3, 6, None) == (3, 2)
-    assert shares(None, None, bytes_of("5GB")) == (3, 2)
-    assert shares(None, None, bytes_of("1GB"), threads=4) == (2, 4)
-    assert shares(1, None, None, threads=32) == (1, 8), "alone it may take its time"
+    assert at_a_time(None, None, None) == 1
+    assert at_a_time(2, None, None) == 2
+    assert at_a_time(3, 6, None) == 3
+    assert at_a_time(None, None, bytes_of("5GB")) == 3
+    assert at_a_time(None, None, bytes_of("1GB"), threads=4) == 2
+    assert at_a_time(1, None, None, threads=32) == 1, "alone it may take its time"
     for jobs, cores, memory, threads, message in (
         (9, None, None, 1, "give --jobs 8"),
         (3, 2, None, 1, "give --jobs 2"),
@@ -450,7 +593,7 @@ def test_runs_stay_within_cores_and_memory(monkeypatch):
         (0, None, None, 1, "at least 1"),
     ):
         with pytest.raises(LimitError, match=message):
-            shares(jobs, cores, memory and bytes_of(memory), threads=threads)
+            at_a_time(jobs, cores, memory and bytes_of(memory), threads=threads)
 
 
 # By papermill
@@ -591,6 +734,13 @@ def test_dask_workers_carry_out_all_runs_although_one_is_killed(there, monkeypat
         wait_until(lambda: ran(there).count(0) == 2, 120)
         Path("wait-0").unlink()
         said = sweep.communicate(timeout=120)[0]
+        notebook = tiny_notebook(
+            "tiny.ipynb", "import os", "record('threads', os.environ['OMP_NUM_THREADS'])"
+        )
+        words = [sys.executable, "-m", "lvlmva_lite.cli", "sweep", "chapter", notebook, "-p", "seed=3"]
+        alone = subprocess.Popen([*words, "--out", "alone"], **quiet)
+        spread = subprocess.Popen([*words, "--out", "spread", "--scheduler", address], **quiet)
+        assert (alone.wait(120), spread.wait(120)) == (0, 0)
     finally:
         for process in processes:
             process.kill()  # a worker that is asked to end waits for its run
@@ -599,6 +749,22 @@ def test_dask_workers_carry_out_all_runs_although_one_is_killed(there, monkeypat
     assert sweep.returncode == 0
     assert sorted(said.split("\n")[:-1]) == sorted(f"{id} finished" for id in ids)
     assert ran(there) == [0, 0, 1, 2, 3]
+    # By the command: the same run, of the same id, and the same numbers.
+    (here,), (elsewhere,) = (
+        sorted(Path(name).glob("runs/*/out/tiny.json")) for name in ("alone", "spread")
+    )
+    assert here.parts[2] == elsewhere.parts[2]
+    assert here.read_text() == elsewhere.read_text()
+    assert json.loads(here.read_text())["threads"] == "1"
+
+
+def test_a_run_computes_with_the_threads_of_its_settings_wherever_it_runs(there):
+    Path("threads.py").write_text("import os; print('threads:', os.environ['OMP_NUM_THREADS'])")
+    folder = SweepFolder(there / "sweep")
+    for parameters, threads in (({}, 1), ({"threads": 3}, 3)):
+        (id,) = folder.add([job_of(0, **parameters)])
+        assert sweep_workers.start(folder, id, ["threads.py"]).wait() == 0
+        assert folder.log(id).read_text().endswith(f"threads: {threads}\n")
 
 
 def test_without_dask_or_scheduler_it_is_said(there, monkeypatch):

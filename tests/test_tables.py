@@ -9,7 +9,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from lvlmva_lite.experiments import tables
+from lvlmva_lite.experiments import scorecard, tables
 
 
 def squares(seed):
@@ -229,6 +229,11 @@ def test_a_killed_sweep_resumes_on_another_number_of_threads(tmp_path):
     whole = pd.read_csv(file, float_precision="round_trip")
     assert whole["seed"].tolist() == [seed for seed in range(6) for _ in range(3)]
     assert whole["value"].tolist() == [seed / 3 for seed in range(6) for _ in range(3)]
+
+
+def test_a_recorded_table_says_in_its_origin_whether_its_code_has_changed(monkeypatch):
+    monkeypatch.setattr(scorecard, "code_since", lambda name, origin: f"{name} by {'modules' in origin}")
+    assert tables.recorded_table("knee_phantoms")[1]["state"] == "code since: knee_phantoms by True"
 
 
 @pytest.mark.parametrize("name", ["../results/decoy_loop", "/etc/passwd", "decoy_loop.csv"])

@@ -124,7 +124,7 @@ RUN = textwrap.dedent(
 
     for name in tasks.names():
         tasks.get(name).load = few
-    TINY = {"train_epochs": 2, "n_align": 16, "n_baselines": 4, "n_explained": 4, "align_epochs": 1,
+    TINY = {"threads": int(sys.argv[3]) if len(sys.argv) > 3 else 1, "train_epochs": 2, "n_align": 16, "n_baselines": 4, "n_explained": 4, "align_epochs": 1,
             "batch_size": 32}
 
     def results(dataset):
@@ -174,6 +174,9 @@ OLDER_PROCESSOR = {
 """What makes PyTorch, oneDNN, MKL and OpenBLAS compute without AVX."""
 
 
+THREADS_TOLERANCE = {"before": 1e-3, "after": 0.05}
+"""Largest difference in a probability where two threads compute in place of one."""
+
 TOLERANCE = {"grey levels": 1, "pixels": 10, "before": 1e-3, "after": 0.05}
 """Largest difference of a pixel, how many pixels may differ, and the largest difference in a probability
 after two epochs of training and after alignment, on few images."""
@@ -184,6 +187,8 @@ def test_the_book_states_the_tolerance_that_is_tested():
     stated = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", page, re.MULTILINE))
     assert float(stated["probabilities after two epochs on few images"]) == TOLERANCE["before"]
     assert float(stated["probabilities after their alignment"]) == TOLERANCE["after"]
+    assert float(stated["probabilities after two epochs, two threads"]) == THREADS_TOLERANCE["before"]
+    assert float(stated["probabilities after their alignment, two threads"]) == THREADS_TOLERANCE["after"]
     words = {1: "one", 10: "ten"}
     levels, pixels = (words[TOLERANCE[name]] for name in ("grey levels", "pixels"))
     assert stated["pixels of phantoms"].startswith(f"{levels} grey level of 255, in {pixels} pixels")
@@ -193,9 +198,11 @@ def test_the_book_states_the_tolerance_that_is_tested():
 def test_results_depend_on_no_thread_or_process_and_hardly_on_the_processor(tmp_path, capsys):
     """Bit for bit on another number of threads, within what the book states without AVX."""
     here, there = str(tmp_path / "here "), str(tmp_path / "there ")
-    with ThreadPoolExecutor(3) as pool:  # processes side by side
-        one, three, _ = pool.map(
-            lambda how: run(*how[0], **how[1]), (((1, here), {}), ((3,), {}), ((1, there), OLDER_PROCESSOR))
+    pair = str(tmp_path / "pair ")
+    with ThreadPoolExecutor(4) as pool:  # processes side by side
+        one, three, _, _ = pool.map(
+            lambda how: run(*how[0], **how[1]),
+            (((1, here), {}), ((3,), {}), ((1, there), OLDER_PROCESSOR), ((1, pair, "2"), {})),
         )
     assert len(one) == 15
     assert three == one
@@ -209,6 +216,10 @@ def test_results_depend_on_no_thread_or_process_and_hardly_on_the_processor(tmp_
             "before": (ours["before"] - theirs["before"]).abs().max().item(),
             "after": (ours["after"] - theirs["after"]).abs().max().item(),
         }
+        two = torch.load(pair + dataset)
+        moved = {when: (ours[when] - two[when]).abs().max().item() for when in THREADS_TOLERANCE}
+        assert all(moved[when] <= most for when, most in THREADS_TOLERANCE.items()), moved
+        assert torch.equal(ours["pixels"], two["pixels"])
     with capsys.disabled():
         print("\nlargest differences without AVX, at most", TOLERANCE)
         for dataset, found in shown.items():

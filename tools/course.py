@@ -150,7 +150,7 @@ def build(folder: Path, root: Path = ROOT, only: list[str] | None = None) -> lis
     config.CourseDirectory.course_id = "lvlmva"
     config.Exchange.root = str(folder.resolve())  # not used; the default may not be writable
     setup = NotebookNode(
-        cell_type="code", id="setup", metadata={"tags": [notebooks.SETUP_TAG]}, execution_count=None,
+        cell_type="code", id="colab-setup", metadata={"tags": [notebooks.SETUP_TAG]}, execution_count=None,
         outputs=[], source=notebooks.SETUP_CELL.format(**dict(zip(("repository", "tag"), notebooks.repository(root), strict=True))),
     )  # fmt: skip
     zips = []

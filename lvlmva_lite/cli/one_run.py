@@ -57,7 +57,8 @@ def work(job: Job, out: Path) -> None:
     if job.kind == "experiment":
         experiment = EXPERIMENTS.get(job.what)
         origin = provenance(str(job))
-        write_rows(out, job.given["seed"], experiment(**job.given), origin)
+        with options.failures_told():
+            write_rows(out, job.given["seed"], experiment(**job.given), origin)
         return
     try:
         run_chapter(Path(job.what), job.given, out, progress=False)

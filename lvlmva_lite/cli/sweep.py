@@ -77,7 +77,14 @@ def sweep(
     from lvlmva_lite.experiments.sweep_copies import copy_run, require_writable
     from lvlmva_lite.experiments.sweep_folder import SweepFolder, SweepFolderError
     from lvlmva_lite.experiments.sweep_spec import SpecError
-    from lvlmva_lite.experiments.sweep_workers import LimitError, bytes_of, run_here, run_on_dask, shares
+    from lvlmva_lite.experiments.sweep_workers import (
+        LimitError,
+        at_a_time,
+        bytes_of,
+        device_of_workers,
+        run_here,
+        run_on_dask,
+    )
 
     try:
         if what[0] == "status" and len(what) == 2:
@@ -86,27 +93,27 @@ def sweep(
         entries = _entries(what, parameter or ())
         if out is None and not dry_run:
             raise SpecError("give --out DIR, a folder for the runs")
+        if scheduler and (jobs is not None or cores is not None or memory):
+            raise LimitError(
+                "--jobs, --cores and --memory are of this machine; with --scheduler its workers "
+                "say how much they do at a time (`dask worker --nthreads`); leave them out"
+            )
+        device = device_of_workers(scheduler) if scheduler and not dry_run else None
         with options.bad_settings_told():
-            known: dict[Path, Any] = {}
-            planned = [job for entry in entries for job in _jobs(entry, known)]
+            planned = {job.id: job for entry in entries for job in _jobs(entry, device)}
         if dry_run:
-            typer.echo("\n".join(f"{job.id} {job}" for job in planned))
+            typer.echo("\n".join(f"{id} {job}" for id, job in planned.items()))
             return
         if scheduler:
-            if jobs is not None or cores is not None or memory:
-                raise LimitError(
-                    "--jobs, --cores and --memory are of this machine; with --scheduler its workers "
-                    "say how much they do at a time (`dask worker --nthreads`); leave them out"
-                )
             carry_out = partial(run_on_dask, address=scheduler)
         else:
-            most = max(job.parameters["threads"] if job.kind == "run" else 1 for job in planned)
-            n, threads = shares(jobs, cores, bytes_of(memory) if memory else None, threads=most)
-            carry_out = partial(run_here, jobs=n, threads=threads)
+            most = max(job.threads for job in planned.values())
+            n = at_a_time(jobs, cores, bytes_of(memory) if memory else None, threads=most)
+            carry_out = partial(run_here, jobs=n)
         if copy_to:
             require_writable(copy_to)
         folder = SweepFolder(out)
-        ids = folder.add(planned)
+        ids = folder.add(planned.values())
         failed_before = [id for id in ids if folder.state(id) == "failed"]
         if retry_failed:
             for id in failed_before:
@@ -166,13 +173,24 @@ def settings_of_run(task: str, given: Mapping[str, Any]) -> tuple[str, dict[str,
             raise ConfigError(
                 f"`lvlmva run {task}` has no parameter {key!r}; it takes: {', '.join(sorted(names))}"
             )
+        if name == "method" or (name in declared and isinstance(declared[name].default, str | None)):
+            _require_text(key, value)
         if name == "method":
-            method = value
+            method = value or method
         elif name in declared:
             settings[name] = of_type(value, declared[name].default)
         else:
             settings[name] = _of_critic(name, value, options.CRITIC[name][1])
     return method, settings
+
+
+def _require_text(name: str, value: Any) -> None:
+    """Raise ConfigError where a text is meant and something else is given; None is none."""
+    from lvlmva_lite.config import ConfigError
+
+    if not isinstance(value, str | None):
+        hint = "" if isinstance(value, list | dict) else "; put it in quotation marks, '\"...\"'"
+        raise ConfigError(f"{name} must be a text; got {value!r}{hint}")
 
 
 def _of_critic(name: str, value: Any, default: Any) -> Any:
@@ -217,8 +235,12 @@ def _entries(what: list[str], parameters: list[str] | tuple[str, ...]) -> list[E
     return with_parameters(read_spec(Path(what[0])), values)
 
 
-def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
+def _jobs(entry: Entry, device: str | None) -> list[Job]:
     """The runs of an entry, each checked as its command would check it.
+
+    Parameters
+    ----------
+    device : on which they will be run, see :func:`sweep_folder.origin_of`
 
     Raises
     ------
@@ -227,6 +249,7 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
     from dataclasses import replace
 
     from lvlmva_lite.cli.run import checked
+    from lvlmva_lite.critic.endpoint import server_id
     from lvlmva_lite.experiments.sweep_folder import Job, origin_of
     from lvlmva_lite.experiments.sweep_spec import chapter_parameters, experiment_parameters
     from lvlmva_lite.results import settings_of
@@ -236,10 +259,16 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
         if entry.kind == "run":
             what = entry.what
             method, settings = settings_of_run(what, given)
-            task, config, _ = checked(what, method, settings)
+            task, config, connection = checked(what, method, settings)
             parameters = settings_of(task, config, method)
             answers = parameters.pop("critic_settings")
             parameters |= {f"critic_{name}": value for name, value in answers.items()}
+            if config.critic in ("openai", "replay"):  # two servers may give a model of one name
+                parameters["critic_server"] = server_id(connection.base_url)
+            if config.critic == "replay":
+                parameters["critic_store"] = str(connection.store)
+            if not task.network_named(config.model).gpu:
+                parameters["device"] = "cpu"  # "auto" is nothing else for it
         elif entry.kind == "experiment":
             what = entry.what
             parameters = experiment_parameters(what, given)
@@ -248,7 +277,7 @@ def _jobs(entry: Entry, known: dict[Path, Any]) -> list[Job]:
             parameters = chapter_parameters(Path(what), given)
             given = {name: parameters[name] for name in given}
         job = Job(entry.kind, what, given, parameters, str(Path.cwd()))
-        made.append(replace(job, origin=origin_of(job, known)))
+        made.append(replace(job, origin=origin_of(job, device)))
     return made
 
 

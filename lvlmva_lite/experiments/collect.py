@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lvlmva_lite.experiments.paper_figures import of_tables
+from lvlmva_lite.experiments.paper_figures import of_runs, of_tables, supervision
 from lvlmva_lite.experiments.recording import read_rows, write_tables
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
 from lvlmva_lite.files import write_whole
 from lvlmva_lite.metrics import mean_interval, paired_test
+from lvlmva_lite.registry import METHODS
 from lvlmva_lite.results import ROWS, Score
 
 MEASURES = tuple(one.name for one in fields(Score) if one.name != "seconds")
@@ -27,7 +29,10 @@ ARMS = ("before", "after", *(name for name in ROWS if name != "before"))
 """Endings by which the numbers that a chapter records tell their arm, as ``accuracy_before``."""
 
 _ABOUT = ("id", "kind", "name", "arm")
-_ORIGIN = ("code", "libraries", "data", "host", "run_seconds", "peak_memory")
+_ORIGIN = (
+    "supervision", "code", "libraries", "data", "device", "commit", "date", "processor", "host",
+    "run_seconds", "peak_memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Collected:
     ----------
     table : DataFrame, one row per finished run and arm: "id", "kind" ("run", "chapter" or
         "experiment"), "name" (task, chapter or experiment), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
-        no arm), parameters, measures, then fingerprints of "code", "libraries" and "data", "host",
+        no arm), parameters, measures, "supervision" (what the
+        method of a run reads), fingerprints of "code", "libraries" and "data", "device", "commit", "date", "processor", "host",
         "run_seconds" and "peak_memory" (bytes)
     parameters, measures : names of its columns
     """
@@ -65,6 +71,12 @@ def collect(folder: SweepFolder, *, older: bool = False) -> Collected:
         parameters |= dict.fromkeys(settings)
         origin = dict(job.origin) | {"host": done["host"], "run_seconds": done["seconds"]}
         origin["peak_memory"] = done["peak_memory"]
+        origin |= {"commit": done.get("commit"), "processor": done.get("processor")}
+        origin["date"] = datetime.fromtimestamp(done["finished"], UTC).date().isoformat()
+        if (
+            job.kind == "run" and job.parameters["method"] in METHODS.names()
+        ):  # it may be of a package not here
+            origin["supervision"] = supervision(job.parameters["method"])
         for arm, found in _arms(job, folder.out(id) / job.last_file):
             # What a chapter records may be called like one of its parameters.
             taken = {*settings, *own}
@@ -110,7 +122,7 @@ def _plain(value: Any) -> Any:
 def write(collected: Collected, folder: SweepFolder) -> list[str]:
     """Write ``runs.csv``, with pyarrow also ``runs.parquet``, and ``summary.md``; their names.
 
-    Of experiments also their tables, and what of the paper's figures and tables these allow.
+    Of experiments also their tables, and what of the paper's figures and tables these and the runs allow.
     """
     names = ["runs.csv"]
     write_whole(folder.path / "runs.csv", collected.table.to_csv(index=False))
@@ -128,9 +140,11 @@ def write(collected: Collected, folder: SweepFolder) -> list[str]:
     recorded, missing = write_tables(folder)
     tables = {name: read_rows(folder.path / "tables" / f"{name}.csv") for name in recorded}
     figures, words = of_tables(tables)
+    of_the_runs, more_words = of_runs(collected.table, collected.parameters)
+    figures |= of_the_runs
     for name, content in figures.items():
         write_whole(folder.path / name, content)
-    parts = ["".join(f"{line}\n" for line in missing), words]
+    parts = ["".join(f"{line}\n" for line in missing), words, more_words]
     write_whole(folder.path / "summary.md", "\n".join(filter(None, [summary(collected), *parts])))
     return [*names, "summary.md", *(f"tables/{name}.csv" for name in recorded), *figures]
 
@@ -140,14 +154,14 @@ def summary(collected: Collected) -> str:
     parts = []
     for (kind, name), table in collected.table.groupby(["kind", "name"], sort=False):
         if kind == "experiment":
-            parts.append(f"# experiment {name}\n\n{table['id'].nunique()} seeds: `tables/{name}.csv`\n")
+            parts.append(f"# experiment {name}\n\n{table['id'].nunique()} runs: `tables/{name}.csv`\n")
             continue
         varied = [
             one for one in collected.parameters if one != "seed" and table[one].nunique(dropna=False) > 1
         ]
         measures = [one for one in collected.measures if _is_number(table[one])]
         # A run that differs by what is no parameter is no other seed of the same.
-        varied += [one for one in ("code", "libraries", "data") if table[one].nunique() > 1]
+        varied += [one for one in ("code", "libraries", "data", "device") if table[one].nunique() > 1]
         parts += [f"# {kind} {name}\n", _means(table, varied, measures)]
         compared = [one for one in measures if one != "seconds"]
         parts += [_changes(table, varied, compared), _methods(table, varied, compared)]

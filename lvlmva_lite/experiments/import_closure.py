@@ -128,7 +128,12 @@ def _ours(names: Iterable[str]) -> Iterator[str]:
 
 def _plain(file: Path) -> str:
     """The code of a file without docstrings, as one text."""
-    tree = ast.parse(file.read_text("utf-8"))
+    return _without_docstrings(file.read_text("utf-8"))
+
+
+@cache
+def _without_docstrings(code: str) -> str:
+    tree = ast.parse(code)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

@@ -6,7 +6,9 @@ Each is made of the table of an experiment, see ``registry.EXPERIMENTS``; none k
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,11 +17,23 @@ from matplotlib.figure import Figure
 
 from lvlmva_lite import plots
 from lvlmva_lite.experiments.group_arms import LABELS, changes
-from lvlmva_lite.metrics import mean_interval
+from lvlmva_lite.metrics import mean_interval, paired_test
+from lvlmva_lite.registry import METHODS
 
 FIGURE_6 = {"lvlm_va": "masks from words", "ground_truth_masks": "true masks"}
 OF_METHODS = ("knee_phantoms", "skin_phantoms", "knee_real", "skin_real")
 """Experiments that compare methods."""
+
+_COMPARED = {
+    "Figure 6": ("penalty_weight",),
+    "Figures 9 and 10": ("method",),
+    "Table 1": ("critic", "critic_model", "critic_prompt", "critic_simulated_accuracy"),
+    "Table 2": ("segmenter",),
+}
+"""What each of them compares, as parameters of `lvlmva run`."""
+
+_ORIGIN = ("code", "libraries", "data", "device")
+"""Runs that differ in these are not compared."""
 
 OF_THE_PAPER = {
     "Table 1": "GPT-4o-mini .42, +0.09 ± 0.02; GPT-4o .87, +0.16 ± 0.06; GPT-5 1.00, +0.20 ± 0.09",
@@ -61,6 +75,77 @@ def of_tables(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, bytes], str
     return figures, "\n".join(parts)
 
 
+def of_runs(table: pd.DataFrame, parameters: Sequence[str]) -> tuple[dict[str, bytes], str]:
+    """The same of what ``lvlmva run`` gave: methods, critics, segmenters or values of lambda that were compared.
+
+    Parameters
+    ----------
+    table : as :func:`collect.collect` gathers it
+    parameters : names of its columns
+
+    Returns
+    -------
+    figures, words : see :func:`of_tables`
+    """
+    plots.set_theme()
+    figures: dict[str, bytes] = {}
+    parts = []
+    for name, rows in table[table["kind"] == "run"].groupby("name", sort=False):
+        held = [one for one in (*parameters, *_ORIGIN) if one in rows and one != "seed"]
+        varied = [one for one in held if rows[one].nunique(dropna=False) > 1]
+        for title, compared in _COMPARED.items():
+            if not {*compared} & {*varied}:
+                continue
+            apart = [
+                one for one in varied if one not in compared and (title, one) != ("Figure 6", "method")
+            ]
+            for values, group in rows.groupby(apart, sort=False, dropna=False) if apart else [((), rows)]:
+                of = ", ".join(
+                    [f", run {name}", *(f"{one} {v}" for one, v in zip(apart, values, strict=True))]
+                )
+                arms = [one for one in compared if one in varied and group[one].nunique(dropna=False) > 1]
+                if not arms or (frame := _frame(group, arms)) is None:
+                    continue
+                file = f"runs_{len(figures) + 1}_{name}.png"
+                if title == "Figure 6" and name == "decoy-mnist":
+                    figures[file] = _as_png(figure_6(_of_lambda(frame)))
+                    parts.append(_titled(title, file, of))
+                elif title == "Figures 9 and 10":
+                    labels = {one: METHODS.get(one).label for one in frame["method"].unique()}
+                    if not (found := changes(frame, labels)).empty:
+                        if drawn := found["measure"].nunique() == 2:  # WGA left, AGA right
+                            plots.show_changes(found)
+                            figures[file] = _as_png(plt.gcf())
+                        parts.append(
+                            _titled(title, file if drawn else "", of) + _markdown(_of_methods(found))
+                        )
+                elif title.startswith("Table"):
+                    ablation = ", ".join(arms)
+                    if not (found := ablation_table(frame.assign(ablation=ablation), ablation)).empty:
+                        parts.append(_titled(title, "", of) + _markdown(found))
+    return figures, "\n".join(parts)
+
+
+def _frame(rows: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame | None:
+    """Rows of runs as an experiment has them: "before" once a seed, else arms by the values of these columns.
+
+    None where two runs of one seed and arm differ in nothing that is known.
+    """
+    before = rows[rows["arm"] == "before"].drop_duplicates("seed")
+    after = rows[rows["arm"] == "after"]
+    names = after[[*arms]].fillna("").astype(str).agg(" ".join, axis=1).str.strip()
+    after = after.assign(arm=names)
+    if after.duplicated(["seed", "arm", "method"]).any():
+        return None
+    return pd.concat([before, after], ignore_index=True)
+
+
+def _of_lambda(frame: pd.DataFrame) -> pd.DataFrame:
+    """Arms of Figure 6 in place of methods."""
+    arms = frame["method"].map({"lvlm-va": "lvlm_va", "rrr-gt": "ground_truth_masks"})
+    return frame.assign(arm=frame["arm"].where(frame["arm"] == "before", arms))
+
+
 def figure_6(table: pd.DataFrame) -> Figure:
     """Accuracy and mu_Align against lambda, with the bound and the network before; mean and 95 % interval.
 
@@ -74,6 +159,8 @@ def figure_6(table: pd.DataFrame) -> Figure:
         axes, ("accuracy", "mu_align"), ("accuracy on test decoys", "μ_Align"), strict=True
     ):
         for (arm, name), marker in zip(FIGURE_6.items(), "os", strict=True):
+            if not (after["arm"] == arm).any():
+                continue
             groups = after[after["arm"] == arm].groupby("penalty_weight")[column]
             spans = pd.DataFrame({weight: _interval(values) for weight, values in groups}).T
             (line,) = axis.plot(spans.index, spans[0], marker=marker, label=name)
@@ -87,7 +174,7 @@ def figure_6(table: pd.DataFrame) -> Figure:
 
 
 def ablation_table(table: pd.DataFrame, ablation: str) -> pd.DataFrame:
-    """Verdict accuracy, and what each arm changes in WGA, mean and 95 % interval over seeds.
+    """Verdict accuracy, what each arm changes in WGA, mean and 95 % interval over seeds, and its exact p.
 
     Parameters
     ----------
@@ -101,21 +188,32 @@ def ablation_table(table: pd.DataFrame, ablation: str) -> pd.DataFrame:
         if len(change):
             quality = of_arm["verdict_accuracy"].mean()
             verdicts = "" if pd.isna(quality) else f"{quality:.2f}"
-            rows.append([arm, len(change), verdicts, _signed(*_interval(change))])
-    return pd.DataFrame(rows, columns=[ablation, "seeds", "verdict accuracy", "change of WGA"])
+            after = of_arm.set_index("seed")["wga"][change.index]
+            p = paired_test(after, before[change.index]).p if len(change) > 1 else math.nan
+            rows.append([arm, len(change), verdicts, _signed(*_interval(change)), _p(p)])
+    return pd.DataFrame(rows, columns=[ablation, "seeds", "verdict accuracy", "change of WGA", "p"])
 
 
 def _of_methods(rows: pd.DataFrame) -> pd.DataFrame:
-    wide = {
-        measure: part.set_index("method").apply(lambda row: _signed(row["mean"], row.low, row.high), axis=1)
-        for measure, part in rows.groupby("measure", sort=False)
-    }
-    seeds = rows.groupby("method", sort=False)["n"].first()
-    return (
-        pd.DataFrame({"seeds": seeds, **{f"change of {name}": column for name, column in wide.items()}})
-        .loc[seeds.index]
-        .reset_index()
-    )
+    """A row for each method: what it reads, and its change in each measure with the exact p."""
+    made = []
+    for (arm, method), of_method in rows.groupby(["arm", "method"], sort=False):
+        row = {"method": method, "reads": supervision(arm), "seeds": of_method["n"].iloc[0]}
+        for one in of_method.itertuples():
+            row[f"change of {one.measure}"] = _signed(one.mean, one.low, one.high)
+            row[f"p of {one.measure}"] = _p(one.p)
+        made.append(row)
+    return pd.DataFrame(made)
+
+
+def supervision(method: str) -> str:
+    """What a method reads besides images and class labels, in words: "words", "masks, train groups", "-"."""
+    reads = asdict(METHODS.get(method).supervision)
+    return ", ".join(sorted(name.replace("_", " ") for name, read in reads.items() if read)) or "-"
+
+
+def _p(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.3g}"
 
 
 def _interval(values: pd.Series) -> tuple[float, float, float]:

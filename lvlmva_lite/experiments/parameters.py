@@ -54,6 +54,40 @@ def any_text(*, or_none: bool = False) -> Kind:
     return _of_type("a text", str, None, None, or_none)
 
 
+def folder(*, or_empty: bool = False) -> Kind:
+    """The path of a folder that is there."""
+    return _path("a folder that is there", Path.is_dir, or_empty)
+
+
+def file(*, or_empty: bool = False) -> Kind:
+    """The path of a file that is there."""
+    return _path("a file that is there", Path.is_file, or_empty)
+
+
+def file_or_folder(*, or_empty: bool = False) -> Kind:
+    """The path of a file or of a folder that is there."""
+    return _path("a file or a folder that is there", Path.exists, or_empty)
+
+
+def known_critic() -> Kind:
+    """The name of a critic, of this package or of another that registers one."""
+    from lvlmva_lite.critic.providers import names  # late: most chapters ask for none
+
+    return one_of(*names())
+
+
+def _path(words: str, is_one: Callable[[Path], bool], or_empty: bool) -> Kind:
+    def fits(value: Any) -> bool:
+        if not isinstance(value, str) or not value:
+            return or_empty and value == ""
+        try:
+            return is_one(Path(value))
+        except (OSError, ValueError):  # no path at all
+            return False
+
+    return Kind(words + ", or empty" * or_empty, fits)
+
+
 def true_or_false() -> Kind:
     """True or False."""
     return Kind("True or False", lambda value: isinstance(value, bool))
@@ -78,7 +112,18 @@ def _of_type(words: str, kind: Any, low: float | None, high: float | None, or_no
 
 
 KINDS: dict[str, Callable[..., Kind]] = {
-    made.__name__: made for made in (one_of, whole_number, any_number, any_text, true_or_false)
+    made.__name__: made
+    for made in (
+        one_of,
+        whole_number,
+        any_number,
+        any_text,
+        true_or_false,
+        folder,
+        file,
+        file_or_folder,
+        known_critic,
+    )
 }
 
 

@@ -33,18 +33,26 @@ def write_tables(folder: SweepFolder) -> tuple[list[str], list[str]]:
     """Put ``tables/NAME.csv`` and ``NAME.yml`` there for each experiment all of whose seeds are finished.
 
     Both files are those of a recorded table: copied to ``lvlmva_lite/experiments/results`` they are one.
+    A table is of one code, data and libraries, those of the newest request; others are left out.
 
     Returns
     -------
     written : names of the tables
-    missing : a line for each experiment that lacks some seeds, or was run in several ways
+    missing : a line for each experiment that lacks some seeds, was run in several ways, or from which
+        something is left out
     """
     of_experiment: dict[str, list[str]] = {}
     for id in folder.ids():
         if (job := folder.job(id)).kind == "experiment":
             of_experiment.setdefault(job.name, []).append(id)
     written, missing = [], []
-    for name, ids in of_experiment.items():
+    for name, asked in of_experiment.items():
+        ids = [id for id in asked if folder.job(id).origin == folder.job(asked[-1]).origin]
+        if len(ids) < len(asked):
+            missing.append(
+                f"{name}: {len(asked) - len(ids)} of {len(asked)} runs are of other code, data or libraries than "
+                "the last that were asked for, and not in its table"
+            )
         done = [id for id in ids if folder.done(id)]
         if len(done) < len(ids):
             missing.append(f"{name}: {len(done)} of {len(ids)} runs; no table yet")

@@ -8,15 +8,17 @@ lies there.  ``requests/`` lists which ids belong to what was asked for.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,20 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lvlmva_lite.environment import LIBRARIES
+from lvlmva_lite.environment import _processor as processor
 from lvlmva_lite.experiments.import_closure import code_id
 from lvlmva_lite.files import to_json, write_whole
 from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
 from lvlmva_lite.registry import CRITICS, EXPERIMENTS, EXPLAINERS, METHODS, PENALTIES, SEGMENTERS, TASKS
+
+_LIBRARIES = (*LIBRARIES, "scikit-image", "torchvision")
+"""The last two cut segments, and give networks; not everyone has torchvision."""
+
+_STORES = ("store", "critic_store")
+"""Parameters that name a folder of recorded answers."""
+
+_FILE_COLUMNS = ("path", "image", "mask")
+"""Of a CSV, columns that may name files beside it."""
 
 
 class SweepFolderError(RuntimeError):
@@ -67,6 +79,11 @@ class Job:
         return fingerprint(self.kind, self.name, plain, dict(self.origin))[:16]
 
     @property
+    def threads(self) -> int:
+        """That it computes with: those of its settings, or one."""
+        return self.parameters["threads"] if self.kind == "run" and "threads" in self.parameters else 1
+
+    @property
     def last_file(self) -> str:
         """Name of the file in ``out`` that is written last."""
         return {"run": "results.json", "experiment": "rows.csv"}.get(self.kind, f"{self.name}.json")
@@ -75,12 +92,12 @@ class Job:
         return " ".join([self.kind, self.name, *(f"{name}={value}" for name, value in self.given.items())])
 
 
-def origin_of(job: Job, known: dict[Path, Any] | None = None) -> dict[str, str]:
+def origin_of(job: Job, device: str | None = None) -> dict[str, str]:
     """Where a run's numbers come from beside its parameters, as fingerprints.
 
     Parameters
     ----------
-    known : what was read of files for other runs, for use again; added to
+    device : on which it will be run; None: on this machine
 
     Returns
     -------
@@ -88,33 +105,86 @@ def origin_of(job: Job, known: dict[Path, Any] | None = None) -> dict[str, str]:
         "code": of this package (of an experiment, of what it imports), of what other packages register
         with it, and of the notebook's cells;
         "libraries": versions of Python and of those that compute;
-        "data": contents of files that parameters name, and names, sizes and times of the files in
-        folders that ``data_root`` and other parameters ending in "root" name
+        "device": the GPU that is here, "cpu" where there is none or none is used;
+        "data": contents of files that parameters name, also before a colon, as in ``net.py:Net``; names,
+        sizes and times of the files in folders that ``data``, ``data_root`` and other parameters ending in
+        "root" name, and of those that a CSV lists; for a critic that replays, the answers in its store
     """
     values = [(name, value) for name, value in sorted(job.parameters.items()) if isinstance(value, str)]
-    data = [
-        (name, _content(Path(job.cwd, value), name.endswith("root"))) for name, value in values if value
-    ]
+    if "replay" not in (job.parameters.get(name) for name in ("critic", "provider")):
+        values = [(name, value) for name, value in values if name not in _STORES]
+    data = [(name, _content(Path(job.cwd, value), name)) for name, value in values if value]
     notebook = _cells(Path(job.what)) if job.kind == "chapter" else []
     return {
         "code": fingerprint(_own_code(job), _foreign_code(), notebook)[:16],
-        "libraries": fingerprint([platform.python_version(), *map(version, LIBRARIES)])[:16],
+        "libraries": fingerprint([platform.python_version(), *map(_version, _LIBRARIES)])[:16],
+        "device": "cpu" if job.parameters.get("device") == "cpu" else device or device_here(),
         "data": fingerprint([(name, content) for name, content in data if content])[:16],
     }
 
 
-def _content(path: Path, is_root: bool) -> list[Any]:
+def commit_here() -> str:
+    """The commit of this package's working tree, "-dirty" behind it where files differ; "unknown": it has none."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        said = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said.stdout.strip()
+
+
+def device_here() -> str:
+    """Name of the GPU that PyTorch sees; "cpu": it sees none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def _content(path: Path, name: str) -> list[Any]:
     """What is known of a file or of a folder of data; of anything else nothing."""
     try:
+        if name in _STORES:
+            return _answers(path)
+        if not path.exists() and ":" in path.name:  # net.py:Net
+            path = path.with_name(path.name.rpartition(":")[0])
         if path.is_file():
-            return [path.read_bytes()]
-        if is_root and path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            about = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
-            return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in about]
+            listed = _listed(path) if path.suffix.lower() == ".csv" else []
+            return [path.read_bytes(), *_about(path.parent, listed)]
+        if (name.endswith("root") or name == "data") and path.is_dir():
+            return _about(path, path.rglob("*"))
     except (OSError, ValueError):  # such as a text that is too long for a name
         pass
     return []
+
+
+def _about(root: Path, files: Iterable[Path]) -> list[Any]:
+    """Name, size and time of each of them that is a file."""
+    there = {os.path.relpath(file, root): file.stat() for file in files if file.is_file()}
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in sorted(there.items())]
+
+
+def _listed(table: Path) -> list[Path]:
+    """What the cells of a CSV would be as files beside it."""
+    with table.open(encoding="utf-8-sig", newline="") as stream:
+        cells = {
+            cell for row in csv.DictReader(stream) for key, cell in row.items() if key in _FILE_COLUMNS
+        }
+    return [table.parent / cell for cell in sorted(filter(None, cells))]
+
+
+def _answers(store: Path) -> list[Any]:
+    from lvlmva_lite.critic.store import AnswerStore
+
+    return list(AnswerStore(store, read_only=True).records()) if store.is_dir() else []
 
 
 def _cells(notebook: Path) -> list[Any]:
@@ -195,13 +265,18 @@ class SweepFolder:
         return [*jobs]
 
     def ids(self, *, older: bool = False) -> list[str]:
-        """The runs asked for; ``older``: those that other code, data or libraries have left there."""
-        files = sorted(self._requests.glob("*.json"))
-        current = list(dict.fromkeys(id for file in files for id in json.loads(file.read_text("utf-8"))))
+        """The runs asked for, the last request's last; ``older``: what other code, data or libraries left there."""
+        current: dict[str, None] = {}
+        for file in sorted(
+            self._requests.glob("*.json"), key=lambda one: (one.stat().st_mtime_ns, one.name)
+        ):
+            for id in json.loads(file.read_text("utf-8")):
+                current.pop(id, None)
+                current[id] = None
         if not older:
-            return current
+            return [*current]
         there = sorted(file.parent.name for file in self._runs.glob("*/job.json"))
-        return [id for id in there if id not in set(current)]
+        return [id for id in there if id not in current]
 
     def job(self, id: str) -> Job:
         """What is to be run."""
@@ -294,7 +369,7 @@ class SweepFolder:
                     raise SweepFolderError(f"it ended without its {job.last_file}")
             about = {
                 "seconds": seconds, "peak_memory": _peak_memory(), "host": socket.gethostname(),
-                "finished": time.time(),
+                "finished": time.time(), "processor": processor(), "commit": commit_here(),
             }  # fmt: skip
             write_whole(folder / "done.json", to_json(about, indent=1) + "\n")
             (folder / "failed.json").unlink(missing_ok=True)

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from lvlmva_lite.experiments.sweep_folder import SweepFolder
+from lvlmva_lite.experiments.sweep_folder import SweepFolder, device_here
 
 Tell = Callable[[str, str], None]
 """Called with each run's id and its state as soon as it has one: "finished" or "failed"."""
@@ -70,19 +71,15 @@ def memory_here() -> int | None:
     return min(found, default=None)
 
 
-def shares(jobs: int | None, cores: int | None, memory: int | None, *, threads: int = 1) -> tuple[int, int]:
-    """How many runs at a time, and how many threads each.
+def at_a_time(jobs: int | None, cores: int | None, memory: int | None, *, threads: int = 1) -> int:
+    """How many runs at a time.
 
     Parameters
     ----------
     jobs : runs at a time; None: one, or with ``memory`` as many as fit
     cores : of all together; None: those of the machine
     memory : bytes that one run needs; None: not counted
-    threads : that the runs themselves ask for
-
-    Returns
-    -------
-    jobs, threads of each
+    threads : that each of the runs asks for
 
     Raises
     ------
@@ -109,28 +106,30 @@ def shares(jobs: int | None, cores: int | None, memory: int | None, *, threads: 
     if jobs * threads > cores and (jobs > 1 or threads == 1):
         of_each = f" of {threads} threads each" if threads > 1 else ""
         raise LimitError(f"{jobs} runs{of_each} are too many for {cores} cores; give --jobs {most}")
-    return jobs, max(cores // jobs, 1)
+    return jobs
 
 
 def _gb(size: int) -> str:
     return f"{size / 1000**3:.1f} GB"
 
 
-def start(folder: SweepFolder, id: str, program: Sequence[str], threads: int = 1) -> subprocess.Popen:
+def start(folder: SweepFolder, id: str, program: Sequence[str]) -> subprocess.Popen:
     """Start a process that carries a run out; it ends when the one that calls this does.
+
+    Libraries get as many threads as the run asks for, wherever that is: numbers depend on it.
 
     Parameters
     ----------
     program : arguments of Python; the folder's path, the id and this process's own id follow
-    threads : for libraries that ask the environment
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     command = [sys.executable, *program, str(folder.path), id, str(os.getpid())]
+    threads = dict.fromkeys(names, str(folder.job(id).threads))
     with folder.log(id).open("ab") as log:
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {folder.job(id)}\n".encode())
         log.flush()
         return subprocess.Popen(
-            command, cwd=folder.job(id).cwd, env={**os.environ, **dict.fromkeys(names, str(threads))},
+            command, cwd=folder.job(id).cwd, env=os.environ | threads,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
 
@@ -153,7 +152,7 @@ def settle(folder: SweepFolder, id: str, status: int) -> str:
 
 
 def run_here(
-    folder: SweepFolder, ids: Sequence[str], program: Sequence[str], tell: Tell, *, jobs: int, threads: int
+    folder: SweepFolder, ids: Sequence[str], program: Sequence[str], tell: Tell, *, jobs: int
 ) -> None:
     """Carry runs out in processes of this machine, ``jobs`` at a time.
 
@@ -170,7 +169,7 @@ def run_here(
                 if state == "under way":
                     waiting.append(id)
                 elif state == "waiting":
-                    running[id] = start(folder, id, program, threads)
+                    running[id] = start(folder, id, program)
                 else:  # another sweep has settled it
                     tell(id, state)
             for id, process in [*running.items()]:
@@ -198,6 +197,36 @@ def attempt(path: str, id: str, program: Sequence[str]) -> str:
             process.terminate()
 
 
+def _client(address: str) -> Any:
+    """A client of the Dask scheduler there.
+
+    Raises
+    ------
+    LimitError : ``dask.distributed`` is not installed, or nobody answers at the address
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise LimitError(
+            "--scheduler needs dask.distributed; install it with `pip install 'lvlmva-lite[cluster]'`"
+        ) from None
+    try:
+        return Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise LimitError(f"no Dask scheduler answers at {address} ({error})") from None
+
+
+def device_of_workers(address: str) -> str:
+    """What :func:`sweep_folder.device_here` says on a worker of a Dask scheduler; waits until it has one.
+
+    Raises
+    ------
+    LimitError : ``dask.distributed`` is not installed, or nobody answers at the address
+    """
+    with _client(address) as client:
+        return client.submit(device_here, pure=False).result()
+
+
 def run_on_dask(
     folder: SweepFolder, ids: Sequence[str], program: Sequence[str], tell: Tell, *, address: str
 ) -> None:
@@ -210,17 +239,9 @@ def run_on_dask(
     ------
     LimitError : ``dask.distributed`` is not installed, or nobody answers at the address
     """
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise LimitError(
-            "--scheduler needs dask.distributed; install it with `pip install 'lvlmva-lite[cluster]'`"
-        ) from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise LimitError(f"no Dask scheduler answers at {address} ({error})") from None
-    with client:
+    with _client(address) as client:
+        from distributed import as_completed
+
         # A name that no other sweep gives: what shares a name is run once, and forgotten with its sweep.
         mine = uuid.uuid4().hex[:8]
         futures = {

@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +27,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lvlmva_lite.environment import environment
+from lvlmva_lite.experiments.sweep_folder import commit_here
 from lvlmva_lite.files import write_whole
 from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
 
@@ -260,8 +260,8 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns
     -------
     DataFrame, and a dict with "machine", "date", "commit" and "command"; in
-        tables made since November 2026 also the fields of :func:`environment`.  The ids of the modules
-        that it was made by are for the scorecard alone
+        tables made since November 2026 also the fields of :func:`environment`.  "state" says whether the code
+        is still what the table was made by, see :func:`scorecard.code_since`
 
     Raises
     ------
@@ -276,6 +276,9 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     with folder.joinpath(f"{name}.csv").open(encoding="utf-8") as stream:
         table = pd.read_csv(stream)
     origin = yaml.safe_load(folder.joinpath(f"{name}.yml").read_text("utf-8"))
+    from lvlmva_lite.experiments.scorecard import code_since  # late: it reads tables, too
+
+    origin["state"] = f"code since: {code_since(name, origin)}"
     origin.pop("modules", None)
     return table, origin
 
@@ -285,18 +288,10 @@ def provenance(command: str) -> dict[str, Any]:
     import torch
 
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        commit = described.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
     return {
         "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), {accelerator}",
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": commit_here(),
         "command": command,
         **environment(),
     }
