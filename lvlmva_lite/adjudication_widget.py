@@ -18,6 +18,7 @@ from lvlmva_lite.critic import Case, Critique, segment_names
 from lvlmva_lite.critic.adjudication import queue
 from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.files import append_line
+from lvlmva_lite.fingerprint import fingerprint
 from lvlmva_lite.segmentation import segment_sums
 from lvlmva_lite.widgets import focus, key_field, picture, unshared_grid
 
@@ -28,7 +29,7 @@ KEYS = {"r": "relevant", "s": "spurious", "b": "background", "u": "undecided"}
 BACK = "z"
 """Keys of the verdicts, and the one that takes the last answer back."""
 
-_COLUMNS = ("case_id", "segment", "kind")
+_COLUMNS = ("case_id", "segment", "kind", "segments")
 
 
 class AdjudicationQueue:
@@ -44,12 +45,13 @@ class AdjudicationQueue:
     cases : n
     kinds : (n, J) int64, codes of ``KINDS``, a critic's verdicts
     certainty : (n, J) float, of :mod:`critic.adjudication`
-    table : CSV of case_id, segment and kind; made with the first answer
+    table : CSV of case_id, segment, kind and a fingerprint of the case's segments; made with the first answer
     budget : segments that are asked about; None: all
 
     Raises
     ------
-    ValueError : cases, verdicts and certainty do not belong together; a file that is no such table; a budget below 1
+    ValueError : cases, verdicts and certainty do not belong together; a file that is no such table,
+        or that rules on other segments of these cases; a budget below 1
     """
 
     def __init__(
@@ -71,6 +73,9 @@ class AdjudicationQueue:
         labels = torch.stack([case.segment_labels for case in cases])
         places = queue(certainty, segment_sums(labels, kinds.shape[1]) > 0)[:budget]
         self.cases, self._kinds, self._table = list(cases), kinds, Path(table)
+        self._segments = {
+            case.case_id: fingerprint(case.segment_labels.to("cpu", torch.int64))[:12] for case in cases
+        }
         self._names = segment_names(kinds.shape[1])
         self._order = [(i, j) for i, j in places.tolist()]
         self._given = self._read() if self._table.exists() else {}
@@ -92,9 +97,13 @@ class AdjudicationQueue:
             )
         given: dict[tuple[str, str], str] = {}
         for line, row in enumerate(rows[1:], 2):
-            if len(row) != 3 or row[2] not in ("", *KINDS):
+            if len(row) != len(_COLUMNS) or row[2] not in ("", *KINDS):
                 raise ValueError(
                     f"{self._table}, line {line} is no answer: {','.join(row)!r}; mend or remove it"
+                )
+            if row[3] != self._segments.get(row[0], row[3]):
+                raise ValueError(
+                    f"{self._table}, line {line} rules on other segments of {row[0]}; give another file"
                 )
             given.pop((row[0], row[1]), None)
             if row[2]:
@@ -141,7 +150,8 @@ class AdjudicationQueue:
         writer = csv.writer(text, lineterminator="\n")
         if not self._table.exists() or not self._table.stat().st_size:
             writer.writerow(_COLUMNS)
-        writer.writerow((*self._key(place), kind))
+        case_id, name = self._key(place)
+        writer.writerow((case_id, name, kind, self._segments[case_id]))
         append_line(self._table, text.getvalue().removesuffix("\n"))
 
     def kinds(self) -> Tensor:

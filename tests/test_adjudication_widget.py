@@ -34,13 +34,27 @@ def queue_of(cases, file, **more):
     return AdjudicationQueue(cases, torch.zeros(2, 3, dtype=torch.int64), CERTAINTY, file, **more)
 
 
+def rulings(file):
+    """Its lines without the segments' fingerprints."""
+    return [line.rpartition(",")[0] for line in file.read_text().splitlines()]
+
+
+def test_rulings_on_other_segments_are_not_taken_over(cases, tmp_path):
+    file = tmp_path / "rulings.csv"
+    queue_of(cases, file).answer("spurious")
+    assert queue_of(cases, file).progress[0] == 1
+    cases[1].segment_labels[4] = 2  # the same letters, other pixels
+    with pytest.raises(ValueError, match="line 2 rules on other segments of x-1"):
+        queue_of(cases, file)
+
+
 def test_least_certain_first_written_at_once_and_resumed(cases, tmp_path):
     file = tmp_path / "rulings.csv"
     waiting = queue_of(cases, file)
     assert waiting.waiting == [(1, 2), (0, 1), (1, 0), (1, 1), (0, 0)]
     waiting.answer("spurious")
     waiting.answer("undecided")
-    assert file.read_text() == "case_id,segment,kind\nx-1,C,spurious\nx-0,B,undecided\n"
+    assert rulings(file) == ["case_id,segment,kind", "x-1,C,spurious", "x-0,B,undecided"]
     again = queue_of(cases, file)
     assert again.progress == (2, 5)
     assert again.waiting[0] == (1, 0)
@@ -93,8 +107,8 @@ def test_by_mouse_and_by_keys(cases, tmp_path):
     [
         ("a,b\n", "has other columns"),
         ("", "has other columns"),
-        ("case_id,segment,kind\nx-0,A\n", "line 2 is no answer"),
-        ("case_id,segment,kind\nx-0,A,good\n", "line 2 is no answer"),
+        ("case_id,segment,kind,segments\nx-0,A\n", "line 2 is no answer"),
+        ("case_id,segment,kind,segments\nx-0,A,good,0\n", "line 2 is no answer"),
     ],
 )
 def test_files_of_something_else(cases, tmp_path, content, message):
@@ -124,4 +138,4 @@ def test_a_key_and_a_click_at_once_are_two_rulings(cases, tmp_path, monkeypatch)
     key.start()
     buttons.children[KINDS.index("spurious")].click()
     key.join()
-    assert (tmp_path / "r.csv").read_text() == "case_id,segment,kind\nx-1,C,spurious\nx-0,B,spurious\n"
+    assert rulings(tmp_path / "r.csv") == ["case_id,segment,kind", "x-1,C,spurious", "x-0,B,spurious"]

@@ -188,7 +188,8 @@ def test_what_is_clicked_and_typed_in_jupyterlab_is_saved(tmp_path):
         reader.types("rzbu")
         reader.sees(QUEUE, "4 of 6: segment A of x-0")
         ruled = "x-0,B,spurious\nx-1,B,relevant\nx-1,B,\nx-1,B,background\nx-2,B,undecided\n"
-        assert rulings.read_text() == f"case_id,segment,kind\n{ruled}"
+        without_segments = [line.rpartition(",")[0] for line in rulings.read_text().splitlines()]
+        assert without_segments == ["case_id,segment,kind", *ruled.splitlines()]
 
         assert browser.evaluate("drawn.size") == 1  # all cases look alike, and none was drawn by halves
 
@@ -207,5 +208,6 @@ def test_what_is_clicked_and_typed_in_jupyterlab_is_saved(tmp_path):
         reader.sees(QUEUE, "4 of 6: segment A of x-0")
         reader.click(QUEUE, "Take back")
         reader.sees(QUEUE, "3 of 6: segment B of x-2")
-        assert rulings.read_text().endswith("x-2,B,undecided\nx-2,B,\n")
+        last = [line.rpartition(",")[0] for line in rulings.read_text().splitlines()[-2:]]
+        assert last == ["x-2,B,undecided", "x-2,B,"]
         assert not browser.messages

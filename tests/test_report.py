@@ -1,4 +1,7 @@
+import dataclasses
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -9,6 +12,8 @@ from few_decoys import take_few
 from torch import nn
 
 from lvlmva_lite.cli import main
+from lvlmva_lite.cli.report import unread
+from lvlmva_lite.cli.run import in_full
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.types import segment_names
@@ -66,11 +71,11 @@ def test_shares_of_kinds_and_things_by_hand():
         JudgedCase("a-2", "dog", ("undecided", "relevant"), (0.0, 0.0), "A is hard to tell. B is the dog."),
     ]
     found = leaning(cases, "Letters mean nothing.", ("bird", "cat", "dog"))
-    assert list(found.by_class.index) == ["cat", "dog", "all"]
+    assert list(found.by_class.index) == ["cat", "dog"]
     assert found.n_cases == {"cat": 2, "dog": 1}
     assert found.by_class.loc["cat"].tolist() == pytest.approx([0.125, 0.4, 0.475, 0.0, 0.5])
     assert found.by_class.loc["dog"].tolist() == [0, 0, 0, 0, 0]
-    assert found.by_class.loc["all", "spurious"] == pytest.approx(0.8 / 3)
+    assert found.total["spurious"] == pytest.approx(0.8 / 3)
     letter, ink = found.things
     assert (letter.name, letter.in_words, letter.cases) == ("letter or marker", True, {"cat": ("a-0",)})
     assert letter.share == pytest.approx(0.75 / 3)
@@ -87,6 +92,22 @@ def test_a_thing_that_no_list_knows_is_called_by_the_critics_own_word():
     assert [thing.name for thing in leaning(cases, "The hull counts.", ("x",)).things] == ["barnacle"]
     assert telling_words(["a barnacle sits"] * 4, ["the hull sits"] * 4) == ["barnacle"]
     assert telling_words([], ["hull"]) == []
+
+
+def test_a_class_may_be_called_all():
+    cases = [
+        JudgedCase(f"a-{i}", name, ("spurious", "relevant"), (i, 1 - i), "")
+        for i, name in enumerate(("all", "x"))
+    ]
+    found = leaning(cases, "words", ("all", "x"))
+    assert found.by_class["spurious"].tolist() == [0, 1]
+    assert found.total["spurious"] == 0.5
+
+
+def test_a_thing_without_a_name_is_no_candidate():
+    found = leaning([JudgedCase("a-0", "x", ("spurious", "relevant"), (1, 1), "")], "words", ("x",))
+    assert [thing.n_cases for thing in found.things] == [1]
+    assert found.candidates == ()
 
 
 @pytest.mark.parametrize(
@@ -219,10 +240,51 @@ def test_numbers_of_the_report_are_those_of_the_run(runs):
     )
     judged = [case for case in run.cases if "spurious" in case.kinds]
     assert set(report.leaning.things[0].segments) == {case.case_id for case in judged}
-    assert report.leaning.by_class.loc["all", "leans on spurious"] <= len(judged) / 40
+    assert report.leaning.total["leans on spurious"] <= len(judged) / 40
     assert f"{MUCH:.0%}" in report.summary
     before, after = (run.network(when) for when in ("before", "after"))
     assert not all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_a_refused_alignment_is_reported_by_the_model_before(runs, tmp_path):
+    shutil.copytree(runs / "lvlm-va", tmp_path / "refused")
+    (tmp_path / "refused/aligned.safetensors").unlink()
+    file = tmp_path / "refused/results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"refused": True, "groups": {}}))
+    report = make_report(read_run(tmp_path / "refused"), n_examples=2)
+    assert all("spurious" in {kind for _, kind, _ in example.said} for example in report.examples)
+    assert '<th scope="col">after' not in report.html()
+    assert '<tr><th scope="row">7</th>' in report.html().split("How well it does")[1]
+    assert "alignment was refused" in report.markdown()
+
+
+def test_nothing_named_is_not_said_to_be_dismissed(runs):
+    run = read_run(runs / "look")
+    bare = dataclasses.replace(
+        run, cases=[dataclasses.replace(one, kinds=("background",) * len(one.kinds)) for one in run.cases]
+    )
+    assert "the critic named no thing" in make_report(bare, n_examples=0).html()
+
+
+def test_sentences_that_the_lexicon_cannot_read_are_told():
+    square, ink = (Thing(name, 1.0, {}, False, {}) for name in ("square or block", "ink"))
+    assert unread([square, ink], ["square or block", "ink"]) == ["ink"]
+    assert unread([ink], []) == []
+
+
+def test_files_are_kept_by_their_full_path(tmp_path, monkeypatch):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "net.py").touch()
+    monkeypatch.chdir(tmp_path)
+    given = {"data": "parts", "model": "net.py:Net", "weights": "imagenet", "groups": None}
+    full = {
+        "data": str(tmp_path / "parts"),
+        "model": f"{tmp_path}/net.py:Net",
+        "weights": "imagenet",
+        "groups": None,
+    }
+    assert in_full(given) == full
+    assert in_full({"model": "parts"}) == {"model": "parts"}
 
 
 def test_a_model_that_is_only_looked_at_stays_as_it_was(runs):
@@ -230,7 +292,7 @@ def test_a_model_that_is_only_looked_at_stays_as_it_was(runs):
     before, after = (run.network(when).state_dict() for when in ("before", "after"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     report = make_report(run, n_examples=1)
-    assert not report.aligned
+    assert not report.run.aligned
     assert '<th scope="col">after' not in report.html()
 
 

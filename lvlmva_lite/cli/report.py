@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ from lvlmva_lite.cli import options
 from lvlmva_lite.cli.notes import warnings_told
 
 if TYPE_CHECKING:
-    from lvlmva_lite.report import Report
+    from lvlmva_lite.report import Report, Thing
 
 OPTIONS = {
     name: options.CRITIC[name]
@@ -77,6 +77,11 @@ def report(
         )
     typer.echo(f"report: {run / 'report.html'}")
     if accept:
+        for name in unread(made.leaning.candidates, accept):
+            typer.echo(
+                f"note: the lexicon cannot read the sentence on {name!r}; ask a model, or say it anew",
+                err=True,
+            )
         typer.echo(f"words: {run / 'words.txt'}")
     if asking:
         # The report is on disk: whatever the model says, nothing is lost.
@@ -87,6 +92,18 @@ def report(
             raise options.fail(f"{error}; the report stands without it", 1) from None
         _write(run, made)
         typer.echo(made.told)
+
+
+def unread(things: Sequence[Thing], names: Sequence[str]) -> list[str]:
+    """Those of the accepted things whose sentence dismisses nothing by the lexicon's reading."""
+    from lvlmva_lite.critic.reading import read_description
+
+    return [
+        thing.name
+        for thing in things
+        if thing.name in names
+        and not any(clause.means_nothing for clause in read_description(thing.sentence).clauses)
+    ]
 
 
 def _write(run: Path, made: Report) -> None:

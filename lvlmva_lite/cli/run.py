@@ -85,6 +85,7 @@ def _made(
     from lvlmva_lite.run_folder import RunFolder
 
     with options.bad_settings_told():
+        settings = in_full(settings)
         task, config, connection = checked(dataset, method, settings)
         folder = RunFolder(out, task, config, method)
     if config.critic == "openai":
@@ -145,6 +146,19 @@ def _drawn(result: Result) -> dict[str, bytes]:
 
     plots.set_theme()
     return result_figures.as_png(result)
+
+
+def in_full(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, files and folders by their full path, so that the run is found again from elsewhere."""
+    full = dict(settings)
+    for name in ("data", "splits", "annotations", "groups", "weights", "model", "segmenter_checkpoint"):
+        value = full.get(name)
+        # A network of one's own is FILE.py:NAME.
+        file, colon, rest = value.partition(".py:") if name == "model" and value else (value, "", "")
+        file = f"{file}.py" if colon else file
+        if file and Path(file).exists() and (name != "model" or colon):
+            full[name] = str(Path(file).absolute()) + (f":{rest}" if colon else "")
+    return full
 
 
 def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, Config, Connection]:

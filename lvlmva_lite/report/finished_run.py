@@ -19,6 +19,9 @@ from lvlmva_lite.registry import TASKS
 from lvlmva_lite.report.leaning import JudgedCase, judged_cases
 from lvlmva_lite.tasks import Task
 
+LOOKED_ONLY = "look"
+"""The method that changes no network."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -44,6 +47,11 @@ class FinishedRun:
     indices: Tensor
     segment_labels: Tensor
     cases: list[JudgedCase]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it left a network other than the one before: not one only looked at, nor one refused."""
+        return self.method != LOOKED_ONLY and not self.results.get("refused", False)
 
     def network(self, when: str) -> nn.Module:
         """The network "before" or "after", in eval mode.

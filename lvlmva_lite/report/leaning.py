@@ -13,6 +13,9 @@ from lvlmva_lite.report.things import THINGS, named_thing, names_it, segment_tex
 MUCH = 0.1
 """Share of a case's positive effect from which it counts as leaning on a thing."""
 
+UNNAMED = "thing without a name"
+"""What is spurious by its verdict, and called nothing in the prose."""
+
 
 @dataclass(frozen=True)
 class JudgedCase:
@@ -70,20 +73,24 @@ class Leaning:
     Attributes
     ----------
     n_cases : class -> number of cases
-    by_class : DataFrame, a row a class and one "all": mean share of the positive effect on segments of each
+    by_class : DataFrame, a row a class: mean share of the positive effect on segments of each
         kind of ``KINDS``, which add up to 1, and "leans on spurious", the share of its cases that do by
         at least ``MUCH``
+    total : Series, the same over all cases
     things : those named in spurious segments, by the effect that lies on them, largest first
     """
 
     n_cases: dict[str, int]
     by_class: pd.DataFrame
+    total: pd.Series
     things: tuple[Thing, ...]
 
     @property
     def candidates(self) -> tuple[Thing, ...]:
         """Things that the expert's words do not name, for the expert to accept or to refuse."""
-        return tuple(thing for thing in self.things if not thing.in_words and thing.n_cases)
+        return tuple(
+            thing for thing in self.things if not thing.in_words and thing.n_cases and thing.name != UNNAMED
+        )
 
 
 def judged_cases(
@@ -140,9 +147,9 @@ def leaning(cases: Sequence[JudgedCase], words: str, class_names: Sequence[str])
     by_class = table.groupby("class").mean()
     order = [name for name in class_names if name in by_class.index]
     by_class = by_class.loc[order]
-    by_class.loc["all"] = table.drop(columns="class").mean()
     n_cases = {name: int((table["class"] == name).sum()) for name in order}
-    return Leaning(n_cases, by_class, _things(cases, effects, words))
+    total = table.drop(columns="class").mean()
+    return Leaning(n_cases, by_class, total, _things(cases, effects, words))
 
 
 def _things(
@@ -168,9 +175,7 @@ def _things(
         for j, kind, text in told(case):
             if kind != "spurious":
                 continue
-            name = named_thing(text) or next(
-                (word for word in own if word in text.split()), "thing without a name"
-            )
+            name = named_thing(text) or next((word for word in own if word in text.split()), UNNAMED)
             of_case = shares.setdefault(name, {})
             of_case[case.case_id] = of_case.get(case.case_id, 0.0) + effects[case.case_id][j]
             segments.setdefault(name, {}).setdefault(case.case_id, []).append(j)

@@ -23,8 +23,6 @@ from lvlmva_lite.report.finished_run import FinishedRun
 from lvlmva_lite.report.leaning import MUCH, Leaning, Thing, leaning
 from lvlmva_lite.report.things import segment_texts
 
-_LOOKED_ONLY = "look"
-
 
 @dataclass(frozen=True)
 class Example:
@@ -67,11 +65,6 @@ class Report:
     told: str = ""
     told_by: str = ""
 
-    @property
-    def aligned(self) -> bool:
-        """Whether the run changed the model."""
-        return self.run.method != _LOOKED_ONLY
-
     def html(self) -> str:
         """One file: pictures, style and all."""
         return self._filled("page.html.j2", autoescape=True)
@@ -91,7 +84,7 @@ class Report:
 
     def _numbers(self) -> dict[str, Any]:
         results, leaning = self.run.results, self.leaning
-        whens = ("before", "after") if self.aligned else ("before",)
+        whens = ("before", "after") if self.run.aligned else ("before",)
         measures = {
             label: {when: results["scores"][when][name] for when in whens}
             for label, name in (
@@ -103,10 +96,11 @@ class Report:
         return {
             "whens": whens,
             "measures": measures,
-            "groups": results["groups"],
+            # Classes stand for groups where none are known.
+            "groups": results["groups"] or results.get("classes", {}),
             "rows": [
-                (name, leaning.n_cases.get(name, len(self.run.cases)), row)
-                for name, row in leaning.by_class.iterrows()
+                *((name, leaning.n_cases[name], row) for name, row in leaning.by_class.iterrows()),
+                ("over all", len(self.run.cases), leaning.total),
             ],
             "n": len(self.run.cases),
             "summary": self.summary,
@@ -115,7 +109,7 @@ class Report:
     @property
     def summary(self) -> str:
         """The report in two sentences."""
-        total = self.leaning.by_class.loc["all"]
+        total = self.leaning.total
         n, on = len(self.run.cases), round(total["leans on spurious"] * len(self.run.cases))
         first = (
             f"In {on} of {n} images at least {MUCH:.0%} of what speaks for the class lies on something that the critic "
@@ -151,7 +145,7 @@ def make_report(run: FinishedRun, *, accept: Sequence[str] = (), n_examples: int
     """
     gathered = leaning(run.cases, run.config.description, run.train.class_names)
     words = _accepted(run.config.description, gathered, accept)
-    whens = ("before",) if run.method == _LOOKED_ONLY else ("before", "after")
+    whens = ("before", "after") if run.aligned else ("before",)
     networks = {when: run.network(when) for when in whens}
     counterfactuals = {
         thing.name: {when: without(run, network, thing) for when, network in networks.items()}
@@ -182,7 +176,7 @@ def _examples(
         for of in ids:
             if k < len(of):
                 chosen[of[k]] = None
-    shown = list(chosen)[: max(n_examples - 2, 0)]
+    shown = list(chosen)[: n_examples - min(2, n_examples // 3)]
     shown += [case.case_id for case in run.cases if "spurious" not in case.kinds][: n_examples - len(shown)]
     place = {case.case_id: i for i, case in enumerate(run.cases)}
     rows = torch.tensor([place[case_id] for case_id in shown], dtype=torch.int64)
