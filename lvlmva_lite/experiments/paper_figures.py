@@ -186,7 +186,7 @@ def ablation_table(table: pd.DataFrame, ablation: str) -> pd.DataFrame:
     for arm, of_arm in table[table["ablation"] == ablation].groupby("arm", sort=False):
         change = (of_arm.set_index("seed")["wga"] - before).dropna()
         if len(change):
-            quality = of_arm["verdict_accuracy"].mean()
+            quality = of_arm.get("verdict_accuracy", pd.Series(dtype=float)).mean()
             verdicts = "" if pd.isna(quality) else f"{quality:.2f}"
             after = of_arm.set_index("seed")["wga"][change.index]
             p = paired_test(after, before[change.index]).p if len(change) > 1 else math.nan
