@@ -242,6 +242,11 @@ def test_the_trials_and_both_commands(tmp_path, monkeypatch, capsys):
     assert "simulated, no people" not in said.out
     table = pd.read_csv(tmp_path / "agreement.csv")
     assert row(table, "verdict, spurious or not", "people", "truth")["agreement"] == pytest.approx(18 / 21)
+    answers = file.rename(tmp_path / "agreement.csv").read_bytes()
+    status, said = run("analyse", tmp_path / "agreement.csv", "--out", tmp_path)
+    assert status == 2
+    assert "would be overwritten" in said.err
+    assert (tmp_path / "agreement.csv").read_bytes() == answers
     status, said = run("analyse", tmp_path / "none.csv", "--out", tmp_path)
     assert status == 2
     assert "there is no file" in said.err

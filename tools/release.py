@@ -50,7 +50,9 @@ def assemble(root: Path, tag: str, out: Path) -> list[Path]:
     shutil.copy2(pdf, out / f"lvlmva-lite-{tag}.pdf")
     shutil.make_archive(str(out / f"lvlmva-lite-{tag}-book"), "zip", html)
     shutil.make_archive(str(out / f"lvlmva-lite-{tag}-notebooks"), "zip", root, "notebooks")
-    shutil.rmtree(root / "build" / "lib", ignore_errors=True)  # of an earlier wheel, with modules since gone
+    shutil.rmtree(
+        root / "build" / "lib", ignore_errors=True
+    )  # of an earlier wheel, with modules since gone
     wheel = [
         sys.executable,
         "-m",

@@ -83,6 +83,11 @@ def analyse(
 
     if missing := [str(file) for file in answers or () if not file.is_file()]:
         raise options.fail(f"there is no file {missing[0]}", 2)
+    written = {(out / name).resolve() for name in ("agreement.csv", "agreement.md")}
+    if read := [file for file in answers or () if file.resolve() in written]:
+        raise options.fail(
+            f"{read[0]} is read, and would be overwritten by the result; choose another --out", 2
+        )
     with options.bad_settings_told(), options.failures_told():
         options.make_folder(out)
         trials = study_trials()

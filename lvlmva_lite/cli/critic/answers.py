@@ -57,7 +57,7 @@ def show(
 
     lvlmva critic show decoy-mnist-123 --store answers
 
-    lvlmva critic show knee-phantom-42 --shipped
+    lvlmva critic show knee-phantom-1542 --shipped
     """
     from lvlmva_lite.critic.recordings import shipped_answers
     from lvlmva_lite.critic.store import AnswerStore
