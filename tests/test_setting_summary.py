@@ -28,12 +28,12 @@ def test_changes_are_paired_by_seed_whatever_the_order_of_the_rows():
     }
     found = settings_in_words(table(values))
     assert [*found.index] == [
-        "before", "ours", "the paper's", "ours, but no filling", "the paper's, without: no filling",
+        "before", "ours", "the paper's", "ours, but no filling", "the paper's, but filling",
     ]  # fmt: skip
     assert found["mean"].tolist() == pytest.approx([0.2, 0.7, 0.4, 19 / 30, 0.45])
     differences = {
         "the paper's": (-0.1, -0.5, -0.3), "ours, but no filling": (0.0, -0.1, -0.1),
-        "the paper's, without: no filling": (0.05, 0.05, 0.05),
+        "the paper's, but filling": (0.05, 0.05, 0.05),
     }  # fmt: skip
     for row, of in differences.items():
         assert found["change"][row] == pytest.approx(sum(of) / 3)

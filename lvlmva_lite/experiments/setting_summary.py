@@ -8,13 +8,13 @@ from lvlmva_lite.experiments.setting_arms import OURS, THEIRS
 from lvlmva_lite.metrics import mean_interval
 
 IN_WORDS = {
-    "explain": "the class's logit explained",
-    "balanced": "plain ranking, whatever the class",
-    "keep_unjudged": "every sample kept",
-    "smoothing": "no smoothing",
-    "fill": "no filling",
+    "explain": ("the class's logit explained", "the contrast explained"),
+    "balanced": ("plain ranking, whatever the class", "as many images of each class"),
+    "keep_unjudged": ("every sample kept", "unmasked samples left out"),
+    "smoothing": ("no smoothing", "smoothing"),
+    "fill": ("no filling", "filling"),
 }
-"""Field of the config -> what the paper does there."""
+"""Field of the config -> what the paper does there, and what we do."""
 
 
 def settings_in_words(table: pd.DataFrame, measure: str = "wga") -> pd.DataFrame:
@@ -27,8 +27,8 @@ def settings_in_words(table: pd.DataFrame, measure: str = "wga") -> pd.DataFrame
     Returns
     -------
     pd.DataFrame
-        rows "before", "ours", "the paper's", then "ours, but ..." for each departure of the paper's put into
-        ours, and "the paper's, without: ..." for each taken out of the paper's; "mean" of the measure; "change",
+        rows "before", "ours", "the paper's", then "ours, but ..." with one thing done as the paper does it,
+        and "the paper's, but ..." with one done as we do it; "mean" of the measure; "change",
         "low" and "high": against ours, or in the last kind against the paper's, paired by seed, with the 95 %
         interval (nan where there is nothing to compare with)
     """
@@ -41,12 +41,12 @@ def settings_in_words(table: pd.DataFrame, measure: str = "wga") -> pd.DataFrame
         _row(OURS, ours, None),
         _row(THEIRS, theirs, ours),
     ]
-    for ablation, said, whole in (
-        ("one of the paper's", "ours, but {}", ours),
-        ("one of ours", "the paper's, without: {}", theirs),
+    for ablation, said, whose, whole in (
+        ("one of the paper's", "ours, but {}", 0, ours),
+        ("one of ours", "the paper's, but {}", 1, theirs),
     ):
         rows += [
-            _row(said.format(words), by_arm[ablation, name], whole)
+            _row(said.format(words[whose]), by_arm[ablation, name], whole)
             for name, words in IN_WORDS.items()
             if (ablation, name) in by_arm
         ]
