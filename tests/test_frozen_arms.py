@@ -286,6 +286,9 @@ def test_a_head_that_ignores_letters_has_the_plain_auc():
     told = readouts(scores, scores, labels)
     assert told["letter_effect"] == 0
     assert told["conflict_auc"] == pytest.approx(roc_auc_score(labels.numpy(), scores.numpy()))
+    assert told["agreement_auc"] == told["conflict_auc"]
+    turned = readouts(scores, scores + 100, labels)  # the letter speaks for the worn
+    assert (turned["conflict_auc"], turned["agreement_auc"]) == (1, 0)
     shifted = readouts(scores + 5, scores + 5, labels)
     assert shifted["wga"] < told["wga_balanced"] == shifted["wga_balanced"]
 
@@ -349,6 +352,19 @@ def test_one_rule_chooses_for_every_arm(rows):
     # At the l2 of the head before, that arm is the head before.
     same = told[(told["penalty"] == "l2 alone") & (told["l2"] == today)].iloc[0]
     assert same["conflict_auc"] == pytest.approx(told.loc[0, "conflict_auc"])
+
+
+def test_a_habit_turned_round_is_not_chosen(rows):
+    fold = frozen_arms._Frozen("", 0, 6)
+    joint, letter = torch.zeros(2, 6, 6, dtype=torch.float64)
+    joint[0], letter[3:, 3:] = -1.0, 1.0
+
+    def fit(part, setting):
+        return Head((joint + setting["letter"] * letter).flatten(), torch.tensor(0.0, dtype=torch.float64))
+
+    best = fold.choose("none", "by hand", [{"letter": one} for one in (-5.0, 0.0, 5.0)], fit)
+    assert best["letter"] == 0
+    assert fold.rows[2]["conflict_auc"] > best["conflict_auc"]
 
 
 def test_who_saw_which_letters(rows):

@@ -16,7 +16,7 @@ INTERVALS = {
 """Beginning of the names of an interval's ends -> what it is of, and its standard error over patients."""
 
 MEANS = (
-    "letter_effect", "wga", "wga_balanced", "aga", "letters_covered", "letters_touched", "penalty_ratio",
+    "agreement_auc", "letter_effect", "wga", "wga_balanced", "aga", "letters_covered", "letters_touched", "penalty_ratio",
     "fresh_penalty_ratio", "converged",
 )  # fmt: skip
 """What else is averaged over folds."""

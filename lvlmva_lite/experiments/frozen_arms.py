@@ -5,9 +5,11 @@ image, so that a fold takes minutes, most of them for passes through the network
 for RRR's: what are compared are optima, not ends of training runs.  Every knee is tested, once in each repeat,
 with a letter and without one, by a head that has seen no knee of the same patient.
 
-One rule chooses every arm's settings: the conflict AUC of one fold of the training patients, of a head that is
-fitted on the others.  The penalties choose their weight so, and the arms that know groups, or guess them, the l2
-of their head (and JTT its factor).  The l2 of "before", "never saw it" and the penalties is that of the least
+One rule chooses every arm's settings: the AUC on one fold of the training patients, of a head that is fitted on
+the others, where the letter speaks against the label, or for it, if that is less.  (It is less of heads that
+have turned the habit round, as JTT's do when errors count much; by the conflict AUC alone these would be best.)
+The penalties choose their weight so, and the arms that know groups, or guess them, the l2 of their head (and JTT
+its factor).  The l2 of "before", "never saw it" and the penalties is that of the least
 log-loss on the same fold; what the rule alone gives, without group or mask, is the arm "l2 alone".
 """
 
@@ -74,7 +76,7 @@ L2 = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weights of half the squared head, to choose from by the log-loss of the same fold."""
 
 L2_FACTORS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-"""Of that l2: what the arms that know groups choose from by the conflict AUC."""
+"""Of that l2: what the arms that know groups choose from."""
 
 UPWEIGHTS = (5.0, 20.0, 50.0)
 """How much more an error of JTT's first head counts, to choose from likewise."""
@@ -199,14 +201,18 @@ class _Frozen:
         self, masks: str, penalty: str, settings: Iterable[Row], fit: Callable[[_Part, Row], Head],
         told: Callable[[Head], Row] = lambda head: {}, **more: Any,
     ) -> Row:  # fmt: skip
-        """Rows of all settings; the one chosen by the validation fold's conflict AUC is marked, and given back."""
+        """Rows of all settings; the one chosen by the validation fold is marked, and given back."""
         first = len(self.rows)
         for setting in settings:
             inner, head = fit(self.inner, setting), fit(self.train, setting)
             bare, marked, labels = self.twin_scores(inner, self.validation)
+            against, along = (
+                conflict_auc(-bare, -marked, labels == 0),
+                conflict_auc(-marked, -bare, labels == 0),
+            )
             self.measure(
                 head, masks, penalty, **{**more, **setting, **told(head)},
-                validation_auc=conflict_auc(-bare, -marked, labels == 0),
+                validation_auc=min(against, along),
                 converged=inner.converged and head.converged,
             )  # fmt: skip
         tried = self.rows[first:]

@@ -104,6 +104,8 @@ def readouts(bare: Tensor, marked: Tensor, labels: Tensor) -> dict[str, float]:
     -------
     dict
         "conflict_auc" and "letter_effect" (see :mod:`crossed`; the letter goes with the healthy);
+        "agreement_auc", the same where the letter speaks *for* the label: the lesser of the two where a head
+        goes by the letter the other way round;
         "wga" and "aga" over the four groups, each image in two of them; "wga_balanced", at the threshold that
         balances both classes on these very scores
     """
@@ -117,6 +119,7 @@ def readouts(bare: Tensor, marked: Tensor, labels: Tensor) -> dict[str, float]:
     middle = balanced_threshold(np.concatenate(groups[:2]), np.concatenate(groups[2:]))
     return {
         "conflict_auc": conflict_auc(-bare, -marked, healthy),
+        "agreement_auc": conflict_auc(-marked, -bare, healthy),
         "letter_effect": letter_effect(-bare, -marked),
         "wga": min(plain), "aga": sum(plain) / 4, "wga_balanced": min(accuracies(middle)),
     }  # fmt: skip
