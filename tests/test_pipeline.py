@@ -165,12 +165,20 @@ def test_another_penalty_is_minimised_in_its_place():
     prepared = pipeline.prepare(TASK, SMALL)
     masks, images = prepared.chosen.spurious_masks, prepared.chosen.images
     for penalty in PENALTIES.names():
-        student = prepared.changed(penalty=penalty, penalty_weight=100.0).aligned(masks)
+        scale = "initial" if penalty == "cdep" else "none"
+        changed = prepared.changed(penalty=penalty, penalty_weight=100.0, penalty_scale=scale)
+        student = changed.aligned(masks)
         left[penalty] = {
             name: PENALTIES.get(name)(student, images, masks).item() for name in PENALTIES.names()
         }
     assert left["jacobian"]["jacobian"] < left["rrr"]["jacobian"]
     assert left["finite-difference"]["finite-difference"] < left["rrr"]["finite-difference"]
+    assert left["cdep"]["cdep"] < left["rrr"]["cdep"]
+
+
+def test_cdep_is_weighed_in_nats():
+    with pytest.raises(ConfigError, match="choose the penalty_scale 'initial'"):
+        DecoyMNIST().config(penalty="cdep", penalty_scale="none")
 
 
 def test_the_results_keep_the_keys_of_earlier_ones(small_run):

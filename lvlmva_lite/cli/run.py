@@ -192,7 +192,7 @@ def _check_weights(task: Task, config: Config) -> None:
     if not task.network_named(config.model).pretrained:
         return
     if config.weights not in ("imagenet", "none") and not Path(config.weights).is_file():
-        raise ConfigError(f"weights must be imagenet, none or a file that is there; got {config.weights!r}")
+        raise ConfigError(f"there is no file of weights {config.weights}; name one that is there")
     if config.model == "resnet50" and config.weights == "imagenet":
         _require_resnet50()
 
