@@ -208,7 +208,7 @@ def tiny_notebook(path, *lines):
         (["run", "folder", "-p", "mean=0.5"], "mean must be a text; got 0.5; put it in quotation marks"),
         (
             ["run", "knee", "-p", "model=resnet50", "-p", "weights=nofile.pt"],
-            "a file that is there; got 'nofile.pt'",
+            "there is no file of weights nofile.pt",
         ),
         (
             ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "model=vgg"],
