@@ -12,7 +12,7 @@ import yaml
 from scipy import stats
 
 from lvlmva_lite.cli import one_run
-from lvlmva_lite.experiments import group_arms, paper_figures, sweep_folder, sweep_workers
+from lvlmva_lite.experiments import group_arms, paper_figures, run_origin, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.import_closure import closure, code_id, code_ids
 from lvlmva_lite.experiments.sweep_spec import (
     SpecError,
@@ -50,9 +50,9 @@ def others(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(packages)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{packages}")
     monkeypatch.chdir(tmp_path)
-    sweep_folder._foreign_code.cache_clear()
+    run_origin._foreign_code.cache_clear()
     yield packages
-    sweep_folder._foreign_code.cache_clear()
+    run_origin._foreign_code.cache_clear()
     sys.modules.pop("others", None)
 
 
@@ -114,7 +114,7 @@ def test_a_table_is_of_one_code_that_of_the_newest_request(others, lvlmva, in_th
         os.utime(file, (0, 0))
     file = others / "others.py"
     file.write_text(file.read_text() + "\n# other code\n")
-    sweep_folder._foreign_code.cache_clear()
+    run_origin._foreign_code.cache_clear()
     assert lvlmva(*words, "seed=0,1,2").returncode == 0
     answer = lvlmva("collect", "out")
     assert "squares: 2 of 5 runs are of other code, data or libraries" in answer.stdout

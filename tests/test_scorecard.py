@@ -7,8 +7,9 @@ import pytest
 
 from lvlmva_lite.experiments.claims import load_claims
 from lvlmva_lite.experiments.import_closure import code_ids
+from lvlmva_lite.experiments.run_origin import origin_of
 from lvlmva_lite.experiments.scorecard import code_since, recorded_results, scorecard, shown
-from lvlmva_lite.experiments.sweep_folder import Job, origin_of
+from lvlmva_lite.experiments.sweep_folder import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "{{ profile }}|{{ counts }}|{{ data }}|{{ claims }}|{{ recorded }}"

@@ -17,12 +17,13 @@ import typer
 import yaml
 
 from lvlmva_lite.cli import options
-from lvlmva_lite.cli.run import _require_resnet50
+from lvlmva_lite.cli.pretrained_weights import _require_resnet50
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.store import AnswerStore
-from lvlmva_lite.experiments import sweep_copies, sweep_folder, sweep_workers
+from lvlmva_lite.experiments import run_origin, sweep_copies, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
-from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, origin_of, seconds_left
+from lvlmva_lite.experiments.run_origin import origin_of
+from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, SweepFolderError, seconds_left
 from lvlmva_lite.experiments.sweep_spec import (
     Entry,
     SpecError,
@@ -292,19 +293,19 @@ def test_an_id_is_of_all_that_numbers_depend_on(there, monkeypatch):
     Path("words.txt").write_text("other")
     assert is_new(), "another file"
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_folder, "package_fingerprint", lambda: "another tree")
+        patch.setattr(run_origin, "package_fingerprint", lambda: "another tree")
         assert is_new(), "other code"
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_folder, "version", lambda name: "0")
+        patch.setattr(run_origin, "version", lambda name: "0")
         assert is_new(), "other libraries"
     for library in ("torchvision", "scikit-image"):
         with monkeypatch.context() as patch:
             patch.setattr(
-                sweep_folder, "version", lambda name, it=library: "0" if name == it else version(name)
+                run_origin, "version", lambda name, it=library: "0" if name == it else version(name)
             )
             assert is_new(), library
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_folder, "device_here", lambda: "a GPU")
+        patch.setattr(run_origin, "device_here", lambda: "a GPU")
         assert is_new(), "another device"
         parameters["device"] = "cpu"
         assert is_new()
@@ -524,7 +525,7 @@ def test_two_sweeps_on_one_folder_run_nothing_twice(there):
 def test_a_run_is_refused_by_code_that_is_not_its_own(there, monkeypatch):
     folder = SweepFolder(there / "sweep")
     (id,) = folder.add([job_of(0)])
-    monkeypatch.setattr(sweep_folder, "package_fingerprint", lambda: "another tree")
+    monkeypatch.setattr(run_origin, "package_fingerprint", lambda: "another tree")
     with pytest.raises(SweepFolderError, match="the code here are not those"):
         folder.carry_out(id, lambda job, out: pytest.fail("it was run"))
     assert folder.state(id) == "waiting"
@@ -535,7 +536,7 @@ def test_newer_code_takes_the_place_of_older_in_the_same_request(there, monkeypa
     (old,) = folder.add([job_of(0)])
     run_all(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_folder, "package_fingerprint", lambda: "another tree")
+        patch.setattr(run_origin, "package_fingerprint", lambda: "another tree")
         (new,) = folder.add([job_of(0)])
     folder.add([job_of(5)])
     assert folder.ids(older=True) == [old]

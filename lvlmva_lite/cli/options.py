@@ -313,6 +313,7 @@ def failures_told() -> Iterator[None]:
     """What goes wrong on the way ends the command with one line and exit status 1."""
     from urllib.error import URLError
 
+    from lvlmva_lite.cli.pretrained_weights import no_download
     from lvlmva_lite.completeness import CompletenessError
     from lvlmva_lite.critic.batch import NothingUsable
     from lvlmva_lite.critic.budget import CapReached
@@ -331,17 +332,6 @@ def failures_told() -> Iterator[None]:
         raise fail(error, 1) from None
     except URLError as error:  # all that is fetched by an address of its own
         raise fail(no_download(error), 1) from None
-
-
-def no_download(error: OSError) -> str:
-    """What to do where the weights of torchvision's ResNet-50 cannot be fetched, in one line."""
-    import torch
-
-    return (
-        f"the ImageNet weights of resnet50 cannot be fetched ({error}): give --weights FILE, a state dict of "
-        "torchvision's, or --weights none, random ones, or --model efficientnet_lite0, whose weights are a "
-        f"package, or put torchvision's file into torch's cache, {torch.hub.get_dir()}/checkpoints"
-    )
 
 
 def tell_unusable(said: Sequence[Critique | Verdict]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,6 +171,7 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     ------
     RegistryError, ConfigError, SettingsError, StoreError : something that cannot work
     """
+    from lvlmva_lite.cli.pretrained_weights import check_weights
     from lvlmva_lite.critic import providers
     from lvlmva_lite.methods.run import check
 
@@ -181,42 +181,8 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     config = task.config(**settings, critic_settings=answers)
     providers.check(config.critic, answers, connection, task.source)
     check(task, config, method, connection)
-    _check_weights(task, config)
+    check_weights(task, config)
     return task, config, connection
-
-
-def _check_weights(task: Task, config: Config) -> None:
-    """Raise ConfigError where the weights that a network is to start from cannot be had."""
-    from lvlmva_lite.config import ConfigError
-
-    if not task.network_named(config.model).pretrained:
-        return
-    if config.weights not in ("imagenet", "none") and not Path(config.weights).is_file():
-        raise ConfigError(f"there is no file of weights {config.weights}; name one that is there")
-    if config.model == "resnet50" and config.weights == "imagenet":
-        _require_resnet50()
-
-
-@cache
-def _require_resnet50() -> None:
-    """Raise ConfigError unless torchvision's weights are in torch's cache, or their server answers."""
-    from urllib.request import Request, urlopen
-
-    import torch
-
-    from lvlmva_lite.config import ConfigError
-    from lvlmva_lite.torchvision_compat import import_torchvision
-
-    try:
-        url = import_torchvision().models.ResNet50_Weights.IMAGENET1K_V2.url
-    except ImportError:
-        raise ConfigError("resnet50 needs torchvision: pip install torchvision") from None
-    if Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2]).is_file():
-        return
-    try:
-        urlopen(Request(url, method="HEAD"), timeout=10).close()
-    except OSError as error:
-        raise ConfigError(options.no_download(error)) from None
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

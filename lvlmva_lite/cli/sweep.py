@@ -240,7 +240,7 @@ def _jobs(entry: Entry, device: str | None) -> list[Job]:
 
     Parameters
     ----------
-    device : on which they will be run, see :func:`sweep_folder.origin_of`
+    device : on which they will be run, see :func:`run_origin.origin_of`
 
     Raises
     ------
@@ -250,7 +250,8 @@ def _jobs(entry: Entry, device: str | None) -> list[Job]:
 
     from lvlmva_lite.cli.run import checked
     from lvlmva_lite.critic.endpoint import server_id
-    from lvlmva_lite.experiments.sweep_folder import Job, origin_of
+    from lvlmva_lite.experiments.run_origin import origin_of
+    from lvlmva_lite.experiments.sweep_folder import Job
     from lvlmva_lite.experiments.sweep_spec import chapter_parameters, experiment_parameters
     from lvlmva_lite.results import settings_of
 

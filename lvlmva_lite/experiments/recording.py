@@ -11,7 +11,8 @@ import pandas as pd
 import yaml
 
 from lvlmva_lite.experiments.import_closure import code_ids
-from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder, module_of, origin_of
+from lvlmva_lite.experiments.run_origin import module_of, origin_of
+from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
 from lvlmva_lite.files import to_json, write_whole
 
 

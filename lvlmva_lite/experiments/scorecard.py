@@ -14,7 +14,8 @@ import yaml
 
 from lvlmva_lite.experiments.claims import DATA, EXPERIMENTS, STATUSES, Claim
 from lvlmva_lite.experiments.import_closure import code_ids
-from lvlmva_lite.experiments.sweep_folder import Job, module_of, origin_of
+from lvlmva_lite.experiments.run_origin import module_of, origin_of
+from lvlmva_lite.experiments.sweep_folder import Job
 
 # Role and symbol of each status: never colour alone.
 BADGES = {
@@ -211,7 +212,7 @@ def code_since(name: str, origin: Mapping[str, Any]) -> str:
     ----------
     name : of the table and its experiment
     origin : the table's provenance, as ``lvlmva collect`` keeps it: "modules", by
-        :func:`import_closure.code_ids`, or "code", by :func:`sweep_folder.origin_of`, or neither
+        :func:`import_closure.code_ids`, or "code", by :func:`run_origin.origin_of`, or neither
     """
     if "modules" in origin:
         now = code_ids(module_of(name))

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lvlmva_lite.experiments.sweep_folder import SweepFolder, device_here
+from lvlmva_lite.experiments.run_origin import device_here
+from lvlmva_lite.experiments.sweep_folder import SweepFolder
 
 Tell = Callable[[str, str], None]
 """Called with each run's id and its state as soon as it has one: "finished" or "failed"."""
@@ -217,7 +218,7 @@ def _client(address: str) -> Any:
 
 
 def device_of_workers(address: str) -> str:
-    """What :func:`sweep_folder.device_here` says on a worker of a Dask scheduler; waits until it has one.
+    """What :func:`run_origin.device_here` says on a worker of a Dask scheduler; waits until it has one.
 
     Raises
     ------

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lvlmva_lite.environment import environment
-from lvlmva_lite.experiments.sweep_folder import commit_here
+from lvlmva_lite.experiments.run_origin import commit_here
 from lvlmva_lite.files import write_whole
 from lvlmva_lite.fingerprint import fingerprint, package_fingerprint
 
