@@ -185,6 +185,11 @@ SENTENCES = [
     ("The square has no bearing on the class, unlike the stroke.", "+stroke -square"),
     ("The square is nothing but noise.", "-square"),
     ("The square is unimportant and so is the letter.", "-letter -square"),
+    ("There is a square. It means nothing.", "-square"),
+    ("A letter is printed beside the leg. Ignore it.", "-letter"),
+    ("The square doesn't count. The stroke does. It is all that matters.", "+stroke -square"),
+    ("There is a square. It is flurbly.", "+square ?"),
+    ("The stroke counts. Ignore everything else about it.", "+stroke"),
 ]
 # fmt: on
 
@@ -351,7 +356,21 @@ def test_the_descriptions_that_ship_are_understood(name, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "_", " ", "\n", "a-", "the ", "in a ", "only ", "never let ", "square ", "matters ", "nor "],
+    [
+        "a",
+        "_",
+        " ",
+        "\n",
+        "a-",
+        "the ",
+        "in a ",
+        "only ",
+        "never let ",
+        "square ",
+        "matters ",
+        "nor ",
+        "It matters. ",
+    ],
 )
 def test_a_long_text_is_read_in_time_proportional_to_its_length(text):
     started = time.process_time()

@@ -22,7 +22,7 @@ def case_of(recording, i):
         torch.zeros(1, *recording.segment_labels.shape[1:]),
         recording.segment_labels[i],
         recording.n_segments,
-        "a class",
+        recording.class_names[recording.class_labels[i]],
         recording.description,
         recording.attributions[i].clamp_min(0),
     )
@@ -47,14 +47,17 @@ def test_the_judge_reads_every_recorded_answer_as_its_author_meant_it(source, se
         {"case_id": "decoy-mnist-0"},
         {"case_id": "other-23335"},
         {"description": "Something else."},
+        {"class_name": "another digit"},
         {"segment_labels": torch.zeros(28, 28, dtype=torch.int64)},
     ],
 )
 def test_an_answer_to_another_question_is_not_used(change):
     recording = recordings.find("decoy-mnist", 0)
     critic = RecordedCritic(recording, "claude", "critic-2")
+    asked = case_of(recording, 0)
+    assert critic.criticise(asked).text
     with pytest.raises(RecordingError):
-        critic.criticise(dataclasses.replace(case_of(recording, 0), **change))
+        critic.criticise(dataclasses.replace(asked, **change))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_what_was_written_half_is_no_recording(tmp_path, monkeypatch):
 def _about(recording):
     return {
         name: getattr(recording, name)
-        for name in ("source", "seed", "network", "n_segments", "description")
+        for name in ("source", "seed", "network", "n_segments", "class_names", "description")
     }
 
 

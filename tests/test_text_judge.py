@@ -55,6 +55,22 @@ def test_every_word_is_read_and_undecided_is_never_anything_else(kinds):
             "Segments A and B are background. Segment C is undecided.",
             ("background", "background", "undecided"),
         ),
+        ("Segments A to C are background.", ("background",) * 3),
+        ("Segments B-C are spurious. Segment A is relevant.", ("relevant", "spurious", "spurious")),
+        (
+            "Segments C through A are relevant.\nSegments A \N{EN DASH} B are relevant.",
+            ("relevant",) * 3,
+        ),
+        (
+            "The expert says \N{LEFT DOUBLE QUOTATION MARK}Segment A is spurious.\N{RIGHT DOUBLE QUOTATION MARK} "
+            "Segment A is relevant.",
+            ("relevant", "undecided", "undecided"),
+        ),
+        (
+            "The words \N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}Segment B is relevant."
+            "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK} are wrong. Segment B is spurious.",
+            ("undecided", "spurious", "undecided"),
+        ),
         ("Segment A is not relevant, it is spurious.", ("spurious", "undecided", "undecided")),
         ("- **Segment A**: relevant\n- **Segment C**: background", ("relevant", "undecided", "background")),
         ("", ("undecided",) * 3),

@@ -27,10 +27,13 @@ _ABOUT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ONLY = re.compile(
-    r"^only\b|\bonly\b.{0,200}\b(counts?|matters?)\b|\bNOUGHT(BUT|ELSE)\b|\bALLBUT\b",
+    r"^only\b|\bonly\b.{0,200}\b(counts?|matters?)\b|\ball that (counts?|matters?)\b|\bNOUGHT(BUT|ELSE)\b|\bALLBUT\b",
     re.IGNORECASE | re.DOTALL,
 )
 _REST = re.compile(r"\b(everything|anything|all|nothing) else\b|\bthe rest\b", re.IGNORECASE)
+_PRONOUN = re.compile(
+    r"^\W*(it|they|this|that|these|those)\b|\b(it|them|this|these|those)\W*$", re.IGNORECASE
+)
 _BUT = r"(but|except( for)?|apart from|besides|other than|outside( of)?|beyond)"
 _TAKEN_IN = r"(fool(ed)?|misled|mislead|distract(ed)?|deceived?|confused?)"
 _REWORDED = (
@@ -155,7 +158,12 @@ def read_description(description: str) -> Reading:
         found, missed = _read_sentence(sentence)
         lost += missed
         unknown += unknown_words(sentence)
-        if not found and not missed:
+        said = _said_of_what_came_before(sentence) if clauses and not found else None
+        if said is not None:
+            phrase = f"{clauses[-1].phrase}. {sentence}"
+            only = said == 1 and bool(_ONLY.search(_reworded(sentence)))
+            clauses[-1] = replace(clauses[-1], phrase=phrase, means_nothing=said == -1, only_this=only)
+        elif not found and not missed:
             rest = _REST.search(sentence) and [i for i, c in enumerate(clauses) if not c.means_nothing]
             if rest:
                 clauses[rest[-1]] = replace(clauses[rest[-1]], only_this=True)
@@ -165,11 +173,26 @@ def read_description(description: str) -> Reading:
     return Reading(tuple(clauses), tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(unknown)))
 
 
+def _said_of_what_came_before(sentence: str) -> int | None:
+    """The verdict of "It means nothing." and the like on what the sentence before it named; None: there is none."""
+    reworded = _reworded(sentence)
+    if not _PRONOUN.search(reworded) or _REST.search(reworded):
+        return None
+    signs = {part.sign for part in parts_of(reworded) if part.sign is not None}
+    return signs.pop() if len(signs) == 1 else None
+
+
+def _reworded(sentence: str) -> str:
+    """A sentence without the words of a negation that are none."""
+    sentence = _ABOUT.sub(lambda match: match[1], sentence)
+    for pattern, words in _REWORDED:
+        sentence = pattern.sub(words, sentence)
+    return sentence
+
+
 def _read_sentence(sentence: str) -> tuple[list[Clause], list[str]]:
     """The clauses of one sentence, and the phrases in it that were not understood."""
-    reworded = _ABOUT.sub(lambda match: match[1], sentence)
-    for pattern, words in _REWORDED:
-        reworded = pattern.sub(words, reworded)
+    reworded = _reworded(sentence)
     if re.search(r"\bneither\b.{0,200}\bnor\b", reworded, re.IGNORECASE):  # one negation for all of them
         reworded = re.sub(r"\bneither\b", "not", re.sub(r"\bnor\b", "&", reworded), flags=re.IGNORECASE)
     parts = parts_of(reworded)

@@ -59,6 +59,7 @@ class Recording:
     source : the images, as in ``Task.source``
     seed : of the run that the cases come from
     network : dict, settings of ``Config`` with which the network was trained whose maps were segmented
+    class_names : of the classes, in the order of the labels, as they were put to the model
     description : the expert's words that were put to the model
     n_segments : J
     indices : Tensor, (n,), int64, within the training split
@@ -71,6 +72,7 @@ class Recording:
     source: str
     seed: int
     network: dict[str, object]
+    class_names: list[str]
     description: str
     n_segments: int
     indices: Tensor
@@ -165,6 +167,7 @@ class RecordedCritic:
         for what, same in (
             ("segments", torch.equal(case.segment_labels, recording.segment_labels[position])),
             ("words", case.description.split() == recording.description.split()),
+            ("class", case.class_name == recording.class_names[recording.class_labels[position]]),
         ):
             if not same:
                 raise RecordingError(
@@ -227,7 +230,7 @@ def write(folder: Path, recording: Recording) -> None:
     # Last: a folder without it, as an interruption leaves one, is no recording.
     about = {
         name: getattr(recording, name)
-        for name in ("source", "seed", "network", "n_segments", "description")
+        for name in ("source", "seed", "network", "n_segments", "class_names", "description")
     }
     write_whole(folder / "about.json", json.dumps(about, indent=1) + "\n")
 

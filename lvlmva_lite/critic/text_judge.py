@@ -39,6 +39,14 @@ LEARNT_FROM = ("skin-phantom", 0)
 _TOKEN = re.compile(r"[A-Za-z]+|[0-9]+|[^\sA-Za-z0-9]")
 _STEP = re.compile(r"[\s*#]*(\d)[.)]")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s")
+_CURLY = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02", '"'))
+"""Quotation marks of other hands, each as the straight one."""
+
+_RANGE = re.compile(
+    r"\b([Ss]egments?\s+(?:from\s+)?)([A-Z])\s*(?:to|through|until|-|\N{EN DASH}|\N{EM DASH})\s*([A-Z])\b"
+)
+"""Segments named by the first and the last of them."""
+
 _JOINTS = frozenset((",", "and", "&", "/", "segment", "segments"))
 _AFTER_A_NAME = frozenset((
     "above", "along", "alone", "also", "and", "around", "away", "at", "below", "beside", "both", "but",
@@ -293,14 +301,23 @@ def _denied(kind: str, text: str) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    """A text without what stands in quotes; a quote that its line does not close is a plain character."""
+    """A text without what stands in quotes, and with every segment of a range named.
+
+    A quote that its line does not close is a plain character.
+    """
     lines = []
-    for line in text.splitlines():
+    for line in text.translate(_CURLY).splitlines():
         parts = line.split('"')
         odd = len(parts) % 2 == 0
         kept = parts[0:-1:2] + parts[-1:] if odd else parts[::2]
-        lines.append(" ".join(kept))
+        lines.append(_RANGE.sub(_spelt_out, " ".join(kept)))
     return "\n".join(lines)
+
+
+def _spelt_out(named: re.Match) -> str:
+    """ "Segments A to C" as "Segments A, B, C", whichever end is named first."""
+    first, last = sorted(map(ord, named.group(2, 3)))
+    return named[1] + ", ".join(map(chr, range(first, last + 1)))
 
 
 def _statement(sentence: str) -> tuple[tuple[str, ...], str]:
