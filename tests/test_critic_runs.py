@@ -374,3 +374,9 @@ def test_evaluate_and_estimate_from_the_command_line(tmp_path, here):
     assert "likely: 20 calls" in stdout
     assert "with --batch, where the server knows batches: likely" in stdout
     assert here("critic", "estimate", "--critic-model", "unheard-of")[0] == 2
+    # Any task's, with its own options; longer words cost more.
+    own = ("critic", "estimate", "folder", "--data", "not-read", "--critic-model", "gpt-4o", "--n", 10)
+    short, long = (here(*own, "--description", words) for words in ("The sticker.", "The sticker. " * 100))
+    assert short[0] == long[0] == 0
+    spent = [float(re.search(r"likely: .*, ([0-9.]+) USD", said)[1]) for _, said, _ in (short, long)]
+    assert spent[0] < spent[1]

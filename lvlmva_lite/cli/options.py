@@ -92,7 +92,6 @@ SimulatedAccuracy = Annotated[
 ]
 
 NCases = Annotated[int, typer.Option("--n", help="Cases of the run's alignment set.", metavar="N")]
-NSegments = Annotated[int, typer.Option(help="J, segments of an image.", metavar="J")]
 Shipped = Annotated[
     bool, typer.Option("--shipped", help="The answers of a real model that ship with the package.")
 ]

@@ -18,10 +18,10 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         help="Critics: what they cost, how good they are, what they said.", rich_markup_mode=None
     )
     of_the_run: dict = {}
-    if arguments[:2] in (["critic", "evaluate"], ["critic", "cases"]):
+    if arguments[:2] in (["critic", "evaluate"], ["critic", "cases"], ["critic", "estimate"]):
         words = arguments[2:]
         of_the_run = options.of_tasks(words) | options.of_config(*_OF_THE_RUN, arguments=words)
-    app.command()(model.estimate)
+    app.command()(options.with_options(model.estimate, of_the_run))
     app.command()(options.with_options(evaluate.evaluate, options.CRITIC | of_the_run))
     app.command()(answers.export)
     app.command()(options.with_options(cases.cases, of_the_run))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,29 +18,21 @@ if TYPE_CHECKING:
 
 def estimate(
     critic_model: options.CriticModel,
+    dataset: Annotated[
+        str, typer.Argument(help="Whose cases: decoy-mnist, knee, skin, folder, ...", metavar="TASK")
+    ] = "decoy-mnist",
     n_cases: options.NCases = 1000,
     judge_model: options.JudgeModel = "",
-    dataset: Annotated[
-        str, typer.Option(help="Whose images and description: decoy-mnist, knee or skin.")
-    ] = "decoy-mnist",
-    description: Annotated[
-        str | None,
-        typer.Option(
-            help="The expert's words, or a text file that holds them; default: those of the task.",
-            metavar="TEXT|FILE",
-        ),
-    ] = None,
-    n_segments: options.NSegments = 6,
     samples: options.Samples = 1,
     max_answer_tokens: options.MaxAnswerTokens = 2048,
     price: options.PriceInOut = None,
     no_cost: options.NoCost = False,
+    **settings_of_the_run: Any,
 ) -> None:
     """Say what asking a model about N cases would take; sends nothing.  Example:
 
-    lvlmva critic estimate --critic-model gpt-4o --n 1000
+    lvlmva critic estimate knee --critic-model gpt-4o --n 1000
     """
-    from lvlmva_lite import tasks
     from lvlmva_lite.critic.budget import price_list
     from lvlmva_lite.critic.estimate import estimate as estimated
     from lvlmva_lite.critic.openai_critic import AnswerSettings
@@ -51,15 +43,11 @@ def estimate(
             critic_model, judge_model, samples=samples, max_answer_tokens=max_answer_tokens
         )
         found = prices(settings, Connection(price=options.parse_price(price), no_cost=no_cost))
-        task = tasks.get(dataset)()
-        config = task.config(
-            description=options.text_or_file(description),
-            n_align=n_cases,
-            n_segments=n_segments,
-            critic="replay",
-        )
+        task = options.task_of(dataset, settings_of_the_run)
+        settings_of_the_run["description"] = options.text_or_file(settings_of_the_run["description"])
+        config = task.config(**settings_of_the_run, n_align=n_cases, critic="replay")
     side = task.options().get("image_size", 28) or 64
-    case = _blank_case(n_segments, config.description, side)
+    case = _blank_case(config.n_segments, config.description, side)
     likely = estimated(
         case, n_cases, AnswerSettings(samples, None, max_answer_tokens),
         found[critic_model], found[judge_model or critic_model],
