@@ -221,7 +221,7 @@ def tiny_notebook(path, *lines):
         ),
         (["chapter", CHAPTERS / "09_skin.ipynb", "-p", "critic=magic"], "critic must be 'lexicon' or"),
         (
-            ["chapter", CHAPTERS / "10_baselines_and_ablations.ipynb", "-p", "knee_root=no"],
+            ["chapter", CHAPTERS / "16_real_images.ipynb", "-p", "knee_root=no"],
             "must be a folder",
         ),
         (
