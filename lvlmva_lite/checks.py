@@ -17,13 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
+from skimage.color import rgb2lab
 from torch import Generator, Tensor, nn
 
+from lvlmva_lite.agreement import fleiss_kappa, mean_pairwise_agreement
 from lvlmva_lite.alignment import correction_masks, rrr_penalty
 from lvlmva_lite.attribution import deeplift_shap
 from lvlmva_lite.critic.types import KINDS, Verdict
 from lvlmva_lite.critic.verdicts import vote
-from lvlmva_lite.metrics import mu_align, share_of_gain
+from lvlmva_lite.metrics import mu_align, share_of_gain, verdict_scores
+from lvlmva_lite.report.leaning import judged_cases, leaning
 from lvlmva_lite.sampling import enrichment_curve, entropy
 from lvlmva_lite.segmentation import positive_effect
 
@@ -271,7 +275,105 @@ def _arms(g: Generator) -> tuple[list[float], list[float], list[float]]:
     return (untreated + 0.1 * _uniform(g, 7)).tolist(), method.tolist(), untreated.tolist()
 
 
+def _called(g: Generator) -> tuple[list[str], Tensor]:
+    said = torch.randint(len(KINDS), (40,), generator=g)
+    spurious = torch.rand(40, generator=g) < 0.3
+    spurious[:2] = torch.tensor([True, False])  # some of either, and decided
+    said[:2] = 0
+    return [KINDS[k] for k in said.tolist()], spurious
+
+
+def _rates(called: list[str], spurious: Tensor) -> tuple[float, float]:
+    found = verdict_scores(torch.tensor([KINDS.index(kind) for kind in called]), spurious.long())
+    return found["sensitivity"], found["specificity"]
+
+
+def _rates_of_all(called: list[str], spurious: Tensor) -> tuple[float, float]:
+    said, cleared = (
+        torch.tensor([kind in kinds for kind in called]) for kinds in (KINDS[1:2], KINDS[:1] + KINDS[2:3])
+    )
+    return said[spurious].double().mean().item(), cleared[~spurious].double().mean().item()
+
+
+def _predictive_values(called: list[str], spurious: Tensor) -> tuple[float, float]:
+    decided = torch.tensor([kind != "undecided" for kind in called])
+    said = torch.tensor([kind == "spurious" for kind in called])
+    return (
+        spurious[said].double().mean().item(),
+        (~spurious)[decided & ~said].double().mean().item(),
+    )
+
+
+def _colours(g: Generator) -> tuple[np.ndarray]:
+    return ((_uniform(g, 5, 6, 3) ** 3).numpy(),)  # cubed: some so dark that the curve is a line there
+
+
+def _answers(g: Generator) -> tuple[Tensor, Tensor]:
+    labels = torch.randint(3, (60,), generator=g)
+    turned = torch.randperm(3, generator=g)
+    wrong = torch.rand(60, generator=g) < 0.2
+    return torch.where(wrong, torch.randint(3, (60,), generator=g), turned[labels]), labels
+
+
+def class_order(predicted: Tensor, labels: Tensor) -> Tensor:
+    """The class of each output under which most answers are right, one output to a class.
+
+    Parameters
+    ----------
+    predicted : (n,) int64, the output that is largest
+    labels : (n,) int64, in 0 .. the largest label; as many outputs as classes
+
+    Returns
+    -------
+    (K,) int64
+    """
+    k = int(labels.max()) + 1
+    counts = torch.bincount(predicted * k + labels, minlength=k * k).view(k, k)
+    return torch.from_numpy(linear_sum_assignment(counts.numpy(), maximize=True)[1])
+
+
+def _judged(g: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    shares = _uniform(g, 12, 4)
+    labels = torch.cat([torch.arange(3), torch.randint(3, (9,), generator=g)])
+    return torch.randint(len(KINDS), (12, 4), generator=g), shares / shares.sum(1, keepdim=True), labels
+
+
+def _leaning(kinds: Tensor, shares: Tensor, labels: Tensor) -> np.ndarray:
+    names = [str(label) for label in labels.tolist()]
+    cases = judged_cases(
+        [str(i) for i in range(len(names))], names,
+        [[KINDS[k] for k in row] for row in kinds.tolist()], shares.tolist(), (),
+    )  # fmt: skip
+    return leaning(cases, "", sorted(set(names))).by_class[list(KINDS)].to_numpy()
+
+
+def _leaning_by(kinds: Tensor, shares: Tensor, labels: Tensor, *, counted: bool, among: Callable) -> Tensor:
+    weights = torch.ones_like(shares) / shares.shape[1] if counted else shares
+    rows = [
+        [(weights * (kinds == k))[labels == c].sum() / among(labels == c) for k in range(len(KINDS))]
+        for c in range(int(labels.max()) + 1)
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _ratings(g: Generator) -> tuple[np.ndarray]:
+    own, common = (torch.randint(3, shape, generator=g) for shape in ((5, 30), (30,)))
+    return (torch.where(torch.rand(5, 30, generator=g) < 0.5, common, own).numpy(),)
+
+
+def _kappa(ratings: np.ndarray, by_chance: float) -> float:
+    return (mean_pairwise_agreement(ratings) - by_chance) / (1 - by_chance)
+
+
 EXERCISES = {
+    "sensitivity_and_specificity": Exercise(
+        0, "called, a list of n kinds, and spurious (n,) bool, the truth", _called, _rates,
+        (
+            ("It is what a verdict is worth, given the verdict: go by the truth.", _predictive_values),
+            ("An undecided segment counts as wrong: leave it out of both.", _rates_of_all),
+            ("The two are the wrong way round.", lambda c, s: _rates(c, s)[::-1]),
+        ),
+    ),
     "mu_align": Exercise(
         1, "attributions (n, H, W) and masks (n, H, W) bool", _maps, mu_align,
         (
@@ -375,6 +477,17 @@ EXERCISES = {
             ),
         ),
     ),
+    "to_lab": Exercise(
+        9, "colours (..., 3) in 0 to 1, as red, green and blue", _colours, rgb2lab,
+        (
+            (
+                "The display's curve is not undone: do that first.",
+                lambda c: rgb2lab(np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055)),
+            ),
+            ("It is in 0 to 255: the formula takes 0 to 1.", lambda c: rgb2lab(c / 255)),
+            ("a and b have changed places.", lambda c: rgb2lab(c)[..., [0, 2, 1]]),
+        ),
+    ),
     "share_of_gain": Exercise(
         11, "arm, method and untreated, n numbers each", _arms, lambda a, m, u: share_of_gain(a, m, u)[0],
         (
@@ -385,6 +498,39 @@ EXERCISES = {
             (
                 "It is the mean of the ratios: take the ratio of the means.",
                 lambda a, m, u: float(np.mean((np.array(a) - u) / (np.array(m) - u))),
+            ),
+        ),
+    ),
+    "class_order": Exercise(
+        13, "predicted (n,), the largest output of each image, and labels (n,)", _answers, class_order,
+        (
+            (
+                "It is the order the other way round: say of each output which class it is.",
+                lambda p, y: class_order(p, y).argsort(),
+            ),
+            ("It trusts the order that there is.", lambda p, y: torch.arange(int(y.max()) + 1)),
+        ),
+    ),
+    "leaning": Exercise(
+        14, "kinds (n, J), places in KINDS, shares (n, J) and labels (n,)", _judged, _leaning,
+        (
+            (
+                "It counts segments: add up their shares.",
+                partial(_leaning_by, counted=True, among=torch.sum),
+            ),
+            (
+                "It divides by the number of all images: take those of the class.",
+                partial(_leaning_by, counted=False, among=len),
+            ),
+        ),
+    ),
+    "fleiss_kappa": Exercise(
+        15, "ratings (raters, items), whole numbers from 0", _ratings, fleiss_kappa,
+        (
+            ("It is the agreement itself: set off what chance gives.", mean_pairwise_agreement),
+            (
+                "It takes all kinds for equally likely: take the shares in which they were given.",
+                lambda r: _kappa(r, 1 / (r.max() + 1)),
             ),
         ),
     ),

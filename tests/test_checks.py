@@ -1,12 +1,14 @@
 """The checks of a reader's own functions."""
 
 import doctest
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import recall_score
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
@@ -36,7 +38,51 @@ BY_HAND = {
     ),
     "correction_masks": lambda s, r: sum((s == j) & r[:, j, None, None] for j in range(r.shape[1])) > 0,
     "share_of_gain": lambda a, m, u: (sum(a) - sum(u)) / (sum(m) - sum(u)),
+    "to_lab": lambda c: lab_from_the_standard(c),
+    "class_order": lambda p, y: max(
+        (torch.tensor(order) for order in itertools.permutations(range(3))), key=lambda order: (order[p] == y).sum()
+    ),
+    "leaning": lambda k, s, y: np.array([
+        [sum(s[i][k[i] == kind].sum() for i in range(len(y)) if y[i] == c) / y.tolist().count(c) for kind in range(4)]
+        for c in range(3)
+    ]),
+    "sensitivity_and_specificity": lambda called, spurious: tuple(
+        recall_score(truth, said, pos_label=positive)
+        for truth, said in [zip(*[
+            (bool(t), kind == "spurious") for kind, t in zip(called, spurious, strict=True) if kind != "undecided"
+        ], strict=True)]
+        for positive in (True, False)
+    ),
+    "fleiss_kappa": lambda r: kappa_from_the_paper(np.stack([(r == k).sum(0) for k in range(3)], 1)),
 }  # fmt: skip
+
+
+def lab_from_the_standard(colours):
+    """CIE 1976 from IEC 61966-2-1, white D65 of 2 degrees, colour by colour."""
+
+    def f(t):
+        return t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116
+
+    matrix = [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+    found = np.empty_like(colours)
+    for place in np.ndindex(colours.shape[:-1]):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colours[place]]
+        xyz = [sum(a * b for a, b in zip(row, linear, strict=True)) for row in matrix]
+        x, y, z = (f(value / white) for value, white in zip(xyz, (0.95047, 1, 1.08883), strict=True))
+        found[place] = 116 * y - 16, 500 * (x - y), 200 * (y - z)
+    return found
+
+
+def kappa_from_the_paper(table):
+    """Fleiss 1971, of counts (items, kinds), in his letters."""
+    n_subjects, n = len(table), table[0].sum()
+    p = table.sum(0) / (n_subjects * n)
+    observed = sum((row**2).sum() - n for row in table) / (n_subjects * n * (n - 1))
+    return (observed - (p**2).sum()) / (1 - (p**2).sum())
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -83,7 +129,9 @@ def test_what_else_is_wrong_is_said(name, function, told):
 
 
 def test_an_unknown_name_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"no check 'entropie'; there are mu_align, entropy"):
+    with pytest.raises(
+        ValueError, match=r"no check 'entropie'; there are sensitivity_and_specificity, mu_align, entropy"
+    ):
         check("entropie", nn.Identity())
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 
+from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.experiments import parameters
 from lvlmva_lite.experiments.chapters import ChapterError, run_chapter
 from lvlmva_lite.experiments.parameters import (
@@ -18,6 +19,7 @@ from lvlmva_lite.experiments.parameters import (
     ParameterError,
     any_number,
     any_text,
+    as_setting,
     check_parameters,
     declared,
     file,
@@ -70,6 +72,24 @@ def test_the_words_say_the_bounds():
     assert whole_number(1, 50).words == "a whole number from 1 to 50"
     assert any_number(0, or_none=True).words == "a number of at least 0 or None"
     assert one_of("quick", "paper").words == "'quick' or 'paper'"
+
+
+@given(st.integers(-5, 60) | st.floats(-5, 60) | st.sampled_from(["contrast", "logit", "other"]))
+@pytest.mark.parametrize("name", ["n_align", "n_segments", "penalty_weight", "align_epochs", "explain"])
+def test_a_setting_is_what_the_configuration_takes(name, value):
+    try:
+        Config(**{name: value})
+        taken = True
+    except ConfigError:
+        taken = False
+    assert as_setting(name).fits(value) == taken
+
+
+def test_a_setting_without_bounds_is_no_kind():
+    assert as_setting("n_segments", or_none=True).words == "a whole number from 1 to 50 or None"
+    for name in ("n_segment", "model", "tolerance"):
+        with pytest.raises(ValueError, match=f"'{name}' has no choices or bounds"):
+            as_setting(name)
 
 
 def test_the_first_that_cannot_work_is_told():

@@ -1,4 +1,4 @@
-"""The report of chapter 00's run, to which the landing page links."""
+"""The report of chapter 0's run, to which the landing page links."""
 
 from __future__ import annotations
 

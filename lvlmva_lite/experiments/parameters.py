@@ -1,6 +1,6 @@
 """What the parameters of a chapter may be, said once, in its first cell after them::
 
-    check_parameters(globals(), profile=one_of("quick", "paper"), seed=whole_number(0), n_align=whole_number(1, or_none=True))
+    check_parameters(globals(), profile=one_of("quick", "paper"), seed=whole_number(0), n_align=as_setting("n_align"))
 
 The cell refuses in one line what cannot work, under plain papermill, too.  ``lvlmva chapter`` and ``lvlmva
 sweep`` read it and refuse before a kernel is started, and the book's page of parameters shows it.
@@ -11,9 +11,11 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from lvlmva_lite.config import Config
 
 
 class ParameterError(ValueError):
@@ -47,6 +49,23 @@ def whole_number(low: int | None = None, high: int | None = None, *, or_none: bo
 def any_number(low: float | None = None, high: float | None = None, *, or_none: bool = False) -> Kind:
     """A number, with bounds that are within bounds."""
     return _of_type("a number", int | float, low, high, or_none)
+
+
+def as_setting(name: str, *, or_none: bool = False) -> Kind:
+    """What :class:`~lvlmva_lite.config.Config` lets its setting of that name be: bounds or choices.
+
+    Raises
+    ------
+    ValueError : no such setting, or one that is not said by choices or by bounds within bounds
+    """
+    declared = {one.name: one for one in fields(Config)}.get(name)
+    about = declared.metadata if declared else {}
+    if declared and isinstance(about["choices"], tuple) and about["choices"] and not or_none:
+        return one_of(*about["choices"])
+    numbers = {int: whole_number, float: any_number}
+    if not declared or type(declared.default) not in numbers or about["above"] is not None:
+        raise ValueError(f"the setting {name!r} has no choices or bounds to take over; name its kind here")
+    return numbers[type(declared.default)](about["low"], about["high"], or_none=or_none)
 
 
 def any_text(*, or_none: bool = False) -> Kind:
@@ -117,6 +136,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
         one_of,
         whole_number,
         any_number,
+        as_setting,
         any_text,
         true_or_false,
         folder,
