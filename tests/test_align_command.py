@@ -222,6 +222,8 @@ BAD = {
     "batch for the lexicon": ({"--batch": ""}, "--batch is for --critic openai"),
     "a model for the lexicon": ({"--critic-model": "gpt-4o"}, "--critic-model is for a model, and --critic lexicon asks none"),
     "accuracy of the lexicon": ({"--simulated-accuracy": "0.8"}, "is for --critic simulated, not for lexicon"),
+    "no SAM": ({"--segmenter-checkpoint": "sam.pth"}, "--segmenter-checkpoint does nothing with --segmenter ppeps-wgm"),
+    "fill of superpixels": ({"--segmenter": "slic", "--fill": "3"}, "--fill does nothing with --segmenter slic"),
     "too many": ({"--n-align": "61"}, "n_align must be at most 60"),
 }  # fmt: skip
 
@@ -473,6 +475,14 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
     for idle, message in (
         (["--weights", folder / "net.pt"], "small_resnet takes no file of weights"),
         (["--mean", "0.5"], "mean and std are for a network of your own"),
+        (
+            ["--model", f"{folder / 'net.py'}:Net", "--weights", "imagenet"],
+            "--weights does nothing with --model",
+        ),
+        (
+            ["--model", f"{folder / 'net.py'}:Net", "--weights", folder / "net.pt"],
+            "--train-epochs does nothing with a network that is trained already",
+        ),
     ):
         done = align(*arguments[:-4], *idle, command="run")
         assert done.returncode == 2
