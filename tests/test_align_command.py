@@ -224,6 +224,7 @@ BAD = {
     "accuracy of the lexicon": ({"--simulated-accuracy": "0.8"}, "is for --critic simulated, not for lexicon"),
     "no SAM": ({"--segmenter-checkpoint": "sam.pth"}, "--segmenter-checkpoint does nothing with --segmenter ppeps-wgm"),
     "fill of superpixels": ({"--segmenter": "slic", "--fill": "3"}, "--fill does nothing with --segmenter slic"),
+    "no masks": ({"--n-explained": "5"}, "--n-explained does nothing with images of which nobody marked"),
     "too many": ({"--n-align": "61"}, "n_align must be at most 60"),
 }  # fmt: skip
 

@@ -56,6 +56,7 @@ def refuse_idle(task: Task, config: Config, method: str, given: Set[str]) -> Non
     ConfigError : the first of them, by what makes it idle, and the mend
     """
     from lvlmva_lite.config import Config, ConfigError
+    from lvlmva_lite.tasks import Folder
 
     def refuse(names: Set[str], why: str) -> None:
         if idle := [name for name in Config.__dataclass_fields__ if name in names & given]:
@@ -77,6 +78,8 @@ def refuse_idle(task: Task, config: Config, method: str, given: Set[str]) -> Non
         refuse(set().union(*_OF_SEGMENTER.values()) - segmenter, f"with --segmenter {config.segmenter}")
     if config.penalty != "finite-difference":
         refuse({"penalty_fill"}, f"with --penalty {config.penalty}")
+    if isinstance(task, Folder) and not task.images(config.seed).has_masks:
+        refuse({"n_explained"}, "with images of which nobody marked the spurious feature")
     own = ":" in config.model
     if not task.network_named(config.model).pretrained or (own and config.weights == "imagenet"):
         refuse({"weights"}, f"with --model {config.model}, which starts from random weights")
