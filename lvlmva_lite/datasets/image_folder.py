@@ -39,7 +39,15 @@ from lvlmva_lite.datasets.image_files import (
     read_splits,
     report_skipped,
 )
-from lvlmva_lite.datasets.image_listing import TABLE, Item, annotated, from_folders, from_table, grouped
+from lvlmva_lite.datasets.image_listing import (
+    TABLE,
+    Item,
+    annotated,
+    from_folders,
+    from_table,
+    grouped,
+    ordered_classes,
+)
 from lvlmva_lite.datasets.image_store import ImageStore, kept_rows
 from lvlmva_lite.threads import threads
 
@@ -150,7 +158,7 @@ class ImageFolder:
                 )
         if groups is not None:
             items = grouped(items, groups)
-        self.class_names = _classes(items, classes, self.root)
+        self.class_names = ordered_classes(items, classes, self.root)
         if splits is not None:
             split_of = read_splits(Path(splits), [item.name for item in items])
             items = [replace(item, split=split_of[item.name]) for item in items]
@@ -298,15 +306,13 @@ class ImageFolder:
             for split in SPLITS
             for same in equal_files((split, self.root / name) for name in self.names[split])
         ]
-        if not found:
-            return
         of_classes = [same for same in found if len({label_of[name] for name in same}) > 1]
-        first, second = (of_classes or found)[0][:2]
-        contradictory = f", {len(of_classes)} of them under two classes" if of_classes else ""
-        self._note(
-            f"{len(found)} image(s) are more than once in their split, byte for byte{contradictory}, such as {first!r} "
-            f"and {second!r}; each counts as often, so remove what is one too many"
-        )
+        classes = f", {len(of_classes)} of them under two classes" if of_classes else ""
+        for first, second, *_ in (of_classes or found)[:1]:
+            self._note(
+                f"{len(found)} image(s) are more than once in their split, byte for byte{classes}, such as {first!r} "
+                f"and {second!r}; each counts as often, so remove what is one too many"
+            )
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -320,10 +326,7 @@ class ImageFolder:
     def _masks(
         self, items: list[Item], split: str, store: Path | None, progress: bool
     ) -> tuple[Tensor | None, tuple[str, ...]]:
-        """Masks and their kinds; none where nobody drew one, or a place is missing.
-
-        With a ``store`` they lie there, and each is read when it is asked for.
-        """
+        """Masks and their kinds; none where nobody drew one, or a place is missing.  With a ``store`` they lie there."""
         if not any(item.mask or item.box for item in items) or any(item.unplaced for item in items):
             return None, ()
         kinds = tuple(_kind_of_mask(item) for item in items)
@@ -393,17 +396,3 @@ def _kind_of_mask(item: Item) -> str:
 def _state(path: Path) -> tuple[int, int]:
     """What changes with a file's contents."""
     return path.stat().st_size, path.stat().st_mtime_ns
-
-
-def _classes(items: list[Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
-    found = sorted({item.label for item in items})
-    if len(found) < 2:
-        raise ImageDataError(
-            f"{root} has one class only, {found[0]!r}; there must be two or more, a folder or a value of the "
-            "column class each"
-        )
-    if given is None:
-        return tuple(found)
-    if isinstance(given, str) or len(set(given)) != len(given) or set(given) != set(found):
-        raise ValueError(f"classes must be those of {root} in any order, {found}; got {given!r}")
-    return tuple(given)
