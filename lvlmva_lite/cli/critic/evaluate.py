@@ -69,20 +69,20 @@ def evaluate(
         for line in read_description(config.description).lines():
             typer.echo(f"I read: {line}", err=True)
     with options.failures_told():
-        found = pipeline.prepare(task, config, progress=not quiet).alignment_set
+        shown = pipeline.prepare(task, config, progress=not quiet).alignment_set
         evaluations, verdicts = [], []
         for name, of_name in asked:
-            truth = found.truth_by_case() if name == "simulated" else None
+            truth = shown.truth_by_case() if name == "simulated" else None
             asking, judging = providers.make(
                 name, of_name, connection, truth=truth, seed=config.seed, recording=recording
             )
             tally = evaluation.Tally.of(asking, judging)
-            critiques = criticise_all(asking, found.cases, judge=judging, progress=not quiet)
+            critiques = criticise_all(asking, shown.cases, judge=judging, progress=not quiet)
             verdicts.append(judge_all(judging, critiques, config.n_segments, progress=not quiet))
             evaluations.append(
-                evaluation.evaluate(found.cases, verdicts[-1], found.truth, critic=asking.name, tally=tally)
+                evaluation.evaluate(shown.cases, verdicts[-1], shown.truth, critic=asking.name, tally=tally)
             )
-    kappa = evaluation.cohen_kappa(found.cases, *verdicts) if against else None
+    kappa = evaluation.cohen_kappa(shown.cases, *verdicts) if against else None
     evaluation.write_evaluation(out, evaluations, kappa, dataset=dataset, seed=config.seed)
     for scored in evaluations:
         found_share, spared = (
