@@ -313,6 +313,42 @@ def test_an_interrupted_run_is_taken_up(tmp_path, align, parts, monkeypatch):
 
 
 @pytest.mark.slow
+def test_cases_of_ones_own_network_are_answered_elsewhere_and_replayed(tmp_path, align, parts):
+    folder, _, _ = parts
+    given = usual(folder, **{"--description": WORDS})
+    words = given.index("--words")
+    del given[words : words + 2]
+    cases, store = tmp_path / "cases", tmp_path / "answers"
+    more = ["--n", 4, "--n-segments", 3, "--quiet", "--out", cases]
+    done = align("cases", "folder", *given, "--train-epochs", 3, *more, command="critic")
+    assert done.returncode == 2
+    assert "--train-epochs does nothing with a network that is trained already" in done.stderr
+    done = align("cases", "folder", *given, *more, command="critic")
+    assert done.returncode == 0, done.stderr
+    answers = sorted(cases.glob("*/answer.json"))
+    assert len(answers) == 4
+    for file in answers:
+        answer = json.loads(file.read_text())
+        answer |= {
+            "model": "reader-1",
+            "date": "2026-11-28",
+            "critique": "A is spurious, the rest is relevant.",
+        }
+        answer["verdicts"] = {
+            name: "spurious" if name == "A" else "relevant" for name in answer["verdicts"]
+        }
+        file.write_text(json.dumps(answer))
+    done = align("import", cases, "--store", store, command="critic")
+    assert done.returncode == 0, done.stdout
+    replayed = ["--critic", "replay", "--critic-model", "reader-1", "--store", store]
+    small = ["--n-align", 4, "--n-segments", 3, "--align-epochs", 1, *ANYTHING, "--quiet"]
+    done = align(*usual(folder), *replayed, *small, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    ruled = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
+    assert [one["kinds"][0] for one in ruled] == ["spurious"] * 4
+
+
+@pytest.mark.slow
 def test_torchvisions_network_by_its_name_and_normalised_images(tmp_path, align):
     from lvlmva_lite.torchvision_compat import import_torchvision
 
@@ -481,7 +517,7 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
             "--weights does nothing with --model",
         ),
         (
-            ["--model", f"{folder / 'net.py'}:Net", "--weights", folder / "net.pt"],
+            ["--model", f"{folder / 'net.py'}:Net", "--weights", folder / "net.pt", "--train-epochs", "1"],
             "--train-epochs does nothing with a network that is trained already",
         ),
     ):
