@@ -228,8 +228,11 @@ class Result:
             "config": settings_of(self.task, self.config, self.method),
         }
 
-    def table(self) -> str:
-        """The result as text, see :func:`format_table`; classes stand for groups where none are known."""
+    def table(self, after: str | None = None) -> str:
+        """The result as text, see :func:`format_table`; classes stand for groups where none are known.
+
+        ``after`` is what the aligned model's row is called; None: the method's label.
+        """
         parts = {row: values.tolist() for row, values in self.group_accuracies.items()}
         if not parts:
             rows = self.by_class().values()
@@ -238,7 +241,7 @@ class Result:
             self.scores,
             parts,
             self.group_names or self.class_names,
-            after=METHODS.get(self.method).label,
+            after=after or METHODS.get(self.method).label,
         )
 
 

@@ -120,6 +120,9 @@ def test_weights_come_back_for_the_users_class_and_answer_as_the_results_say(
     assert results["groups"] == {}
     kept = np.load(out / "masks.npz")
     ruled = [json.loads(line)["kinds"] for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    n = sum("spurious" in kinds for kinds in ruled)
+    assert (f"something was judged spurious on {n} of 12 training images" in done.stdout) == (n > 0)
+    assert re.search(r"^after +[\d.]+", done.stdout, re.MULTILINE)
     counts = {one: dict.fromkeys(("relevant", "spurious", "background", "undecided"), 0) for one in classes}
     for index, segments, kinds in zip(kept["indices"], kept["segment_labels"], ruled, strict=True):
         for j in set(segments[segments >= 0].tolist()):

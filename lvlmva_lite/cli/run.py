@@ -124,8 +124,12 @@ def _made(
             f"undecided: {summary['n_undecided']} segments in {summary['n_cases_undecided']} "
             f"of {summary['n_cases']} cases"
         )
-    typer.echo(result.table())
+    typer.echo(result.table("after" if figures else None))
     if figures:
+        if n := summary["n_cases_judged_spurious"]:
+            typer.echo(
+                f"something was judged spurious on {n} of {summary['n_cases']} training images looked at"
+            )
         typer.echo(result.changes())
         if lost := result.told_losses():
             typer.echo(f"look: {lost}")
