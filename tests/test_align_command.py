@@ -436,6 +436,7 @@ def test_tensors_that_cannot_be_are_refused(parts, change, message):
         ({"image_size": 64}, "image_size is for images in a folder"),
         ({"words": ""}, "say in words"),
         ({"data": "x"}, "data is given as images"),
+        ({"explain": "auto", "explainer": "deeplift-shap"}, "name one explainer, as explainer"),
         ({"colour": 3}, "unknown setting colour"),
         ({"train": True}, "unknown setting train"),
         ({"class_names": ["a"]}, "labels must lie in 0 .. 0"),

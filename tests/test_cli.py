@@ -110,7 +110,7 @@ IDLE = [
     ("--store answers-2", "--store is for a model, and --critic lexicon asks none"),
     ("--critic recorded --critic-model claude --max-cost 3", "--max-cost is for a model"),
     ("--critic replay --critic-model m --timeout 3", "--timeout does nothing with --critic replay"),
-    ("--explain auto --explainer deeplift-shap", "--explain auto and --explainer deeplift-shap: name one"),
+    ("--explain auto --explainer deeplift-shap", "explain 'auto' and explainer 'deeplift-shap': name one"),
 ]
 
 

@@ -199,8 +199,9 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     from lvlmva_lite.cli.pretrained_weights import check_weights
     from lvlmva_lite.critic import providers
     from lvlmva_lite.methods.run import check
+    from lvlmva_lite.methods.words import name_explainer
 
-    name_explainer(settings)
+    settings = name_explainer(settings)
     answers, connection = options.critic_of(settings)
     task = options.task_of(dataset, settings)
     given = {name for name, value in settings.items() if value is not None}
@@ -211,26 +212,6 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     check(task, config, method, connection)
     check_weights(task, config)
     return task, config, connection
-
-
-def name_explainer(settings: dict[str, Any]) -> None:
-    """``--explain integrated-gradients`` says what makes the maps, as ``--explainer`` does.
-
-    Raises
-    ------
-    ConfigError : the two name different ones
-    """
-    from lvlmva_lite.config import ConfigError
-    from lvlmva_lite.registry import EXPLAINERS
-
-    named = settings["explain"]
-    if named is None or named not in EXPLAINERS.names():
-        return
-    if settings["explainer"] not in (None, named):
-        raise ConfigError(
-            f"--explain {named} and --explainer {settings['explainer']}: name one explainer, by --explainer"
-        )
-    settings |= {"explain": None, "explainer": named}
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.methods.run import run
+from lvlmva_lite.registry import EXPLAINERS
 from lvlmva_lite.results import Result
 from lvlmva_lite.tasks import Folder, options_of
 from lvlmva_lite.tasks.given import Given
@@ -94,7 +95,7 @@ def align_with_words(
             pair = test if isinstance(test, tuple | list) else (test, None)
             splits["test"] = _data_set(*pair, train.class_names, "test")
     task = Given(**given, trained=model, splits_given=splits)
-    config = task.config(description=words, **settings)
+    config = task.config(description=words, **name_explainer(settings))
     result = run(task, config, connection=connection, progress=progress)
     if lost := result.told_losses():
         warnings.warn(lost, stacklevel=2)
@@ -103,6 +104,23 @@ def align_with_words(
         for one in result.models.values():
             one.to(weight.device)
     return result
+
+
+def name_explainer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, in which ``explain`` may name what makes the maps, as ``explainer`` does.
+
+    Raises
+    ------
+    ConfigError : the two name different ones
+    """
+    named, other = settings.get("explain"), settings.get("explainer")
+    if named is None or named not in EXPLAINERS.names():
+        return dict(settings)
+    if other not in (None, named):
+        raise ConfigError(
+            f"explain {named!r} and explainer {other!r}: name one explainer, as explainer (--explainer)"
+        )
+    return {**settings, "explain": None, "explainer": named}
 
 
 def _data_set(
