@@ -11,7 +11,7 @@ Nobody keeps a list.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -29,7 +29,7 @@ class Registry:
     kind : what the objects are, for messages: "task"
     group : of the entry points by which other packages add theirs
     homes : modules that register this package's own, imported when a name is first asked for;
-        of a package, every module in it
+        of a package, every module in it that registers anything
 
     Examples
     --------
@@ -98,8 +98,10 @@ class Registry:
         self._at_home = True
         for home in self._homes:
             module = importlib.import_module(home)
-            for inner in pkgutil.iter_modules(getattr(module, "__path__", ())):
-                importlib.import_module(f"{home}.{inner.name}")
+            for inner in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{home}."):
+                spec = importlib.util.find_spec(inner.name)
+                if ".register(" in (spec.loader.get_source(inner.name) or ""):
+                    importlib.import_module(inner.name)
 
 
 TASKS = Registry("task", "lvlmva_lite.tasks", ("lvlmva_lite.tasks",))
@@ -123,6 +125,6 @@ EXPERIMENTS = Registry("experiment", "lvlmva_lite.experiments", ("lvlmva_lite.ex
 """Functions of a ``seed``, of real images also of their ``data_root``, that give rows of a table:
 what ``lvlmva sweep`` runs for many seeds, and by the name of a recorded table."""
 
-CRITICS = Registry("critic", "lvlmva_lite.critics")
+CRITICS = Registry("critic", "lvlmva_lite.critics", ("lvlmva_lite.critic",))
 """Functions of the ``CriticSettings`` that give a critic, or a critic and its judge; those of other
-packages: this one's own need more than settings, see :mod:`critic.providers`."""
+packages, and such as need no more: see :mod:`critic.providers` for the rest of this package's."""

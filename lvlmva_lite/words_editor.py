@@ -79,11 +79,11 @@ class Rulings:
 
     Attributes
     ----------
-    found : AlignmentSet, whose cases are judged
+    alignment_set : AlignmentSet, whose cases are judged
     critic : who is asked
     """
 
-    found: AlignmentSet
+    alignment_set: AlignmentSet
     critic: Critic
 
     def kinds(self, words: str, examples: Sequence[dict]) -> Tensor:
@@ -94,14 +94,14 @@ class Rulings:
         ValueError : examples of one kind only
         """
         judge = TextJudge(list(examples))
-        cases: list[Case] = [replace(case, description=words) for case in self.found.cases]
-        segments = self.found.segments
+        cases: list[Case] = [replace(case, description=words) for case in self.alignment_set.cases]
+        segments = self.alignment_set.segments
         verdicts = judge_all(judge, criticise_all(self.critic, cases), segments.n_segments)
         return verdict_matrix(verdicts, segments.labels)
 
 
 def words_editor(
-    found: AlignmentSet,
+    alignment_set: AlignmentSet,
     words: str,
     masks: Callable[[Tensor], Tensor],
     *,
@@ -117,7 +117,7 @@ def words_editor(
 
     Parameters
     ----------
-    found : AlignmentSet, a few dozen cases, judged anew at each change
+    alignment_set : AlignmentSet, a few dozen cases, judged anew at each change
     words : the expert's
     masks : verdicts (n, J) -> masks (n, H, W) bool, such as ``Prepared.masks``
     critic : default the lexicon; a recorded one answers only its own words
@@ -131,7 +131,7 @@ def words_editor(
     from ipywidgets import HTML, Button, Layout, Textarea, VBox
 
     examples = default_examples() if examples is None else list(examples)
-    rulings = Rulings(found, critic or LexiconCritic())
+    rulings = Rulings(alignment_set, critic or LexiconCritic())
     before = rulings.kinds(words, examples)
     wide = Layout(width="100%", height="6em")
     text = Textarea(value=proposed or words, description="Words", layout=wide)
@@ -145,7 +145,7 @@ def words_editor(
         except ValueError as error:
             shown.value = f"<p><b>{html.escape(str(error))}</b></p>"
             return
-        shown.value = _told(found, before, after, masks, text.value)
+        shown.value = _told(alignment_set, before, after, masks, text.value)
 
     button.on_click(judge)
     judge()
@@ -181,9 +181,13 @@ def summary(
 
 
 def _told(
-    found: AlignmentSet, before: Tensor, after: Tensor, masks: Callable[[Tensor], Tensor], words: str
+    alignment_set: AlignmentSet,
+    before: Tensor,
+    after: Tensor,
+    masks: Callable[[Tensor], Tensor],
+    words: str,
 ) -> str:
-    told = summary(before, after, found.truth, masks)
+    told = summary(before, after, alignment_set.truth, masks)
     parts = [f"<p>I read: {html.escape('; '.join(read_description(words).lines()))}</p>"]
     parts.append(f"<p><b>{html.escape(told[0])}</b></p>")
     parts.append(f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in told[1:])}</ul>")
@@ -191,7 +195,7 @@ def _told(
     if concerned:
         figure, axes = unshared_grid(2, len(concerned), size=2)
         for column, i in zip(axes.T, concerned, strict=True):
-            case = found.cases[i]
+            case = alignment_set.cases[i]
             for axis, kinds in zip(column, (before, after), strict=True):
                 plots.show_segments(
                     axis, case.image, case.segment_labels, [KINDS[code] for code in kinds[i]]
@@ -200,6 +204,6 @@ def _told(
         axes[0, 0].set_ylabel("before")
         axes[1, 0].set_ylabel("now")
         plots.kind_legend(figure)
-        ids = ", ".join(found.cases[i].case_id for i in concerned)
+        ids = ", ".join(alignment_set.cases[i].case_id for i in concerned)
         parts.append(picture(figure, f"Verdicts before, above, and now, below, of {ids}"))
     return "".join(parts)

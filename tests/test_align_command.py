@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WORDS = "The square in the corner means nothing."
 SMALL = ["--n-align", "12", "--align-epochs", "2", "--n-segments", "3", "--n-baselines", "2", "--quiet"]
 # Of few images one answer is much.
-SMALL += ["--max-loss", "1"]
+ANYTHING = ["--max-loss", "1", "--max-class-loss", "1"]
+SMALL += ANYTHING
 
 
 @pytest.fixture
@@ -119,6 +120,9 @@ def test_weights_come_back_for_the_users_class_and_answer_as_the_results_say(
     assert results["groups"] == {}
     kept = np.load(out / "masks.npz")
     ruled = [json.loads(line)["kinds"] for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    n = sum("spurious" in kinds for kinds in ruled)
+    assert (f"something was judged spurious on {n} of 12 training images" in done.stdout) == (n > 0)
+    assert re.search(r"^after +[\d.]+", done.stdout, re.MULTILINE)
     counts = {one: dict.fromkeys(("relevant", "spurious", "background", "undecided"), 0) for one in classes}
     for index, segments, kinds in zip(kept["indices"], kept["segment_labels"], ruled, strict=True):
         for j in set(segments[segments >= 0].tolist()):
@@ -221,6 +225,9 @@ BAD = {
     "batch for the lexicon": ({"--batch": ""}, "--batch is for --critic openai"),
     "a model for the lexicon": ({"--critic-model": "gpt-4o"}, "--critic-model is for a model, and --critic lexicon asks none"),
     "accuracy of the lexicon": ({"--simulated-accuracy": "0.8"}, "is for --critic simulated, not for lexicon"),
+    "no SAM": ({"--segmenter-checkpoint": "sam.pth"}, "--segmenter-checkpoint does nothing with --segmenter ppeps-wgm"),
+    "fill of superpixels": ({"--segmenter": "slic", "--fill": "3"}, "--fill does nothing with --segmenter slic"),
+    "no masks": ({"--n-explained": "5"}, "--n-explained does nothing with images of which nobody marked"),
     "too many": ({"--n-align": "61"}, "n_align must be at most 60"),
 }  # fmt: skip
 
@@ -249,7 +256,7 @@ def test_an_image_of_two_splits_is_named_before_long_work(tmp_path, align):
     assert done.returncode == 2
     assert "train/nut/copy.png and test/nut/1.png; remove one" in done.stderr
     done = align(
-        *usual(tmp_path), "--quiet", "--max-loss", "1", "--out", tmp_path / "out", "--shared-images", "drop"
+        *usual(tmp_path), "--quiet", *ANYTHING, "--out", tmp_path / "out", "--shared-images", "drop"
     )
     assert done.returncode == 0, done.stderr
     assert strict(tmp_path / "out" / "results.json")["classes"]["nut"]["n"] == 4
@@ -306,6 +313,42 @@ def test_an_interrupted_run_is_taken_up(tmp_path, align, parts, monkeypatch):
     lines = (tmp_path / "out" / "critiques.jsonl").read_text().splitlines()
     assert len(lines) == 12
     assert align(*arguments).returncode == 2  # complete
+
+
+@pytest.mark.slow
+def test_cases_of_ones_own_network_are_answered_elsewhere_and_replayed(tmp_path, align, parts):
+    folder, _, _ = parts
+    given = usual(folder, **{"--description": WORDS})
+    words = given.index("--words")
+    del given[words : words + 2]
+    cases, store = tmp_path / "cases", tmp_path / "answers"
+    more = ["--n", 4, "--n-segments", 3, "--quiet", "--out", cases]
+    done = align("cases", "folder", *given, "--train-epochs", 3, *more, command="critic")
+    assert done.returncode == 2
+    assert "--train-epochs does nothing with a network that is trained already" in done.stderr
+    done = align("cases", "folder", *given, *more, command="critic")
+    assert done.returncode == 0, done.stderr
+    answers = sorted(cases.glob("*/answer.json"))
+    assert len(answers) == 4
+    for file in answers:
+        answer = json.loads(file.read_text())
+        answer |= {
+            "model": "reader-1",
+            "date": "2026-11-28",
+            "critique": "A is spurious, the rest is relevant.",
+        }
+        answer["verdicts"] = {
+            name: "spurious" if name == "A" else "relevant" for name in answer["verdicts"]
+        }
+        file.write_text(json.dumps(answer))
+    done = align("import", cases, "--store", store, command="critic")
+    assert done.returncode == 0, done.stdout
+    replayed = ["--critic", "replay", "--critic-model", "reader-1", "--store", store]
+    small = ["--n-align", 4, "--n-segments", 3, "--align-epochs", 1, *ANYTHING, "--quiet"]
+    done = align(*usual(folder), *replayed, *small, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    ruled = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()]
+    assert [one["kinds"][0] for one in ruled] == ["spurious"] * 4
 
 
 @pytest.mark.slow
@@ -393,6 +436,7 @@ def test_tensors_that_cannot_be_are_refused(parts, change, message):
         ({"image_size": 64}, "image_size is for images in a folder"),
         ({"words": ""}, "say in words"),
         ({"data": "x"}, "data is given as images"),
+        ({"explain": "auto", "explainer": "deeplift-shap"}, "name one explainer, as explainer"),
         ({"colour": 3}, "unknown setting colour"),
         ({"train": True}, "unknown setting train"),
         ({"class_names": ["a"]}, "labels must lie in 0 .. 0"),
@@ -456,7 +500,7 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
         folder / "parts",
         "--description",
         WORDS,
-        *SMALL[:-2],
+        *SMALL[: -len(ANYTHING)],
         "--out",
         tmp_path / "out",
     ]
@@ -472,6 +516,14 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
     for idle, message in (
         (["--weights", folder / "net.pt"], "small_resnet takes no file of weights"),
         (["--mean", "0.5"], "mean and std are for a network of your own"),
+        (
+            ["--model", f"{folder / 'net.py'}:Net", "--weights", "imagenet"],
+            "--weights does nothing with --model",
+        ),
+        (
+            ["--model", f"{folder / 'net.py'}:Net", "--weights", folder / "net.pt", "--train-epochs", "1"],
+            "--train-epochs does nothing with a network that is trained already",
+        ),
     ):
         done = align(*arguments[:-4], *idle, command="run")
         assert done.returncode == 2
@@ -480,7 +532,7 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
 
 def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_path, align, parts):
     folder, network, _ = parts
-    ruinous = [*SMALL[:-2], "--align-learning-rate", "30", "--keep-unjudged"]
+    ruinous = [*SMALL[: -len(ANYTHING)], "--align-learning-rate", "30", "--keep-unjudged"]
     done = align(*usual(folder), *ruinous, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "of the accuracy on the validation split, more than --max-loss 0.1" in done.stderr
@@ -491,9 +543,34 @@ def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_
     images, labels = own_images.read(folder / "parts", "val", ("bolt", "nut"))
     before = own_images.accuracy(network, images, labels)  # classes are of one size
     assert results["validation_loss"] <= before
-    done = align(*usual(folder), *ruinous, "--max-loss", "1", "--out", tmp_path / "forced")
+    # A network that gives one answer to everything: one class gains, the other is lost.
+    done = align(*usual(folder), *ruinous, "--max-loss", "1", "--out", tmp_path / "lost")
+    assert done.returncode == 1
+    assert re.search(r"of the accuracy on the class \w+ .*, more than --max-class-loss 0.3", done.stderr)
+    done = align(*usual(folder), *ruinous, *ANYTHING, "--out", tmp_path / "forced")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "forced" / "aligned.pt").exists()
+    aligned = build("Net").eval()
+    aligned.load_state_dict(torch.load(tmp_path / "forced" / "aligned.pt", weights_only=True))
+    told = [line for line in done.stdout.splitlines() if line.startswith("look: ")]
+    assert len(told) == 1
+    kept = strict(tmp_path / "forced" / "results.json")["validation_classes"]
+    worst = 0.0
+    for label, name in enumerate(("bolt", "nut")):
+        own = labels == label
+        was, became = (own_images.accuracy(one, images[own], labels[own]) for one in (network, aligned))
+        assert kept[name] == {"n": 6, "before": pytest.approx(was), "after": pytest.approx(became)}
+        assert (f"{name} {was:.2f} before, {became:.2f} after (6 images)" in told[0]) == (
+            was - became > 0.1
+        )
+        worst = max(worst, was - became)
+    assert worst > 0.3
+    refusal = strict(tmp_path / "lost" / "results.json")
+    assert refusal["refused"]
+    assert not (tmp_path / "lost" / "aligned.pt").exists()
+    with pytest.warns(UserWarning, match=r"right less often on the validation split: \w+ [\d.]+ before"):
+        lvlmva_lite.align_with_words(
+            network, folder / "parts", **few(align_learning_rate=30.0, keep_unjudged=True)
+        )
 
 
 @pytest.mark.parametrize(

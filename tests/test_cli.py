@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import lvlmva_lite
+from lvlmva_lite import registry
+from lvlmva_lite.config import Config
+from lvlmva_lite.critic import providers
 from lvlmva_lite.datasets import load_decoy_mnist
 from lvlmva_lite.models import mlp, predict
 
@@ -86,6 +89,77 @@ def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path, in_pro
     lines = answer.stderr.strip().splitlines()
     assert len([line for line in lines if not line.startswith("I read: ")]) == 1
     assert not out.exists()
+
+
+IDLE = [
+    ("--segmenter-checkpoint sam.pth", "--segmenter-checkpoint does nothing with --segmenter ppeps-wgm"),
+    ("--segmenter slic --fill 3", "--fill does nothing with --segmenter slic"),
+    ("--segmenter felzenszwalb --tolerance 1e-4", "--tolerance does nothing with --segmenter felzenszwalb"),
+    ("--segmenter slic --feature-weight 1", "--feature-weight does nothing with --segmenter slic"),
+    ("--penalty-fill surroundings", "--penalty-fill does nothing with --penalty rrr"),
+    ("--weights imagenet", "--weights does nothing with --model small_resnet, which starts from random"),
+    ("--method subg --critic simulated", "--critic does nothing with --method subg"),
+    ("--method subg --lambda 3", "--lambda does nothing with --method subg"),
+    ("--method jtt --align-epochs 3", "--align-epochs does nothing with --method jtt"),
+    ("--method cdep --penalty jacobian", "--penalty does nothing with --method cdep"),
+    ("--method finetune --penalty-scale initial", "--penalty-scale does nothing with --method finetune"),
+    ("--method rrr-gt --mask-near 0.2", "--mask-near does nothing with --method rrr-gt"),
+    ("--method rrr-gt --description Stroke.", "--description does nothing with --method rrr-gt"),
+    ("--method look --keep-unjudged", "--keep-unjudged does nothing with --method look"),
+    ("--critic simulated --description Stroke.", "--description does nothing with --critic simulated"),
+    ("--store answers-2", "--store is for a model, and --critic lexicon asks none"),
+    ("--critic recorded --critic-model claude --max-cost 3", "--max-cost is for a model"),
+    ("--critic replay --critic-model m --timeout 3", "--timeout does nothing with --critic replay"),
+    ("--explain auto --explainer deeplift-shap", "explain 'auto' and explainer 'deeplift-shap': name one"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), IDLE)
+def test_options_that_do_nothing_are_refused_in_one_line(options, message, tmp_path, in_process):
+    answer = in_process("run", "knee", *options.split(), "--out", tmp_path / "out")
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_each_method_segmenter_and_critic_it_is_known_which_options_do_something():
+    from lvlmva_lite.cli import idle
+
+    assert set(idle._OF_METHOD) == set(registry.METHODS.names())
+    assert set(idle._OF_SEGMENTER) == set(registry.SEGMENTERS.names())
+    assert set(idle._OF_CRITIC) == set(providers.names())
+    for name, used in idle._OF_METHOD.items():
+        assert ("critic" in used) == registry.METHODS.get(name).asks
+
+
+@pytest.mark.parametrize("name", ["ppeps-wgm", "slic", "felzenszwalb", "sam"])
+def test_a_segmenter_reads_the_settings_that_it_is_said_to_read(name, monkeypatch):
+    """By a config that notes what is read of it; SAM itself is not there."""
+    from lvlmva_lite import superpixels
+    from lvlmva_lite.cli import idle
+
+    read = set()
+
+    class Noting:
+        def __getattr__(self, setting):
+            read.add(setting)
+            return getattr(config, setting)
+
+    config = Config(segmenter="ppeps-wgm", fill=3.0, feature_weight=0.5, n_segments=2)
+    monkeypatch.setattr(superpixels, "sam", lambda *args, checkpoint, progress: checkpoint)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    registry.SEGMENTERS.get(name)(images, images.mean(1), Noting())
+    assert read & set().union(*idle._OF_SEGMENTER.values()) == idle._OF_SEGMENTER[name]
+
+
+def test_an_explainer_may_be_named_by_explain(tmp_path, in_process):
+    for options in (["--explain", "integrated-gradients"], ["--explainer", "integrated-gradients"]):
+        out = tmp_path / options[0]
+        answer = in_process("run", "decoy-mnist", *SMALL, *options, "--quiet", "--out", out)
+        assert answer.returncode == 0, answer.stderr
+        config = json.loads((out / "results.json").read_text())["config"]
+        assert (config["explainer"], config["explain"]) == ("integrated-gradients", "contrast")
 
 
 @pytest.mark.parametrize("there", ["no store", "an empty folder", "rubbish"])

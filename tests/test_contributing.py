@@ -122,3 +122,50 @@ def test_names_are_listed_taken_ones_refused_and_a_broken_package_named(package)
     done = python(package, "-c", NAMES)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Segment A is spurious. Segment B is spurious.\ntaken\n"
+
+
+LINE = """
+import importlib
+import sys
+from lvlmva_lite import registry
+from lvlmva_lite.critic import providers
+for home in ("tasks", "methods", "critic"):
+    importlib.import_module(f"lvlmva_lite.{home}").__path__.append(sys.argv[1])
+for kind, names in (
+    (registry.TASKS, registry.TASKS.names()), (registry.METHODS, registry.METHODS.names()),
+    (registry.CRITICS, providers.names()),
+):
+    assert "mine" in names, kind.kind
+    assert kind.get("mine") == kind.kind
+assert not [name for name in sys.modules if name.endswith("needs_what_is_not_there")]
+"""
+
+
+def test_in_this_package_one_line_registers_where_it_is_written(tmp_path):
+    """A new file of tasks, of methods and of critics is found; those that register nothing are left alone."""
+    (tmp_path / "a_new_file.py").write_text(
+        "from lvlmva_lite.registry import CRITICS, METHODS, TASKS\n"
+        "for kind in (CRITICS, METHODS, TASKS):\n"
+        "    if kind.kind == {'lvlmva_lite.critic': 'critic', 'lvlmva_lite.methods': 'method',\n"
+        "                     'lvlmva_lite.tasks': 'task'}[__package__]:\n"
+        "        kind.register('mine', kind.kind)\n"
+    )
+    (tmp_path / "needs_what_is_not_there.py").write_text("import no_such_package\n")
+    done = subprocess.run([sys.executable, "-c", LINE, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "home"),
+    [
+        ("EXPLAINERS", "lvlmva_lite.attribution"), ("SEGMENTERS", "lvlmva_lite.segmenters"),
+        ("PENALTIES", "lvlmva_lite.alignment"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_one_module_is_imported_when_a_name_is_asked_for(kind, home):
+    """In a fresh process, by its registry alone."""
+    code = (
+        f"import sys\nfrom lvlmva_lite.registry import {kind} as kind\nassert {home!r} not in sys.modules\n"
+        f"kind.names()\nassert {home!r} in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

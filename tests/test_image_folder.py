@@ -286,6 +286,50 @@ def test_on_disk_the_images_are_the_same_and_are_made_once(root, tmp_path):
     assert torch.equal(again.images[1:], held.images[1:])
 
 
+def test_on_disk_the_masks_are_the_same_and_are_read_as_they_are_asked_for(root, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        path = root / "masks" / "train" / "nut" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.uint8(255 * (rng.random((24, 32)) < 0.3 * (i > 0)))).save(path)
+    held, stored = load(root), ImageFolder(root, image_size=16).load("train", store=tmp_path / "store")
+    assert torch.equal(stored.spurious_masks, held.spurious_masks)
+    assert stored.mask_kinds == held.mask_kinds == ("none",) * 11 + ("drawn",) * 5 + ("none",) * 14
+    assert torch.equal(stored.groups, held.groups)
+    indices = torch.tensor([12, 3])
+    assert torch.equal(stored.subset(indices).spurious_masks, held.spurious_masks[indices])
+    assert len(list((tmp_path / "store").iterdir())) == 2
+    # The second time no mask is drawn; what changes in a file is seen.
+    with monkeypatch.context() as patched:
+        patched.setattr("lvlmva_lite.datasets.image_folder.read_mask", None)
+        ImageFolder(root, image_size=16).load("train", store=tmp_path / "store")
+    Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((0, 20), (0, 28)))).save(path)
+    again = ImageFolder(root, image_size=16).load("train", store=tmp_path / "store")
+    assert torch.equal(again.spurious_masks[15], load(root).spurious_masks[15])
+    assert not torch.equal(again.spurious_masks[15], held.spurious_masks[15])
+
+
+def test_an_image_that_is_twice_in_a_split_is_told_in_one_line(root):
+    shutil.copy(root / "train/bolt/0.png", root / "train/bolt/again.png")
+    with pytest.warns(
+        UserWarning, match=r"1 image\(s\) are more than once in their split, byte for byte, such"
+    ):
+        folder = ImageFolder(root, image_size=16)
+    assert "'train/bolt/0.png' and 'train/bolt/again.png'" in folder.notes[0]
+    shutil.copy(root / "train/nut/3.png", root / "train/washer/nut.png")
+    for i in range(3):  # a file of the same length is no copy
+        data = (root / "val/nut/0.png").read_bytes()
+        (root / f"val/nut/x{i}.png").write_bytes(data + bytes([i]))
+    with pytest.warns(
+        UserWarning, match=r"2 image\(s\) .*, 1 of them under two classes, such as 'train/nut/3.png'"
+    ):
+        notes = ImageFolder(root, image_size=16).notes
+    assert len(notes) == 1
+    shutil.copy(root / "train/bolt/0.png", root / "test/bolt/too.png")
+    with pytest.raises(ImageDataError, match=r"1 image\(s\) are in more than one split, such as"):
+        ImageFolder(root, image_size=16)
+
+
 def test_too_many_images_for_memory_say_so_before_any_is_read(root):
     with pytest.raises(ImageDataError, match=r"GB of memory; give a folder as store"):
         ImageFolder(root, image_size=8192).load("train")

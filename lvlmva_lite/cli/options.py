@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lvlmva_lite.cli.idle import refuse_idle_of_critic
 from lvlmva_lite.registry import RegistryError
 
 if TYPE_CHECKING:
@@ -244,30 +245,14 @@ def critic_of(settings: dict[str, Any]) -> tuple[CriticSettings, Connection]:
     from lvlmva_lite.critic.providers import Connection, CriticSettings
 
     if "critic" in settings:
-        _refuse_idle(settings["critic"] or "lexicon", settings)
+        usual = {name: default for name, (_, default) in CRITIC.items()}
+        refuse_idle_of_critic(settings["critic"] or "lexicon", settings, usual)
     given = {name: settings.pop(name) for name in CRITIC}
     given |= {"model": given.pop("critic_model"), "prompt": given.pop("critic_prompt")}
     of_answers = {one.name for one in fields(CriticSettings)}
     answers = CriticSettings(**{name: value for name, value in given.items() if name in of_answers})
     rest = {name: value for name, value in given.items() if name not in of_answers}
     return answers, Connection(**rest | {"price": parse_price(rest["price"])})
-
-
-def _refuse_idle(critic: str, settings: Mapping[str, Any]) -> None:
-    from lvlmva_lite.critic.endpoint import SettingsError
-
-    # What has a message of its own, and what is a standing permission or place.
-    told = {"critic_prompt", "store", "samples", "i_may_send_these_images", "batch", "simulated_accuracy"}
-    given = [name for name, (_, usual) in CRITIC.items() if name not in told and settings[name] != usual]
-    if critic in ("lexicon", "simulated") and given:
-        raise SettingsError(
-            f"--{given[0].replace('_', '-')} is for a model, and --critic {critic} asks none; leave it out, or choose "
-            "--critic openai"
-        )
-    if critic in ("lexicon", "openai", "recorded", "replay"):
-        name = "simulated_accuracy"
-        if settings[name] != CRITIC[name][1]:
-            raise SettingsError(f"--simulated-accuracy is for --critic simulated, not for {critic}")
 
 
 def parse_price(text: str | None) -> tuple[float, float] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lvlmva_lite.cli import options
+from lvlmva_lite.cli.idle import refuse_idle
 from lvlmva_lite.cli.notes import warnings_told
 
 if TYPE_CHECKING:
@@ -60,11 +61,17 @@ def made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool = False,
-    max_loss: float = 1.0,
+    most: tuple[float, float] = (1.0, 1.0),
 ) -> None:
-    """Do one run by the options given, and tell of it."""
+    """Do one run by the options given, and tell of it.
+
+    Parameters
+    ----------
+    figures : draw what it did to one's own network, and tell of its answers
+    most : what it may cost on the validation split, of the mean and of any one class
+    """
     with warnings_told() as told:
-        _made(dataset, out, method, quiet, settings, figures, max_loss, told)
+        _made(dataset, out, method, quiet, settings, figures, most, told)
 
 
 def _made(
@@ -74,7 +81,7 @@ def _made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool,
-    max_loss: float,
+    most: tuple[float, float],
     told: list[str],
 ) -> None:
     # Late, so that `lvlmva --help` answers at once.
@@ -107,8 +114,8 @@ def _made(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        refused = result.validation_loss > max_loss
-        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=refused)
+        refused = _too_much(result, *most)
+        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=bool(refused))
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
@@ -117,9 +124,15 @@ def _made(
             f"undecided: {summary['n_undecided']} segments in {summary['n_cases_undecided']} "
             f"of {summary['n_cases']} cases"
         )
-    typer.echo(result.table())
+    typer.echo(result.table("after" if figures else None))
     if figures:
+        if n := summary["n_cases_judged_spurious"]:
+            typer.echo(
+                f"something was judged spurious on {n} of {summary['n_cases']} training images looked at"
+            )
         typer.echo(result.changes())
+        if lost := result.told_losses():
+            typer.echo(f"look: {lost}")
     if summary["critic"] and not summary["n_cases_judged_spurious"]:
         typer.echo(
             f"nothing was judged spurious in any of {summary['n_cases']} cases: "
@@ -129,11 +142,23 @@ def _made(
     options.tell_unusable(result.verdicts)
     if refused:
         raise options.fail(
-            f"alignment costs {result.validation_loss:.2f} of the accuracy on the validation split, more than --max-loss "
-            f"{max_loss:g}, so that its weights are not written: look at the verdicts, and at what the words dismiss; "
-            "where the shortcut itself made the answers right there, a greater --max-loss and a new --out take them",
+            f"alignment costs {refused[0]}, so that its weights are not written: look at the verdicts, and at what "
+            "the words dismiss; where the shortcut itself made the answers right there, a greater "
+            f"{refused[1]} and a new --out take them",
             1,
         )
+
+
+def _too_much(result: Result, of_all: float, of_a_class: float) -> tuple[str, str] | None:
+    """What the alignment costs on the validation split, and the option that forbids it; None: it may."""
+    if result.validation_loss > of_all:
+        cost = f"{result.validation_loss:.2f} of the accuracy on the validation split"
+        return f"{cost}, more than --max-loss {of_all:g}", "--max-loss"
+    name, lost = next(iter(result.class_losses().items()))
+    if lost > of_a_class:
+        cost = f"{lost:.2f} of the accuracy on the class {name} of the validation split"
+        return f"{cost}, more than --max-class-loss {of_a_class:g}", "--max-class-loss"
+    return None
 
 
 def _drawn(result: Result) -> dict[str, bytes]:
@@ -174,11 +199,15 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     from lvlmva_lite.cli.pretrained_weights import check_weights
     from lvlmva_lite.critic import providers
     from lvlmva_lite.methods.run import check
+    from lvlmva_lite.methods.words import name_explainer
 
+    settings = name_explainer(settings)
     answers, connection = options.critic_of(settings)
     task = options.task_of(dataset, settings)
+    given = {name for name, value in settings.items() if value is not None}
     settings["description"] = options.text_or_file(settings["description"])
     config = task.config(**settings, critic_settings=answers)
+    refuse_idle(task, config, method, given)
     providers.check(config.critic, answers, connection, task.source)
     check(task, config, method, connection)
     check_weights(task, config)

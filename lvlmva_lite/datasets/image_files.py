@@ -6,7 +6,7 @@ import csv
 import hashlib
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -214,8 +214,6 @@ def check_stems(paths: Iterable[Path]) -> None:
 def apart(splits: Mapping[str, Sequence[Path]], shared_images: str = "error") -> dict[str, list[Path]]:
     """The files of each split, with no image, byte for byte, in two splits.
 
-    Only files of one length are read, so that this takes little time.
-
     Parameters
     ----------
     splits : files of each split, in the order of ``SPLITS``
@@ -226,16 +224,8 @@ def apart(splits: Mapping[str, Sequence[Path]], shared_images: str = "error") ->
     ------
     ImageDataError : an image in two splits, and ``shared_images`` is "error"
     """
-    lengths = defaultdict(list)
-    for split, paths in splits.items():
-        for path in paths:
-            lengths[path.stat().st_size].append((split, path))
-    shared = [
-        same
-        for candidates in lengths.values()
-        for tails in _alike(candidates, _tail)
-        for same in _alike(tails, lambda path: hashlib.blake2b(path.read_bytes()).digest())
-    ]
+    files = [(split, path) for split, paths in splits.items() for path in paths]
+    shared = [same for same in equal_files(files) if len({split for split, _ in same}) > 1]
     dropped: set[Path] = set()
     if shared and shared_images == "drop":
         order = list(splits)
@@ -255,14 +245,31 @@ def apart(splits: Mapping[str, Sequence[Path]], shared_images: str = "error") ->
     return {split: [path for path in paths if path not in dropped] for split, paths in splits.items()}
 
 
-def _alike(files: list[tuple[str, Path]], key: Callable[[Path], bytes]) -> list[list[tuple[str, Path]]]:
-    """Files of equal keys, where they are of more than one split."""
-    if len({split for split, _ in files}) < 2:
-        return []
+def equal_files(files: Iterable[tuple[str, Path]]) -> list[list[tuple[str, Path]]]:
+    """Those that are equal byte for byte, together; of each, what is said of it and its path.
+
+    Only files of one length are read, and whole only those of one end, so that this takes little time.
+    """
+    together = [list(files)]
+    for key in (_length, _tail, _digest):
+        together = [same for some in together for same in _alike(some, key)]
+    return together
+
+
+def _alike(files: list[tuple[str, Path]], key: Callable[[Path], Hashable]) -> list[list[tuple[str, Path]]]:
+    """Two files or more of equal keys."""
     by_key = defaultdict(list)
     for split, path in files:
         by_key[key(path)].append((split, path))
-    return [same for same in by_key.values() if len({split for split, _ in same}) > 1]
+    return [same for same in by_key.values() if len(same) > 1]
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes()).digest()
 
 
 def _tail(path: Path) -> bytes:

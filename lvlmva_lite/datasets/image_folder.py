@@ -14,9 +14,6 @@ What is spurious, and where, may also be said by an annotation file.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import uuid
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -25,9 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from lvlmva_lite.datasets.annotations import box_mask, read_mask
 from lvlmva_lite.datasets.decoding import ImageDataError, is_grey, is_turned, read_image, read_marked
@@ -39,17 +34,25 @@ from lvlmva_lite.datasets.image_files import (
     apart,
     data_folder,
     draw_splits,
+    equal_files,
     read_images,
     read_splits,
     report_skipped,
 )
-from lvlmva_lite.datasets.image_listing import TABLE, Item, annotated, from_folders, from_table, grouped
-from lvlmva_lite.datasets.image_store import ImageStore
+from lvlmva_lite.datasets.image_listing import (
+    TABLE,
+    Item,
+    annotated,
+    from_folders,
+    from_table,
+    grouped,
+    ordered_classes,
+)
+from lvlmva_lite.datasets.image_store import ImageStore, kept_rows
 from lvlmva_lite.threads import threads
 
 IN_MEMORY = 4 * 2**30
 """Bytes of float32 images up to which a split is read into memory."""
-
 
 OWN_SIZE = 256
 """Largest side that images keep where no size is asked for."""
@@ -155,7 +158,7 @@ class ImageFolder:
                 )
         if groups is not None:
             items = grouped(items, groups)
-        self.class_names = _classes(items, classes, self.root)
+        self.class_names = ordered_classes(items, classes, self.root)
         if splits is not None:
             split_of = read_splits(Path(splits), [item.name for item in items])
             items = [replace(item, split=split_of[item.name]) for item in items]
@@ -169,6 +172,7 @@ class ImageFolder:
             split: tuple(item.name for item in self._items if item.split == split) for split in SPLITS
         }
         self._check_classes()
+        self._tell_repeated()
         self.image_size = image_size or self._own_size()
         if turned := [item.name for item in self._items if is_turned(self.root / item.name)]:
             self._note(
@@ -193,8 +197,9 @@ class ImageFolder:
         ----------
         split : "train", "validation" or "test"
         store : folder in which the images are kept as bytes, of which each
-            batch is read when it is its turn (an :class:`ImageStore`), or None
-            for a tensor in memory.  A second call takes up what is there.
+            batch is read when it is its turn (an :class:`ImageStore`), and beside
+            them the masks, which are read from there as they are indexed; or None
+            for tensors in memory.  A second call takes up what is there.
 
         Returns
         -------
@@ -223,14 +228,14 @@ class ImageFolder:
                 "disk, or a smaller image_size"
             )
         labels = torch.tensor([self.class_names.index(item.label) for item in items], dtype=torch.int64)
-        masks, kinds = self._masks(items)
-        groups, group_names = self._groups(items, labels, masks)
+        masks, kinds = self._masks(items, split, None if store is None else Path(store), progress)
+        groups, group_names = self._groups(items, labels, kinds)
         paths = [self.root / item.name for item in items]
         if store is None:
             images: Tensor | ImageStore = torch.from_numpy(read_images(paths, self._mode, size, progress))
             images = images.unsqueeze(1) if self.channels == 1 else images.permute(0, 3, 1, 2).contiguous()
         else:
-            images = ImageStore(self._stored(split, paths, Path(store), progress))
+            images = ImageStore(self._stored_images(split, paths, Path(store), progress))
         return ImageFileDataset(
             images=images,
             labels=labels,
@@ -276,7 +281,8 @@ class ImageFolder:
             drawn |= {names[i]: split for i, split in draw_splits(len(names), missing, rng).items()}
         shares = ", ".join(f"{SPLIT_SHARES[split] / total:.1%} {split}" for split in ("train", *missing))
         self._note(
-            f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}"
+            f"{' and '.join(missing)} drawn out of train: {shares} of each class, seed {random_state}; a "
+            "network that was trained on all of these has seen them, and looks better than it is"
         )
         return [replace(item, split=drawn.get(item.name, item.split)) for item in items]
 
@@ -292,84 +298,101 @@ class ImageFolder:
             if lacking:
                 self._note(f"{split} has no image of the class(es) {', '.join(lacking)}")
 
+    def _tell_repeated(self) -> None:
+        """Note images that are in a split more than once; ``apart`` looks after those of two splits."""
+        label_of = {item.name: item.label for item in self._items}
+        found = [
+            [path.relative_to(self.root).as_posix() for _, path in same]
+            for split in SPLITS
+            for same in equal_files((split, self.root / name) for name in self.names[split])
+        ]
+        of_classes = [same for same in found if len({label_of[name] for name in same}) > 1]
+        classes = f", {len(of_classes)} of them under two classes" if of_classes else ""
+        for first, second, *_ in (of_classes or found)[:1]:
+            self._note(
+                f"{len(found)} image(s) are more than once in their split, byte for byte{classes}, such as {first!r} "
+                f"and {second!r}; each counts as often, so remove what is one too many"
+            )
+
     def _note(self, text: str) -> None:
         self.notes.append(text)
         warnings.warn(text, stacklevel=4)
 
-    def _masks(self, items: list[Item]) -> tuple[Tensor | None, tuple[str, ...]]:
-        """Masks and their kinds; none where nobody drew one, or a place is missing."""
+    @property
+    def has_masks(self) -> bool:
+        """Whether anybody marked the place of the spurious feature on an image."""
+        return any(item.mask or item.box for item in self._items)
+
+    def _masks(
+        self, items: list[Item], split: str, store: Path | None, progress: bool
+    ) -> tuple[Tensor | None, tuple[str, ...]]:
+        """Masks and their kinds; none where nobody drew one, or a place is missing.  With a ``store`` they lie there."""
         if not any(item.mask or item.box for item in items) or any(item.unplaced for item in items):
             return None, ()
-        size = self.image_size
-        masks, kinds = torch.zeros(len(items), size, size, dtype=torch.bool), ["none"] * len(items)
-        for i, item in enumerate(items):
-            if item.box is not None:
-                masks[i], kinds[i] = (
-                    torch.from_numpy(box_mask(item.box, self.root / item.name, size)),
-                    "box",
-                )
-            # All black, as drawing programs write for an image with nothing on it.
-            elif item.mask is not None and (item.spurious or read_marked(item.mask).any()):
-                masks[i], kinds[i] = (
-                    torch.from_numpy(read_mask(item.mask, size, self.root / item.name)),
-                    "drawn",
-                )
-        return masks, tuple(kinds)
+        kinds = tuple(_kind_of_mask(item) for item in items)
+        shape = (len(items), self.image_size, self.image_size)
+
+        def draw(i: int) -> np.ndarray:
+            item, path = items[i], self.root / items[i].name
+            if kinds[i] == "none":
+                return np.zeros(shape[1:], bool)
+            if kinds[i] == "box":
+                return box_mask(item.box, path, self.image_size)
+            return read_mask(item.mask, self.image_size, path)
+
+        if store is None:
+            return torch.from_numpy(np.stack([draw(i) for i in range(len(items))])), kinds
+        key = [
+            (item.name, item.box, item.mask and (str(item.mask), _state(item.mask)), kind)
+            for item, kind in zip(items, kinds, strict=True)
+        ]
+        file = kept_rows(
+            store, f"{split}-masks-{self.image_size}", shape, bool, key, draw, progress=progress
+        )
+        return torch.from_numpy(np.load(file, mmap_mode="c")), kinds
+
+    def _kind_of_mask(self, item: Item) -> str:
+        if item.box is not None:
+            return "box"
+        # All black, as drawing programs write for an image with nothing on it.
+        return (
+            "drawn" if item.mask is not None and (item.spurious or read_marked(item.mask).any()) else "none"
+        )
 
     def _groups(
-        self, items: list[Item], labels: Tensor, masks: Tensor | None
+        self, items: list[Item], labels: Tensor, mask_kinds: tuple[str, ...]
     ) -> tuple[Tensor | None, tuple[str, ...]]:
         kinds = sorted({item.group for item in self._items if item.group is not None})
         if kinds:
             of = torch.tensor([kinds.index(item.group) for item in items], dtype=torch.int64)
         elif any(item.spurious is not None for item in items):
             kinds, of = ["unmarked", "marked"], torch.tensor([int(bool(item.spurious)) for item in items])
-        elif masks is not None:
-            kinds, of = ["unmarked", "marked"], masks.flatten(1).any(1).long()
+        elif mask_kinds:
+            kinds, of = ["unmarked", "marked"], torch.tensor([int(kind != "none") for kind in mask_kinds])
         else:
             return None, ()
         return labels * len(kinds) + of, tuple(f"{c}, {k}" for c in self.class_names for k in kinds)
 
-    def _stored(self, split: str, paths: list[Path], folder: Path, progress: bool) -> Path:
-        """The .npy file of a split's images, made if it is not there."""
-        key = hashlib.sha256(repr((self.channels, self.image_size)).encode())
-        for path in paths:
-            state = path.stat()
-            key.update(f"{path.relative_to(self.root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-        target = folder / f"{split}-{self.image_size}-{key.hexdigest()[:16]}.npy"
-        if target.is_file():
-            return target
-        folder.mkdir(parents=True, exist_ok=True)
+    def _stored_images(self, split: str, paths: list[Path], store: Path, progress: bool) -> Path:
+        """The .npy file of a split's images, (n, C, H, W) uint8."""
         shape = (len(paths), self.channels, self.image_size, self.image_size)
-        room = shutil.disk_usage(folder).free
-        if room < np.prod(shape):
-            raise ImageDataError(
-                f"the images of {split} take {np.prod(shape) / 2**30:.1f} GB, and {folder} has room for "
-                f"{room / 2**30:.1f}; give another folder or a smaller image_size"
-            )
-        part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            values = open_memmap(part, "w+", np.uint8, shape)
-            for i, path in enumerate(tqdm(paths, desc=f"images of {split}", disable=not progress)):
-                image = read_image(path, self._mode, self.image_size)
-                values[i] = image if self.channels == 1 else image.transpose(2, 0, 1)
-            values.flush()
-            del values
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+
+        def decode(i: int) -> np.ndarray:
+            image = read_image(paths[i], self._mode, self.image_size)
+            return image if self.channels == 1 else image.transpose(2, 0, 1)
+
+        files = [(path.relative_to(self.root).as_posix(), *_state(path)) for path in paths]
+        name = f"{split}-{self.image_size}"
+        return kept_rows(store, name, shape, np.uint8, (self.channels, files), decode, progress=progress)
 
 
-def _classes(items: list[Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
-    found = sorted({item.label for item in items})
-    if len(found) < 2:
-        raise ImageDataError(
-            f"{root} has one class only, {found[0]!r}; there must be two or more, a folder or a value of the "
-            "column class each"
-        )
-    if given is None:
-        return tuple(found)
-    if isinstance(given, str) or len(set(given)) != len(given) or set(given) != set(found):
-        raise ValueError(f"classes must be those of {root} in any order, {found}; got {given!r}")
-    return tuple(given)
+def _kind_of_mask(item: Item) -> str:
+    if item.box is not None:
+        return "box"
+    # All black, as drawing programs write for an image with nothing on it.
+    return "drawn" if item.mask is not None and (item.spurious or read_marked(item.mask).any()) else "none"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes with a file's contents."""
+    return path.stat().st_size, path.stat().st_mtime_ns

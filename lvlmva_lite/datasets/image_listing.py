@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -182,3 +183,18 @@ def grouped(items: list[Item], path: str | Path) -> list[Item]:
             f"{path} has no row for {len(lacking)} image(s), such as {lacking[0]!r}; give each its group"
         )
     return [replace(item, group=groups[item.name]) for item in items]
+
+
+def ordered_classes(items: list[Item], given: Sequence[str] | None, root: Path) -> tuple[str, ...]:
+    """The classes of images, sorted as text, or in the order ``given``, which must name each once."""
+    found = sorted({item.label for item in items})
+    if len(found) < 2:
+        raise ImageDataError(
+            f"{root} has one class only, {found[0]!r}; there must be two or more, a folder or a value of the "
+            "column class each"
+        )
+    if given is None:
+        return tuple(found)
+    if isinstance(given, str) or len(set(given)) != len(given) or set(given) != set(found):
+        raise ValueError(f"classes must be those of {root} in any order, {found}; got {given!r}")
+    return tuple(given)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
-from collections.abc import Iterator
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
+from tqdm.auto import tqdm
+
+from lvlmva_lite.datasets.decoding import ImageDataError
 
 
 class ImageStore:
@@ -104,3 +111,51 @@ class ImageStore:
         if isinstance(index, np.ndarray) and index.dtype == bool and index.shape != self.shape[:1]:
             raise IndexError(f"a mask of {index.shape} for {len(self)} images; give one value each")
         return index if self._rows is None else self._rows[index]
+
+
+def kept_rows(
+    folder: Path,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: type,
+    key: object,
+    row: Callable[[int], np.ndarray],
+    *,
+    progress: bool = False,
+) -> Path:
+    """The ``.npy`` file in a folder that holds ``row(0)``, ``row(1)``, ..., made if it is not there.
+
+    Parameters
+    ----------
+    folder : made if need be
+    name : how the file's name begins
+    shape, dtype : of the array; an element is one byte, uint8 or bool
+    key : all that the values follow from; of another key it is another file
+    row : makes one of them
+    progress : show a progress bar
+
+    Raises
+    ------
+    ImageDataError : no room on the disk, or from ``row``; no file is left then
+    """
+    target = folder / f"{name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npy"
+    if target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    room, needed = shutil.disk_usage(folder).free, int(np.prod(shape))
+    if room < needed:
+        raise ImageDataError(
+            f"the images of {name} take {needed / 2**30:.1f} GB, and {folder} has room for {room / 2**30:.1f}; "
+            "give another folder or a smaller image_size"
+        )
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        values = open_memmap(part, "w+", dtype, shape)
+        for i in tqdm(range(len(values)), desc=f"images of {name}", disable=not progress):
+            values[i] = row(i)
+        values.flush()
+        del values
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target

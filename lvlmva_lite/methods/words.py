@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic.providers import Connection
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.methods.run import run
+from lvlmva_lite.registry import EXPLAINERS
 from lvlmva_lite.results import Result
 from lvlmva_lite.tasks import Folder, options_of
 from lvlmva_lite.tasks.given import Given
@@ -53,7 +55,8 @@ def align_with_words(
     -------
     Result
         ``model`` is the aligned network, of your own class; ``scores``, ``by_class()``, ``table()``
-        and ``changes()`` say what became better, ``verdicts`` and ``masks`` by what;
+        and ``changes()`` say what became better, ``told_losses()`` which classes became worse, of
+        which a warning tells too, and ``verdicts`` and ``masks`` by what;
         :mod:`lvlmva_lite.result_figures` draws it
 
     Raises
@@ -92,13 +95,32 @@ def align_with_words(
             pair = test if isinstance(test, tuple | list) else (test, None)
             splits["test"] = _data_set(*pair, train.class_names, "test")
     task = Given(**given, trained=model, splits_given=splits)
-    config = task.config(description=words, **settings)
+    config = task.config(description=words, **name_explainer(settings))
     result = run(task, config, connection=connection, progress=progress)
+    if lost := result.told_losses():
+        warnings.warn(lost, stacklevel=2)
     weight = next(model.parameters(), None)
     if weight is not None:  # back from a GPU to where the user's own lies
         for one in result.models.values():
             one.to(weight.device)
     return result
+
+
+def name_explainer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, in which ``explain`` may name what makes the maps, as ``explainer`` does.
+
+    Raises
+    ------
+    ConfigError : the two name different ones
+    """
+    named, other = settings.get("explain"), settings.get("explainer")
+    if named is None or named not in EXPLAINERS.names():
+        return dict(settings)
+    if other not in (None, named):
+        raise ConfigError(
+            f"explain {named!r} and explainer {other!r}: name one explainer, as explainer (--explainer)"
+        )
+    return {**settings, "explain": None, "explainer": named}
 
 
 def _data_set(

@@ -9,7 +9,7 @@ import typer
 from lvlmva_lite.cli import options
 from lvlmva_lite.cli.critic import answers, cases, evaluate, model
 
-_OF_THE_RUN = ("n_segments", "seed", "description", "train_epochs")
+_OF_THE_RUN = ("n_segments", "seed", "description", "model", "weights", "train_epochs")
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lvlmva_lite.cli import options
+from lvlmva_lite.cli.idle import refuse_idle
+from lvlmva_lite.cli.notes import warnings_told
+from lvlmva_lite.cli.pretrained_weights import check_weights
+
+if TYPE_CHECKING:
+    from lvlmva_lite.config import Config
+    from lvlmva_lite.tasks import Task
 
 
 def cases(
@@ -20,22 +27,47 @@ def cases(
     """Write the cases of a run as pictures and text, for anybody to answer.  Example:
 
     lvlmva critic cases decoy-mnist --n 20 --out cases
+
+    Or of your own network and images, as `lvlmva align` would show them:
+
+    lvlmva critic cases folder --data belt --model net.py:Net --weights net.pt --description "A sticker means nothing." --out cases
     """
     from lvlmva_lite import pipeline
     from lvlmva_lite.critic.case_files import CaseFilesError, export_cases, require_new_folder
 
-    with options.bad_settings_told():
-        task = options.task_of(dataset, settings)
-        settings["description"] = options.text_or_file(settings["description"])
-        config = task.config(**settings, critic="replay", n_align=n_cases)
+    with warnings_told(), options.bad_settings_told():
+        task, config = checked(dataset, settings, critic="replay", n_align=n_cases)
     try:
         require_new_folder(out)
-        with options.failures_told():
+        # Some settings can be held against the data only once these are there.
+        with warnings_told(), options.bad_settings_told(), options.failures_told():
             written = pipeline.prepare(task, config, progress=not quiet).alignment_set.cases
         export_cases(written, out)
     except CaseFilesError as error:
         raise options.fail(error, 2) from None
     typer.echo(f"{len(written)} cases: {out}; {out / 'README.md'} says how to answer them")
+
+
+def checked(dataset: str, settings: dict[str, Any], **more: Any) -> tuple[Task, Config]:
+    """The task and the settings of a run whose cases are wanted, checked before any work.
+
+    Parameters
+    ----------
+    settings : a value for each option of the task and of the run
+    more : further fields of ``Config``
+
+    Raises
+    ------
+    RegistryError, ConfigError : something that cannot work, or does nothing
+    """
+    task = options.task_of(dataset, settings)
+    # Words that a simulated critic does not read may be for a second one.
+    given = {name for name, value in settings.items() if value is not None and name != "description"}
+    settings["description"] = options.text_or_file(settings["description"])
+    config = task.config(**settings, **more)
+    refuse_idle(task, config, "look", given)
+    check_weights(task, config)
+    return task, config
 
 
 def import_(

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from lvlmva_lite.cli import options
+from lvlmva_lite.cli.critic.cases import checked
+from lvlmva_lite.cli.notes import warnings_told
 
 
 def evaluate(
@@ -41,10 +43,8 @@ def evaluate(
     from lvlmva_lite.critic.batch import criticise_all, judge_all
     from lvlmva_lite.critic.reading import read_description
 
-    with options.bad_settings_told():
+    with warnings_told(), options.bad_settings_told():
         answers, connection = options.critic_of(settings)
-        task = options.task_of(dataset, settings)
-        settings["description"] = options.text_or_file(settings["description"])
         asked = [(critic, answers)]
         if against == "recorded" != critic:
             raise providers.SettingsError(
@@ -56,7 +56,7 @@ def evaluate(
             offline = against in ("lexicon", "simulated")
             asked.append((against, replace(other, samples=1, prompt="") if offline else other))
         n_align = n_cases if n_cases is not None or critic == "recorded" else 200
-        config = task.config(**settings, critic=critic, critic_settings=answers, n_align=n_align)
+        task, config = checked(dataset, settings, critic=critic, critic_settings=answers, n_align=n_align)
         if against == "lexicon":  # refuses words of which it understands nothing
             task.config(description=config.description)
         for name, of_name in asked:
@@ -68,21 +68,22 @@ def evaluate(
     if "lexicon" in (critic, against):
         for line in read_description(config.description).lines():
             typer.echo(f"I read: {line}", err=True)
-    with options.failures_told():
-        found = pipeline.prepare(task, config, progress=not quiet).alignment_set
+    # Some settings can be held against the data only once these are there.
+    with warnings_told(), options.bad_settings_told(), options.failures_told():
+        shown = pipeline.prepare(task, config, progress=not quiet).alignment_set
         evaluations, verdicts = [], []
         for name, of_name in asked:
-            truth = found.truth_by_case() if name == "simulated" else None
+            truth = shown.truth_by_case() if name == "simulated" else None
             asking, judging = providers.make(
                 name, of_name, connection, truth=truth, seed=config.seed, recording=recording
             )
             tally = evaluation.Tally.of(asking, judging)
-            critiques = criticise_all(asking, found.cases, judge=judging, progress=not quiet)
+            critiques = criticise_all(asking, shown.cases, judge=judging, progress=not quiet)
             verdicts.append(judge_all(judging, critiques, config.n_segments, progress=not quiet))
             evaluations.append(
-                evaluation.evaluate(found.cases, verdicts[-1], found.truth, critic=asking.name, tally=tally)
+                evaluation.evaluate(shown.cases, verdicts[-1], shown.truth, critic=asking.name, tally=tally)
             )
-    kappa = evaluation.cohen_kappa(found.cases, *verdicts) if against else None
+    kappa = evaluation.cohen_kappa(shown.cases, *verdicts) if against else None
     evaluation.write_evaluation(out, evaluations, kappa, dataset=dataset, seed=config.seed)
     for scored in evaluations:
         found_share, spared = (
