@@ -105,7 +105,7 @@ def test_what_is_named_in_the_background_is_proposed_after_what_does_not_belong(
         ("spurious", "ink", 1), ("background", BARE, 2), ("background", "hair", 1),
         ("background", "square or block", 1),
     ]  # fmt: skip
-    ink, ground, hair, square = found.candidates
+    _, ground, _, square = found.candidates
     assert square.cases == {"x": ("a-0",)}
     assert square.segments == {"a-0": (0,)}
     assert ground.share == pytest.approx(2 * 0.75 / 4)

@@ -44,8 +44,8 @@ _PLAIN = frozenset(
 
 
 _NOT_IT = re.compile(
-    r"\b(without|no|not|neither|nor|none|nothing|hardly|miss\w*|off|touch\w*|graz\w*|between|beside|near|next to"
-    r"|up to|away from|outside|above|below)\b[^.;:,]*"
+    r"\b(without|no|not|neither|nor|none|nothing|hardly|miss\w*|off|touch\w*|graz\w*|between|beside|near"
+    r"|next to|up to|away from|outside|above|below)\b[^.;:,]*"
 )
 """What is not there, or only nearby."""
 
