@@ -96,6 +96,8 @@ class Result:
         where nobody knows
     validation_loss : mean accuracy over groups, or over classes where none are known, that the
         validation split lost; negative where it gained
+    validation_classes : class -> its images "n" in the validation split and the share told right "before"
+        and "after", None where there are none
     """
 
     task: Task
@@ -120,6 +122,7 @@ class Result:
     trials: list[dict[str, Any]]
     spurious_share_align: float | None
     validation_loss: float
+    validation_classes: dict[str, dict[str, Any]]
 
     @property
     def model(self) -> nn.Module:
@@ -165,6 +168,26 @@ class Result:
             + (f" ({of_classes}): {mended} mended, {broken} broken" if changed else "")
         )  # fmt: skip
 
+    def class_losses(self) -> dict[str, float]:
+        """What each class lost of its accuracy on the validation split, the most first; gains are negative."""
+        lost = {
+            name: row["before"] - row["after"] for name, row in self.validation_classes.items() if row["n"]
+        }
+        return dict(sorted(lost.items(), key=lambda item: -item[1]))
+
+    def told_losses(self, above: float = 0.1) -> str:
+        """The classes that lost more than ``above`` there, in one line; empty where none did."""
+        rows = [
+            (name, self.validation_classes[name])
+            for name, lost in self.class_losses().items()
+            if lost > above
+        ]
+        told = (
+            f"{name} {row['before']:.2f} before, {row['after']:.2f} after ({row['n']} images)"
+            for name, row in rows
+        )
+        return f"right less often on the validation split: {'; '.join(told)}" if rows else ""
+
     def summary(self) -> dict[str, Any]:
         """The numbers of a run as plain values, ready for JSON."""
         before, after = self.scores["before"], self.scores["after"]
@@ -185,6 +208,7 @@ class Result:
             "verdict_confusion": self.confusion,
             "spurious_share_align": self.spurious_share_align,
             "validation_loss": self.validation_loss,
+            "validation_classes": self.validation_classes,
             "n_cases": len(self.indices),
             "n_cases_judged_spurious": int(self.masks.flatten(1).any(1).sum()),
             "n_undecided": int((self.kinds == UNDECIDED).sum()),

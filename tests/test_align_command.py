@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 WORDS = "The square in the corner means nothing."
 SMALL = ["--n-align", "12", "--align-epochs", "2", "--n-segments", "3", "--n-baselines", "2", "--quiet"]
 # Of few images one answer is much.
-SMALL += ["--max-loss", "1"]
+ANYTHING = ["--max-loss", "1", "--max-class-loss", "1"]
+SMALL += ANYTHING
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_an_image_of_two_splits_is_named_before_long_work(tmp_path, align):
     assert done.returncode == 2
     assert "train/nut/copy.png and test/nut/1.png; remove one" in done.stderr
     done = align(
-        *usual(tmp_path), "--quiet", "--max-loss", "1", "--out", tmp_path / "out", "--shared-images", "drop"
+        *usual(tmp_path), "--quiet", *ANYTHING, "--out", tmp_path / "out", "--shared-images", "drop"
     )
     assert done.returncode == 0, done.stderr
     assert strict(tmp_path / "out" / "results.json")["classes"]["nut"]["n"] == 4
@@ -456,7 +457,7 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
         folder / "parts",
         "--description",
         WORDS,
-        *SMALL[:-2],
+        *SMALL[: -len(ANYTHING)],
         "--out",
         tmp_path / "out",
     ]
@@ -480,7 +481,7 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
 
 def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_path, align, parts):
     folder, network, _ = parts
-    ruinous = [*SMALL[:-2], "--align-learning-rate", "30", "--keep-unjudged"]
+    ruinous = [*SMALL[: -len(ANYTHING)], "--align-learning-rate", "30", "--keep-unjudged"]
     done = align(*usual(folder), *ruinous, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "of the accuracy on the validation split, more than --max-loss 0.1" in done.stderr
@@ -491,9 +492,34 @@ def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_
     images, labels = own_images.read(folder / "parts", "val", ("bolt", "nut"))
     before = own_images.accuracy(network, images, labels)  # classes are of one size
     assert results["validation_loss"] <= before
-    done = align(*usual(folder), *ruinous, "--max-loss", "1", "--out", tmp_path / "forced")
+    # A network that gives one answer to everything: one class gains, the other is lost.
+    done = align(*usual(folder), *ruinous, "--max-loss", "1", "--out", tmp_path / "lost")
+    assert done.returncode == 1
+    assert re.search(r"of the accuracy on the class \w+ .*, more than --max-class-loss 0.3", done.stderr)
+    done = align(*usual(folder), *ruinous, *ANYTHING, "--out", tmp_path / "forced")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "forced" / "aligned.pt").exists()
+    aligned = build("Net").eval()
+    aligned.load_state_dict(torch.load(tmp_path / "forced" / "aligned.pt", weights_only=True))
+    told = [line for line in done.stdout.splitlines() if line.startswith("look: ")]
+    assert len(told) == 1
+    kept = strict(tmp_path / "forced" / "results.json")["validation_classes"]
+    worst = 0.0
+    for label, name in enumerate(("bolt", "nut")):
+        own = labels == label
+        was, became = (own_images.accuracy(one, images[own], labels[own]) for one in (network, aligned))
+        assert kept[name] == {"n": 6, "before": pytest.approx(was), "after": pytest.approx(became)}
+        assert (f"{name} {was:.2f} before, {became:.2f} after (6 images)" in told[0]) == (
+            was - became > 0.1
+        )
+        worst = max(worst, was - became)
+    assert worst > 0.3
+    refusal = strict(tmp_path / "lost" / "results.json")
+    assert refusal["refused"]
+    assert not (tmp_path / "lost" / "aligned.pt").exists()
+    with pytest.warns(UserWarning, match=r"right less often on the validation split: \w+ [\d.]+ before"):
+        lvlmva_lite.align_with_words(
+            network, folder / "parts", **few(align_learning_rate=30.0, keep_unjudged=True)
+        )
 
 
 @pytest.mark.parametrize(

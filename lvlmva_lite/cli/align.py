@@ -38,11 +38,19 @@ def align(
     max_loss: Annotated[
         float,
         typer.Option(
-            help="Mean accuracy over groups (or classes) of the validation split that alignment may cost.",
+            help="What alignment may cost of the accuracy on the validation split, averaged over groups, or over "
+            "classes where no groups are known; if it costs more, no weights are written.",
             min=0,
             max=1,
+            metavar="X",
         ),
     ] = 0.1,
+    max_class_loss: Annotated[
+        float,
+        typer.Option(
+            help="The same of any one class, which the average may hide.", min=0, max=1, metavar="X"
+        ),
+    ] = 0.3,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -67,7 +75,7 @@ def align(
                 2,
             )
     settings |= {"data": data, "model": model, "weights": weights, "description": words}
-    made("folder", out, "lvlm-va", quiet, settings, figures=True, max_loss=max_loss)
+    made("folder", out, "lvlm-va", quiet, settings, figures=True, most=(max_loss, max_class_loss))
 
 
 def command(arguments: Sequence[str]) -> Callable[..., None]:

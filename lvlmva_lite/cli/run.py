@@ -60,11 +60,17 @@ def made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool = False,
-    max_loss: float = 1.0,
+    most: tuple[float, float] = (1.0, 1.0),
 ) -> None:
-    """Do one run by the options given, and tell of it."""
+    """Do one run by the options given, and tell of it.
+
+    Parameters
+    ----------
+    figures : draw what it did to one's own network, and tell of its answers
+    most : what it may cost on the validation split, of the mean and of any one class
+    """
     with warnings_told() as told:
-        _made(dataset, out, method, quiet, settings, figures, max_loss, told)
+        _made(dataset, out, method, quiet, settings, figures, most, told)
 
 
 def _made(
@@ -74,7 +80,7 @@ def _made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool,
-    max_loss: float,
+    most: tuple[float, float],
     told: list[str],
 ) -> None:
     # Late, so that `lvlmva --help` answers at once.
@@ -107,8 +113,8 @@ def _made(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        refused = result.validation_loss > max_loss
-        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=refused)
+        refused = _too_much(result, *most)
+        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=bool(refused))
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
@@ -120,6 +126,8 @@ def _made(
     typer.echo(result.table())
     if figures:
         typer.echo(result.changes())
+        if lost := result.told_losses():
+            typer.echo(f"look: {lost}")
     if summary["critic"] and not summary["n_cases_judged_spurious"]:
         typer.echo(
             f"nothing was judged spurious in any of {summary['n_cases']} cases: "
@@ -129,11 +137,23 @@ def _made(
     options.tell_unusable(result.verdicts)
     if refused:
         raise options.fail(
-            f"alignment costs {result.validation_loss:.2f} of the accuracy on the validation split, more than --max-loss "
-            f"{max_loss:g}, so that its weights are not written: look at the verdicts, and at what the words dismiss; "
-            "where the shortcut itself made the answers right there, a greater --max-loss and a new --out take them",
+            f"alignment costs {refused[0]}, so that its weights are not written: look at the verdicts, and at what "
+            "the words dismiss; where the shortcut itself made the answers right there, a greater "
+            f"{refused[1]} and a new --out take them",
             1,
         )
+
+
+def _too_much(result: Result, of_all: float, of_a_class: float) -> tuple[str, str] | None:
+    """What the alignment costs on the validation split, and the option that forbids it; None: it may."""
+    if result.validation_loss > of_all:
+        cost = f"{result.validation_loss:.2f} of the accuracy on the validation split"
+        return f"{cost}, more than --max-loss {of_all:g}", "--max-loss"
+    name, lost = next(iter(result.class_losses().items()))
+    if lost > of_a_class:
+        cost = f"{lost:.2f} of the accuracy on the class {name} of the validation split"
+        return f"{cost}, more than --max-class-loss {of_a_class:g}", "--max-class-loss"
+    return None
 
 
 def _drawn(result: Result) -> dict[str, bytes]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lvlmva_lite import metrics
 from lvlmva_lite.config import Config, ConfigError
@@ -119,10 +120,9 @@ def run(
         models[row], scores[row] = model, score(model, seconds)
         start = time.perf_counter()  # measuring is not part of any method's time
     answers = {row: predict(model, prepared.test.images) for row, model in models.items()}
-    before, after = (
-        balanced_accuracy_of(models[when], prepared.validation) for when in ("before", "after")
-    )
-    test = prepared.test
+    test, validation = prepared.test, prepared.validation
+    there = {when: predict(models[when], validation.images) for when in ("before", "after")}
+    before, after = (balanced_accuracy_of(models[when], validation, there[when]) for when in there)
     return Result(
         task, prepared.config, method,
         shown.indices, shown.attributions, shown.segments, critiques, verdicts, kinds,
@@ -137,7 +137,7 @@ def run(
         test.group_names, test.class_names, prepared.chosen.labels, test.labels, answers, trials,
         None if prepared.chosen.spurious_masks is None
         else prepared.chosen.spurious_masks.flatten(1).any(1).double().mean().item(),
-        before - after,
+        before - after, _in_classes(validation, there),
     )  # fmt: skip
 
 
@@ -156,10 +156,21 @@ def _check_supervision(task: Task, config: Config, method: str) -> None:
                 raise ConfigError(str(error)) from error
 
 
-def balanced_accuracy_of(model: nn.Module, dataset: ShortcutDataset) -> float:
-    """Mean accuracy over the groups of a data set, or over its classes where nobody knows groups."""
-    in_each = groups_of(model, dataset)
+def balanced_accuracy_of(model: nn.Module, dataset: ShortcutDataset, answers: Tensor) -> float:
+    """Mean accuracy of a model's ``answers`` over the groups of a data set, or over its classes where nobody knows groups."""
+    in_each = groups_of(model, dataset, answers)
     if in_each is None:
-        answers = predict(model, dataset.images)
         in_each = metrics.group_accuracy(answers, dataset.labels, dataset.labels, dataset.n_classes)
     return float(in_each.nanmean())
+
+
+def _in_classes(dataset: ShortcutDataset, answers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """Of each class its number of images, and under the keys of ``answers`` the share told right; None of no images."""
+    table: dict[str, dict[str, Any]] = {}
+    for label, name in enumerate(dataset.class_names):
+        own = dataset.labels == label
+        right = {when: (given[own] == label).double() for when, given in answers.items()}
+        table[name] = {"n": int(own.sum())} | {
+            when: one.mean().item() if len(one) else None for when, one in right.items()
+        }
+    return table

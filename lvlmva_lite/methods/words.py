@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def align_with_words(
     -------
     Result
         ``model`` is the aligned network, of your own class; ``scores``, ``by_class()``, ``table()``
-        and ``changes()`` say what became better, ``verdicts`` and ``masks`` by what;
+        and ``changes()`` say what became better, ``told_losses()`` which classes became worse, of
+        which a warning tells too, and ``verdicts`` and ``masks`` by what;
         :mod:`lvlmva_lite.result_figures` draws it
 
     Raises
@@ -94,6 +96,8 @@ def align_with_words(
     task = Given(**given, trained=model, splits_given=splits)
     config = task.config(description=words, **settings)
     result = run(task, config, connection=connection, progress=progress)
+    if lost := result.told_losses():
+        warnings.warn(lost, stacklevel=2)
     weight = next(model.parameters(), None)
     if weight is not None:  # back from a GPU to where the user's own lies
         for one in result.models.values():
