@@ -16,7 +16,6 @@ import lvlmva_lite
 from lvlmva_lite.cli import main
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.datasets import ShortcutDataset
-from lvlmva_lite.methods.words import AlignmentRefused
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = "The square in the corner means nothing."
@@ -547,7 +546,9 @@ def test_python_refuses_what_costs_too_much_and_keeps_what_there_would_have_been
     allowed = {
         name: value for name, value in ruinous.items() if name != bound
     }  # the default, as of the command
-    with pytest.raises(AlignmentRefused, match=rf"more than {bound}={most}: look at") as refused:
+    with pytest.raises(
+        lvlmva_lite.AlignmentRefused, match=rf"more than {bound}={most}: look at"
+    ) as refused:
         lvlmva_lite.align_with_words(network, folder / "parts", **allowed)
     images, labels = own_images.read(folder / "parts", "val", ("bolt", "nut"))
     lost = [
