@@ -18,6 +18,7 @@ from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.types import segment_names
 from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.datasets.image_files import ImageFileDataset
 from lvlmva_lite.report import JudgedCase, leaning, make_report, page, read_run
 from lvlmva_lite.report.counterfactual import without
 from lvlmva_lite.report.leaning import BARE, MUCH, Thing
@@ -323,6 +324,42 @@ def test_nothing_named_is_not_said_to_be_dismissed(runs):
     assert "the critic named no thing" in make_report(bare, n_examples=0).html()
 
 
+def test_images_in_files_are_called_by_their_files(runs):
+    run = read_run(runs / "look")
+    fields = {one.name: getattr(run.train, one.name) for one in dataclasses.fields(run.train)}
+    names = tuple(f"train/{i}.png" for i in range(len(run.train)))
+    given = {"name": "belt", "names": names, "spurious_masks": None}
+    own = dataclasses.replace(run, train=ImageFileDataset(**fields | given))
+    report = make_report(own, n_examples=1)
+    page = report.html()
+    assert "What the model goes by: belt" in page
+    first = report.examples[0].case_id
+    file = f"train/{first.removeprefix('decoy-mnist-')}.png"
+    assert f"<strong>{first}</strong>, {report.examples[0].class_name}, {file}." in page
+    assert page.count(".png</li>") == len(run.cases)
+    assert not make_report(run, n_examples=0).files
+    assert ".png" not in report.markdown()  # which --summary sends
+
+
+def test_a_critic_that_recognised_nothing_is_told(runs):
+    run = read_run(runs / "look")
+    told = "The critic recognised hardly anything"
+    assert told not in make_report(run, n_examples=0).html()
+    blind = dataclasses.replace(
+        run, cases=[dataclasses.replace(one, kinds=("background",) * len(one.kinds)) for one in run.cases]
+    )
+    report = make_report(blind, n_examples=0)
+    assert told in report.html()
+    assert told in report.markdown()
+
+
+def test_classes_stand_in_their_order_whoever_leans_most():
+    shares = {"b": (1.0, 9.0), "a": (9.0, 1.0)}
+    cases = [JudgedCase(name, name, ("spurious", "relevant"), shares[name], "A is ink.") for name in shares]
+    (ink,) = leaning(cases, "words", ("b", "a")).things
+    assert list(ink.cases) == ["b", "a"]
+
+
 def test_sentences_that_the_lexicon_cannot_read_are_told():
     square, ink, ground = (Thing(name, 1.0, {}, False, {}) for name in ("square or block", "ink", BARE))
     assert unread([square, ink, ground]) == ["ink"]
@@ -419,6 +456,7 @@ def test_a_model_that_is_only_looked_at_stays_as_it_was(runs):
     report = make_report(run, n_examples=1)
     assert not report.run.aligned
     assert '<th scope="col">after' not in report.html()
+    assert '<th scope="col">as it is' in report.html()
 
 
 def test_what_cannot_be_reported_is_refused_in_a_line(runs, tmp_path):

@@ -244,7 +244,7 @@ class _Named:
         return Thing(
             name,
             sum(share.values()) / len(self.class_of),
-            {of: tuple(ids) for of, ids in leaning_on.items()},
+            {of: tuple(leaning_on[of]) for of in self.n_cases if of in leaning_on},
             names_it(pattern, self.words),
             {case_id: tuple(of) for case_id, of in segments.items()},
             kind,

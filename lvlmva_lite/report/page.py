@@ -18,6 +18,7 @@ from lvlmva_lite import plots
 from lvlmva_lite.alignment_set import draw_baselines, smooth_maps
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic.types import KINDS, segment_names
+from lvlmva_lite.datasets.image_files import ImageFileDataset
 from lvlmva_lite.report.counterfactual import Counterfactual, without
 from lvlmva_lite.report.finished_run import FinishedRun
 from lvlmva_lite.report.leaning import BARE, MUCH, Leaning, Thing, leaning
@@ -66,6 +67,17 @@ class Report:
     told_by: str = ""
 
     @property
+    def files(self) -> dict[str, str]:
+        """Case id -> the image's file, below the folder of the data; empty where images are not in files."""
+        train = self.run.train
+        if not isinstance(train, ImageFileDataset):
+            return {}
+        return {
+            case.case_id: train.names[index]
+            for case, index in zip(self.run.cases, self.run.indices.tolist(), strict=True)
+        }
+
+    @property
     def candidates(self) -> tuple[Thing, ...]:
         """Those on which the expert has not ruled."""
         return tuple(thing for thing in self.leaning.candidates if thing.name not in self.ruled)
@@ -110,6 +122,7 @@ class Report:
     def _numbers(self) -> dict[str, Any]:
         results, leaning = self.run.results, self.leaning
         whens = ("before", "after") if self.run.aligned else ("before",)
+        suffix = {when: f", {when}" if self.run.aligned else "" for when in whens}
         measures = {
             label: {when: results["scores"][when][name] for when in whens}
             for label, name in (
@@ -120,6 +133,11 @@ class Report:
         }  # fmt: skip
         return {
             "whens": whens,
+            "suffix": suffix,
+            "explainer": {
+                "auto": "DeepLIFT-SHAP (integrated gradients where the network does not let it)"
+            }.get(self.run.config.explainer, self.run.config.explainer),
+            "hardly_seen": 1 - leaning.total["background"] - leaning.total["undecided"] < MUCH,
             "measures": measures,
             # Classes stand for groups where none are known.
             "groups": results["groups"] or results.get("classes", {}),
@@ -138,8 +156,8 @@ class Report:
         n, on = len(self.run.cases), round(total["leans on spurious"] * len(self.run.cases))
         first = (
             f"In {on} of {n} images at least {MUCH:.0%} of what speaks for the class lies on something that the critic "
-            f"calls spurious; over all images it is {total['spurious']:.0%}, and {total['background']:.0%} more lie on "
-            "bare surroundings."
+            f"calls spurious; over all images {total['spurious']:.0%} lies there, and {total['background']:.0%} on "
+            "surroundings."
         )
         if not self.leaning.things:
             return first + " No thing was named."
@@ -235,7 +253,7 @@ def _example(run: FinishedRun, row: int, image: torch.Tensor, maps: dict[str, to
     limit = max(float(one.abs().max()) for one in maps.values())
     for axis, (when, one) in zip(axes[0, 2:], maps.items(), strict=True):
         plots.show_attribution(axis, one, limit)
-        axis.set_title(f"evidence {when}", fontsize=9)
+        axis.set_title(f"evidence {when}" if len(maps) > 1 else "evidence", fontsize=9)
     axes[0, 0].set_title("image", fontsize=9)
     axes[0, 1].set_title("verdicts", fontsize=9)
     file = io.BytesIO()
