@@ -19,17 +19,17 @@ random state.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lvlmva_lite.methods.words import align_with_words
+    from lvlmva_lite.methods.words import AlignmentRefused, align_with_words
 
 __version__ = "0.1.0"
 
-__all__ = ["align_with_words"]
+__all__ = ["AlignmentRefused", "align_with_words"]
 
 
 def __getattr__(name: str) -> Any:
     # Late, so that importing the package, and `lvlmva --help`, take no time.
-    if name == "align_with_words":
-        from lvlmva_lite.methods.words import align_with_words
+    if name in __all__:
+        from lvlmva_lite.methods import words
 
-        return align_with_words
+        return getattr(words, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -188,6 +188,28 @@ class Result:
         )
         return f"right less often on the validation split: {'; '.join(told)}" if rows else ""
 
+    def too_costly(self, max_loss: float, max_class_loss: float) -> tuple[str, str, float] | None:
+        """What was lost on the validation split beyond a bound.
+
+        Parameters
+        ----------
+        max_loss : of ``validation_loss``, in [0, 1]
+        max_class_loss : of each of :meth:`class_losses`, in [0, 1]
+
+        Returns
+        -------
+        tuple
+            the cost in words, the name of the bound it exceeds, and that bound; None: it exceeds none
+        """
+        if self.validation_loss > max_loss:
+            cost = f"{self.validation_loss:.2f} of the accuracy on the validation split"
+            return cost, "max_loss", max_loss
+        name, lost = next(iter(self.class_losses().items()), ("", 0.0))
+        if lost > max_class_loss:
+            cost = f"{lost:.2f} of the accuracy on the class {name} of the validation split"
+            return cost, "max_class_loss", max_class_loss
+        return None
+
     def summary(self) -> dict[str, Any]:
         """The numbers of a run as plain values, ready for JSON."""
         before, after = self.scores["before"], self.scores["after"]

@@ -1,13 +1,18 @@
+from itertools import combinations
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from lvlmva_lite import metrics
 from lvlmva_lite.critic import Case, Critique, TextJudge, Verdict
 from lvlmva_lite.critic.adjudication import adjudicated, certainty, queue, vote_certainty
 from lvlmva_lite.critic.distilled import DistilledCritic, segment_features
 from lvlmva_lite.critic.types import KINDS, RELEVANT, SPURIOUS, UNDECIDED
+from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.experiments import human_arms
-from lvlmva_lite.experiments.human_arms import Judged, quality_rows, seen_places
+from lvlmva_lite.experiments.human_arms import Judged, group_rows, quality_rows, seen_places
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,75 @@ def test_all_that_is_seen_is_right_and_the_least_certain_first_pays_where_the_cr
     # A person who sees a random fifth mends a fifth of the errors.
     assert mean(random, 0.2) == pytest.approx(1 - 0.8 * wrong.double().mean().item(), abs=0.02)
     assert len(seen_places(knows, truth, 0.2, None, 0)) == 40
+
+
+class RightWhere(nn.Module):
+    """Right about image i, which is bright in pixel i alone, where ``right[i]``; all are of class 1."""
+
+    def __init__(self, right):
+        super().__init__()
+        self.right = right
+
+    def forward(self, images):
+        says = self.right[images.flatten(1).argmax(1)].double()
+        return torch.stack([1 - says, says], 1)
+
+
+def test_what_alignment_makes_of_a_persons_rulings_is_what_enumeration_gives(monkeypatch):
+    truth = torch.tensor([[0, 1], [0, 1], [0, 1]])
+    wrong = torch.tensor([[True, False], [False, True], [False, True]])
+    right = torch.where(truth == 1, SPURIOUS, RELEVANT)
+    kinds = torch.where(wrong, SPURIOUS + RELEVANT - right, right)
+    sure = torch.tensor([[0.3, 0.9], [0.1, 0.8], [0.7, 0.2]])
+    images = torch.eye(6).reshape(6, 1, 2, 3)
+    groups = torch.tensor([0, 0, 0, 1, 1, 1])
+    test = ShortcutDataset(
+        images,
+        torch.ones(6, dtype=torch.int64),
+        class_names=("0", "1"),
+        groups=groups,
+        group_names=("a", "b"),
+    )
+    drawn = []
+
+    def aligned(verdicts, *, random_state):
+        drawn.append(random_state)
+        return RightWhere((verdicts == right).flatten())
+
+    prepared = SimpleNamespace(
+        alignment_set=SimpleNamespace(truth=truth), config=SimpleNamespace(seed=0, threads=1), test=test,
+        task=SimpleNamespace(recording=lambda config: None), aligned_by_verdicts=aligned,
+    )  # fmt: skip
+    monkeypatch.setattr(human_arms, "judged_sets", lambda *_: [Judged("c", kinds, sure)])
+    seeds = tuple(range(50))
+    rows = group_rows(prepared, budgets=(0.0, 0.5, 1.0), alignment_seeds=seeds)
+
+    def measured(seen):
+        """Each image is right where its verdict was, or was seen; groups are its halves."""
+        is_right = [not wrong.flatten()[i] or i in seen for i in range(6)]
+        halves = sum(is_right[:3]) / 3, sum(is_right[3:]) / 3
+        return tuple(round(one, 6) for one in (sum(is_right) / 6, min(halves), sum(halves) / 2))
+
+    def found(order, budget):
+        return [
+            tuple(round(row[name], 6) for name in ("accuracy", "wga", "aga"))
+            for row in rows
+            if (row["order"], row["budget"]) == (order, budget)
+        ]
+
+    first, random = human_arms.ORDERS
+    assert found(first, 0.0) == [measured(())] * 50
+    assert found(first, 1.0) == [measured(range(6))] * 50 == [(1, 1, 1)] * 50
+    assert found(random, 0.0) == found(random, 1.0) == []  # of none and of all there is one order
+    # The three least certain: the second case's first segment, the third's second, the first's first.
+    assert found(first, 0.5) == [measured((2, 5, 0))] * 50
+    of_all = [measured(seen) for seen in combinations(range(6), 3)]
+    assert set(found(random, 0.5)) == set(of_all)
+    for k in range(3):
+        means = [sum(one[k] for one in of) / len(of) for of in (found(random, 0.5), of_all)]
+        assert means[0] == pytest.approx(means[1], abs=0.08)
+    assert {row["n_seen"] for row in rows if row["budget"] == 0.5} == {3}
+    assert drawn == [*seeds] * 4  # of the batches, too
 
 
 def test_right_verdicts_are_what_a_person_gives():

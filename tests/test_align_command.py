@@ -376,7 +376,8 @@ def test_torchvisions_network_by_its_name_and_normalised_images(tmp_path, align)
 
 
 def few(**more):
-    return {"words": WORDS, "n_align": 12, "align_epochs": 2, "n_segments": 3, "n_baselines": 2} | more
+    given = {"words": WORDS, "n_align": 12, "align_epochs": 2, "n_segments": 3, "n_baselines": 2}
+    return given | {"max_loss": 1, "max_class_loss": 1} | more
 
 
 def test_python_gives_what_the_command_gives(tmp_path, align, parts):
@@ -571,6 +572,48 @@ def test_an_alignment_that_costs_too_much_is_refused_unless_it_is_asked_for(tmp_
         lvlmva_lite.align_with_words(
             network, folder / "parts", **few(align_learning_rate=30.0, keep_unjudged=True)
         )
+
+
+def test_run_refuses_by_the_same_bound_where_it_is_asked_to(tmp_path, align, parts):
+    given = usual(parts[0], **{"--description": WORDS})
+    words = given.index("--words")
+    del given[words : words + 2]
+    given += [*SMALL[: -len(ANYTHING)], "--align-learning-rate", "30", "--keep-unjudged"]
+    done = align("folder", *given, "--max-loss", "0.1", "--out", tmp_path / "out", command="run")
+    assert done.returncode == 1
+    assert "of the accuracy on the validation split, more than --max-loss 0.1, so that its" in done.stderr
+    assert strict(tmp_path / "out" / "results.json")["refused"]
+    assert not (tmp_path / "out" / "aligned.pt").exists()
+    done = align("folder", *given, "--out", tmp_path / "anything", command="run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "anything" / "aligned.pt").exists()
+
+
+@pytest.mark.parametrize(("bound", "most"), [("max_loss", 0.1), ("max_class_loss", 0.3)])
+@pytest.mark.filterwarnings("ignore:right less often")
+def test_python_refuses_what_costs_too_much_and_keeps_what_there_would_have_been(parts, bound, most):
+    folder, network, _ = parts
+    ruinous = few(align_learning_rate=30.0, keep_unjudged=True)
+    allowed = {
+        name: value for name, value in ruinous.items() if name != bound
+    }  # the default, as of the command
+    with pytest.raises(
+        lvlmva_lite.AlignmentRefused, match=rf"more than {bound}={most}: look at"
+    ) as refused:
+        lvlmva_lite.align_with_words(network, folder / "parts", **allowed)
+    images, labels = own_images.read(folder / "parts", "val", ("bolt", "nut"))
+    lost = [
+        own_images.accuracy(network, images[own], labels[own])
+        - own_images.accuracy(refused.value.result.model, images[own], labels[own])
+        for own in (labels == label for label in (0, 1))
+    ]
+    assert (sum(lost) / 2 if bound == "max_loss" else max(lost)) > most
+
+
+def test_a_bound_that_is_none_is_refused(parts):
+    folder, network, _ = parts
+    with pytest.raises(ConfigError, match=r"max_loss must lie between 0 and 1, got 2"):
+        lvlmva_lite.align_with_words(network, folder / "parts", **few(max_loss=2))
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import recordings
 from lvlmva_lite.critic.types import segment_names
 from lvlmva_lite.datasets import ShortcutDataset
+from lvlmva_lite.datasets.image_files import ImageFileDataset
 from lvlmva_lite.report import JudgedCase, leaning, make_report, page, read_run
 from lvlmva_lite.report.counterfactual import without
-from lvlmva_lite.report.leaning import MUCH, Thing
-from lvlmva_lite.report.things import named_thing, segment_texts, telling_words
+from lvlmva_lite.report.leaning import BARE, MUCH, Thing
+from lvlmva_lite.report.things import named_thing, segment_texts, telling_words, without_mentions
 from lvlmva_lite.report.told import summary_faults
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 
@@ -81,7 +82,64 @@ def test_shares_of_kinds_and_things_by_hand():
     assert letter.share == pytest.approx(0.75 / 3)
     # Less than MUCH of the evidence: it is there, and no case leans on it.
     assert (ink.name, ink.in_words, ink.cases, ink.segments) == ("ink", False, {}, {"a-1": (0,)})
-    assert found.candidates == ()
+    assert letter.by_class == pytest.approx({"cat": 0.375, "dog": 0})
+    (ground,) = found.surroundings
+    assert (ground.key, ground.cases, ground.share) == (("background", BARE), {"cat": ("a-1",)}, 0.95 / 3)
+    assert found.candidates == (ground,)
+    assert leaning(cases, "Letters and the background mean nothing.", ("cat", "dog")).candidates == ()
+
+
+def test_what_is_named_in_the_background_is_proposed_after_what_does_not_belong():
+    texts = (
+        "A is the grey square in the corner. B is the stroke.",
+        "A is skin with hairs. B is the lesion.",
+        "A is skin, beside the sticker, without a ruler. B is the lesion.",
+        "A is bare. B is ink.",
+    )
+    kinds = [("background", "relevant")] * 3 + [("background", "spurious")]
+    cases = [
+        JudgedCase(f"a-{i}", "x", of, (3.0, 1.0), text)
+        for i, (of, text) in enumerate(zip(kinds, texts, strict=True))
+    ]
+    found = leaning(cases, "The stroke counts.", ("x",))
+    assert [(thing.kind, thing.name, thing.n_cases) for thing in found.candidates] == [
+        ("spurious", "ink", 1), ("background", BARE, 2), ("background", "hair", 1),
+        ("background", "square or block", 1),
+    ]  # fmt: skip
+    _, ground, _, square = found.candidates
+    assert square.cases == {"x": ("a-0",)}
+    assert square.segments == {"a-0": (0,)}
+    assert ground.share == pytest.approx(2 * 0.75 / 4)
+    # A thing that is called both is proposed once.
+    again = leaning([*cases, dataclasses.replace(cases[0], case_id="b", kinds=("spurious", "relevant"))],
+                    "The stroke counts.", ("x",))  # fmt: skip
+    assert [thing.kind for thing in again.candidates if thing.name == "square or block"] == ["spurious"]
+
+
+def test_a_thing_called_spurious_here_and_relevant_there_is_at_odds():
+    text = "A covers the letter. B covers the joint, beside the letter."
+    kinds = ("spurious", "relevant"), ("relevant", "relevant"), ("spurious", "undecided")
+    cases = [JudgedCase(f"a-{i}", "x", of, (1.0, 1.0), text) for i, of in enumerate(kinds)]
+    (letter,) = leaning(cases, "words", ("x",)).at_odds
+    assert (letter.name, tuple(letter.segments), letter.relevant) == (
+        "letter or marker", ("a-0", "a-2"), ("a-1",)
+    )  # fmt: skip
+    assert leaning(cases[::2], "words", ("x",)).at_odds == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("rest on ground without ink .", None),
+        ("there is neither ink nor square .", None),
+        ("skin between lesion and sticker", None),
+        ("bright patches in the bone", None),
+        ("off the lesion , on a ruler", "ruler or scale"),
+        ("covers skin with hairs", "hair"),
+    ],
+)
+def test_what_is_not_there_is_not_named(text, name):
+    assert named_thing(without_mentions(text)) == name
 
 
 def test_a_thing_that_no_list_knows_is_called_by_the_critics_own_word():
@@ -218,11 +276,11 @@ def test_a_page_that_needs_nothing_else(runs, monkeypatch, capsys):
     assert len(page.images) == 3
     assert all(len(image["alt"]) > 20 for image in page.images)
     assert page.headings[0] == "h1"
-    assert set(page.headings[1:]) == {"h2"}
+    assert set(page.headings[1:]) == {"h2"}  # no verdicts at odds
     assert "The pen stroke &amp; &lt;b&gt; matter." in text
     # The same rows in Markdown, each as wide as its table's head.
     tables = re.findall(r"(?:^\|.*\n)+", (runs / "lvlm-va/report.md").read_text(), re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 4
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
 
@@ -261,15 +319,119 @@ def test_a_refused_alignment_is_reported_by_the_model_before(runs, tmp_path):
 def test_nothing_named_is_not_said_to_be_dismissed(runs):
     run = read_run(runs / "look")
     bare = dataclasses.replace(
-        run, cases=[dataclasses.replace(one, kinds=("background",) * len(one.kinds)) for one in run.cases]
+        run, cases=[dataclasses.replace(one, kinds=("undecided",) * len(one.kinds)) for one in run.cases]
     )
     assert "the critic named no thing" in make_report(bare, n_examples=0).html()
 
 
+def test_images_in_files_are_called_by_their_files(runs):
+    run = read_run(runs / "look")
+    fields = {one.name: getattr(run.train, one.name) for one in dataclasses.fields(run.train)}
+    names = tuple(f"train/{i}.png" for i in range(len(run.train)))
+    given = {"name": "belt", "names": names, "spurious_masks": None}
+    own = dataclasses.replace(run, train=ImageFileDataset(**fields | given))
+    report = make_report(own, n_examples=1)
+    page = report.html()
+    assert "What the model goes by: belt" in page
+    first = report.examples[0].case_id
+    file = f"train/{first.removeprefix('decoy-mnist-')}.png"
+    assert f"<strong>{first}</strong>, {report.examples[0].class_name}, {file}." in page
+    assert page.count(".png</li>") == len(run.cases)
+    assert not make_report(run, n_examples=0).files
+    assert ".png" not in report.markdown()  # which --summary sends
+
+
+def test_a_critic_that_recognised_nothing_is_told(runs):
+    run = read_run(runs / "look")
+    told = "The critic recognised hardly anything"
+    assert told not in make_report(run, n_examples=0).html()
+    blind = dataclasses.replace(
+        run, cases=[dataclasses.replace(one, kinds=("background",) * len(one.kinds)) for one in run.cases]
+    )
+    report = make_report(blind, n_examples=0)
+    assert told in report.html()
+    assert told in report.markdown()
+
+
+def test_classes_stand_in_their_order_whoever_leans_most():
+    shares = {"b": (1.0, 9.0), "a": (9.0, 1.0)}
+    cases = [JudgedCase(name, name, ("spurious", "relevant"), shares[name], "A is ink.") for name in shares]
+    (ink,) = leaning(cases, "words", ("b", "a")).things
+    assert list(ink.cases) == ["b", "a"]
+
+
 def test_sentences_that_the_lexicon_cannot_read_are_told():
-    square, ink = (Thing(name, 1.0, {}, False, {}) for name in ("square or block", "ink"))
-    assert unread([square, ink], ["square or block", "ink"]) == ["ink"]
-    assert unread([ink], []) == []
+    square, ink, ground = (Thing(name, 1.0, {}, False, {}) for name in ("square or block", "ink", BARE))
+    assert unread([square, ink, ground]) == ["ink"]
+
+
+def report_of(run, monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["lvlmva", "report", str(run), "--examples", "0", *words])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return done.value.code or 0
+
+
+def test_what_is_refused_is_not_proposed_again_and_what_is_accepted_stays(
+    runs, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "look", run)
+    file = run / "critiques.jsonl"
+    # A critic that says in its own prose what nobody named.
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    for one in told:
+        one["text"] = re.sub(r"parts that the expert does not mention", "ink and a hair", one["text"])
+    file.write_text("".join(json.dumps(one) + "\n" for one in told))
+    words = "The pen stroke & <b> matter. The grey square in a corner means nothing."
+
+    assert report_of(run, monkeypatch) == 0
+    names = re.findall(r"^not in your words: ([^,]+), called background", capsys.readouterr().out, re.M)
+    assert names == ["ink"]
+    assert not (run / "words.txt").exists()
+
+    assert report_of(run, monkeypatch, "--refuse", "ink") == 0
+    assert report_of(run, monkeypatch) == 0  # remembered
+    said = capsys.readouterr().out
+    assert "not in your words" not in said
+    assert said.count("refused, not proposed: ink") == 2
+    page = (run / "report.html").read_text()
+    assert "you have ruled on each thing" in page
+    assert "Refused, and not proposed again: ink." in page
+
+    assert report_of(run, monkeypatch, "--accept", "ink") == 0  # taken back
+    told = capsys.readouterr()
+    assert "the lexicon cannot read what you accepted of ink; ask --critic openai" in told.err
+    accepted = (run / "words.txt").read_text()
+    assert accepted.startswith(f"{words} Any ink in the image")
+    assert report_of(run, monkeypatch) == 0
+    assert (run / "words.txt").read_text() == accepted
+    assert report_of(run, monkeypatch, "--refuse", "ink") == 0
+    assert not (run / "words.txt").exists()
+    assert report_of(run, monkeypatch, "--refuse", "ink", "--accept", "ink") == 2
+    assert "'ink' is accepted and refused; say one of the two" in capsys.readouterr().err
+
+
+def test_verdicts_at_odds_are_told(runs, monkeypatch, capsys, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "look", run)
+    file = run / "verdicts.jsonl"
+    verdicts = [json.loads(line) for line in file.read_text().splitlines()]
+    spurious = [one for one in verdicts if "spurious" in one["kinds"]]
+    turned = spurious[:3]
+    for one in turned:
+        one["kinds"] = ["relevant" if kind == "spurious" else kind for kind in one["kinds"]]
+    file.write_text("".join(json.dumps(one) + "\n" for one in verdicts))
+    assert report_of(run, monkeypatch) == 0
+    ids = ", ".join(one["case_id"] for one in turned)
+    n = len(spurious) - 3
+    line = (
+        f"at odds: square or block, spurious in {n} images, named in what is called relevant in 3 ({ids})"
+    )
+    assert line in capsys.readouterr().out
+    page = (run / "report.html").read_text()
+    assert f"named in what is called relevant in 3 ({ids})" in page
+    assert f"relevant in 3 ({ids})" in (run / "report.md").read_text()
 
 
 def test_files_are_kept_by_their_full_path(tmp_path, monkeypatch):
@@ -294,6 +456,7 @@ def test_a_model_that_is_only_looked_at_stays_as_it_was(runs):
     report = make_report(run, n_examples=1)
     assert not report.run.aligned
     assert '<th scope="col">after' not in report.html()
+    assert '<th scope="col">as it is' in report.html()
 
 
 def test_what_cannot_be_reported_is_refused_in_a_line(runs, tmp_path):

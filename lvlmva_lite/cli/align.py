@@ -35,22 +35,8 @@ def align(
     weights: Weights,
     words: Words,
     out: options.Out,
-    max_loss: Annotated[
-        float,
-        typer.Option(
-            help="What alignment may cost of the accuracy on the validation split, averaged over groups, or over "
-            "classes where no groups are known; if it costs more, no weights are written.",
-            min=0,
-            max=1,
-            metavar="X",
-        ),
-    ] = 0.1,
-    max_class_loss: Annotated[
-        float,
-        typer.Option(
-            help="The same of any one class, which the average may hide.", min=0, max=1, metavar="X"
-        ),
-    ] = 0.3,
+    max_loss: options.MaxLoss = 0.1,
+    max_class_loss: options.MaxClassLoss = 0.3,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:

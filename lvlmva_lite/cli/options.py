@@ -101,6 +101,20 @@ Dataset = Annotated[
     typer.Argument(help="The task: decoy-mnist, knee, skin, or one of another package.", metavar="TASK"),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")]
+MaxLoss = Annotated[
+    float,
+    typer.Option(
+        help="What alignment may cost of the accuracy on the validation split, averaged over groups, or over "
+        "classes where no groups are known; if it costs more, no weights are written.",
+        min=0,
+        max=1,
+        metavar="X",
+    ),
+]
+MaxClassLoss = Annotated[
+    float,
+    typer.Option(help="The same of any one class, which the average may hide.", min=0, max=1, metavar="X"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 CRITIC = {

@@ -32,6 +32,10 @@ def report(
             help="A thing nobody had named, which should not count; may be repeated.", metavar="NAME"
         ),
     ] = None,
+    refuse: Annotated[
+        list[str] | None,
+        typer.Option(help="One that may count: it is not proposed again; may be repeated.", metavar="NAME"),
+    ] = None,
     examples: Annotated[int, typer.Option(help="Images shown.", min=0, max=100)] = 6,
     summary: Annotated[
         bool, typer.Option("--summary", help="Have --critic-model sum it up; its numbers are checked.")
@@ -42,44 +46,59 @@ def report(
 
     Writes report.html, one file that needs nothing else, and report.md into
     the run's folder; with --accept also words.txt, the expert's words with a
-    sentence more, for --description of the next run.  Of a model that is only
-    to be looked at, make the run with --method look.  With --summary a model
-    is sent the words and numbers of the page, no image, and its text is shown
-    if it cites cases and each of its numbers stands on the page.  Example:
+    sentence for each thing accepted so far, for --description of the next run.
+    What you accept and refuse is kept in ruled.json there; the other option
+    takes it back.  Of a model that is only to be looked at, make the run with
+    --method look.  With --summary a model is sent the words and numbers of the
+    page, no image, and its text is shown if it cites cases and each of its
+    numbers stands on the page.  Example:
 
     lvlmva report results/knee-claude
     """
-    from lvlmva_lite.files import write_whole
     from lvlmva_lite.report import make_report, read_run
     from lvlmva_lite.report.told import SummaryError
 
-    accept = accept or []
+    accept, refuse = accept or [], refuse or []
     idle = [name for name, value in settings.items() if value != OPTIONS[name][1]]
     if idle and not summary:
         raise typer.BadParameter(
             f"--{idle[0].replace('_', '-')} is for --summary; give both, or leave it out"
         )
-    if not all(name.strip() for name in accept):
-        raise typer.BadParameter("--accept needs the name of a thing; without it the report lists them")
+    for option, names in (("--accept", accept), ("--refuse", refuse)):
+        if not all(name.strip() for name in names):
+            raise typer.BadParameter(
+                f"{option} needs the name of a thing; without it the report lists them"
+            )
     with warnings_told(), options.bad_settings_told(), options.failures_told():
         finished = read_run(run)
         asking = _asking(settings, finished.task.source) if summary else None
-        made = make_report(finished, accept=accept, n_examples=examples)
+        made = make_report(finished, accept=accept, refuse=refuse, n_examples=examples)
         _write(run, made)
-        if accept:
-            write_whole(run / "words.txt", made.words + "\n")
+        if accept or refuse:
+            _write_rulings(run, made)
     typer.echo(made.summary)
-    for thing in made.leaning.candidates:
-        filled = made.counterfactuals[thing.name]["before"]
+    for thing in made.leaning.at_odds:
         typer.echo(
-            f"not in your words: {thing.name}, {thing.n_cases} images; filled in, {filled.n_changed} of {filled.n} "
-            f'answers change; --accept "{thing.name}" adds it'
+            f"at odds: {thing.name}, spurious in {len(thing.segments)} images, named in what is called relevant in "
+            f"{len(thing.relevant)} ({', '.join(thing.relevant[:5])})"
         )
+    for thing in made.candidates:
+        filled = made.counterfactuals[thing.key]["before"]
+        where = ", ".join(
+            f"{len(ids)} of {made.leaning.n_cases[of]} {of} images" for of, ids in thing.cases.items()
+        )
+        typer.echo(
+            f"not in your words: {thing.name}, called {thing.kind}, in {where}; filled in, {filled.n_changed} of "
+            f'{filled.n} answers change; --accept "{thing.name}" or --refuse "{thing.name}"'
+        )
+    if made.refused:
+        typer.echo(f"refused, not proposed: {', '.join(thing.name for thing in made.refused)}")
     typer.echo(f"report: {run / 'report.html'}")
-    if accept:
-        for name in unread(made.leaning.candidates, accept):
+    if made.accepted:
+        if names := unread(made.accepted):
             typer.echo(
-                f"note: the lexicon cannot read the sentence on {name!r}; ask a model, or say it anew",
+                f"note: the lexicon cannot read what you accepted of {', '.join(names)}; ask --critic openai, which reads "
+                "any words (recorded and replay hold answers to the words they were asked with, simulated reads none)",
                 err=True,
             )
         typer.echo(f"words: {run / 'words.txt'}")
@@ -94,16 +113,26 @@ def report(
         typer.echo(made.told)
 
 
-def unread(things: Sequence[Thing], names: Sequence[str]) -> list[str]:
-    """Those of the accepted things whose sentence dismisses nothing by the lexicon's reading."""
+def unread(things: Sequence[Thing]) -> list[str]:
+    """Names of those whose sentence dismisses nothing by the lexicon's reading."""
     from lvlmva_lite.critic.reading import read_description
 
     return [
         thing.name
         for thing in things
-        if thing.name in names
-        and not any(clause.means_nothing for clause in read_description(thing.sentence).clauses)
+        if not any(clause.means_nothing for clause in read_description(thing.sentence).clauses)
     ]
+
+
+def _write_rulings(run: Path, made: Report) -> None:
+    from lvlmva_lite.files import to_json, write_whole
+    from lvlmva_lite.report.finished_run import RULED
+
+    write_whole(run / RULED, to_json(made.ruled, indent=1) + "\n")
+    if made.accepted:
+        write_whole(run / "words.txt", made.words + "\n")
+    else:
+        (run / "words.txt").unlink(missing_ok=True)
 
 
 def _write(run: Path, made: Report) -> None:

@@ -28,6 +28,8 @@ def run(
             help="lvlm-va, rrr-gt, cdep, counterexamples, rr-clarc, subg, group-dro, dfr, jtt, afr, placebo, finetune, look, or one of another package."
         ),
     ] = "lvlm-va",
+    max_loss: options.MaxLoss = 1.0,
+    max_class_loss: options.MaxClassLoss = 1.0,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -51,7 +53,7 @@ def run(
 
     lvlmva run decoy-mnist --critic openai --critic-model gpt-4o --max-cost 5 --out results/gpt-4o
     """
-    made(dataset, out, method, quiet, settings)
+    made(dataset, out, method, quiet, settings, most=(max_loss, max_class_loss))
 
 
 def made(
@@ -114,7 +116,7 @@ def _made(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        refused = _too_much(result, *most)
+        refused = result.too_costly(*most)
         folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=bool(refused))
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
@@ -141,24 +143,14 @@ def _made(
     typer.echo(f"results: {out / 'results.json'}" + (f"; look at {out / 'cases.png'}" if figures else ""))
     options.tell_unusable(result.verdicts)
     if refused:
+        cost, bound, most_of_it = refused
+        option = f"--{bound.replace('_', '-')}"
         raise options.fail(
-            f"alignment costs {refused[0]}, so that its weights are not written: look at the verdicts, and at what "
-            "the words dismiss; where the shortcut itself made the answers right there, a greater "
-            f"{refused[1]} and a new --out take them",
+            f"alignment costs {cost}, more than {option} {most_of_it:g}, so that its weights are not written: look at "
+            "the verdicts, and at what the words dismiss; where the shortcut itself made the answers right there, a "
+            f"greater {option} and a new --out take them",
             1,
         )
-
-
-def _too_much(result: Result, of_all: float, of_a_class: float) -> tuple[str, str] | None:
-    """What the alignment costs on the validation split, and the option that forbids it; None: it may."""
-    if result.validation_loss > of_all:
-        cost = f"{result.validation_loss:.2f} of the accuracy on the validation split"
-        return f"{cost}, more than --max-loss {of_all:g}", "--max-loss"
-    name, lost = next(iter(result.class_losses().items()))
-    if lost > of_a_class:
-        cost = f"{lost:.2f} of the accuracy on the class {name} of the validation split"
-        return f"{cost}, more than --max-class-loss {of_a_class:g}", "--max-class-loss"
-    return None
 
 
 def _drawn(result: Result) -> dict[str, bytes]:

@@ -20,6 +20,19 @@ from lvlmva_lite.tasks import Folder, options_of
 from lvlmva_lite.tasks.given import Given
 
 
+class AlignmentRefused(RuntimeError):
+    """An alignment costs more on the validation split than it may; the message says what.
+
+    Attributes
+    ----------
+    result : Result, all that the run made, the aligned network included
+    """
+
+    def __init__(self, message: str, result: Result) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 def align_with_words(
     model: nn.Module,
     images: str | Path | Tensor | ShortcutDataset,
@@ -28,6 +41,8 @@ def align_with_words(
     words: str,
     test: tuple[Tensor, Tensor] | ShortcutDataset | None = None,
     class_names: Sequence[str] | None = None,
+    max_loss: float = 0.1,
+    max_class_loss: float = 0.3,
     connection: Connection | None = None,
     progress: bool = False,
     **settings: Any,
@@ -46,6 +61,8 @@ def align_with_words(
     test : images and labels, or a data set, that the network was not trained on; None: drawn out
         of those given, or the folder's own
     class_names : in the order of the network's outputs; None: the folders' names, sorted, or numbers
+    max_loss, max_class_loss : what alignment may cost of the accuracy on the validation split, in [0, 1]:
+        averaged over groups, or over classes where no groups are known; and of any one class.  1 allows all
     connection : how to reach a vision-language model and what that may cost
     progress : show progress bars
     settings : fields of :class:`Config`, such as ``critic="openai"`` or ``n_align=400``, or options of
@@ -62,6 +79,7 @@ def align_with_words(
     Raises
     ------
     ConfigError : a setting, the images or the network cannot work; one line says which, and the mend
+    AlignmentRefused : the alignment costs more than that; its ``result`` is what there would have been
     ValueError : tensors are not as described
     CompletenessError : no explainer can follow the network
     ServerError, CapReached, StoreError : the critic's answers stopped coming
@@ -76,6 +94,9 @@ def align_with_words(
         raise ConfigError(
             f"model must be a torch.nn.Module, the trained network; got {type(model).__name__}"
         )
+    for name, most in (("max_loss", max_loss), ("max_class_loss", max_class_loss)):
+        if not 0 <= most <= 1:
+            raise ConfigError(f"{name} must lie between 0 and 1, got {most}")
     own = {one.name for one in options_of(Folder)}
     given = {name: _as_option(name, settings.pop(name)) for name in [*settings] if name in own}
     if strange := {"data", "classes"} & given.keys():
@@ -103,6 +124,13 @@ def align_with_words(
     if weight is not None:  # back from a GPU to where the user's own lies
         for one in result.models.values():
             one.to(weight.device)
+    if refused := result.too_costly(max_loss, max_class_loss):
+        cost, bound, most = refused
+        raise AlignmentRefused(
+            f"alignment costs {cost}, more than {bound}={most:g}: look at this error's result.verdicts, and at what the "
+            f"words dismiss; where the shortcut itself made the answers right there, a greater {bound} takes it",
+            result,
+        )
     return result
 
 

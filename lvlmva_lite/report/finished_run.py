@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from lvlmva_lite.tasks import Task
 LOOKED_ONLY = "look"
 """The method that changes no network."""
 
+RULED = "ruled.json"
+"""In the run's folder: name of a candidate -> "accepted" or "refused"."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -36,6 +39,7 @@ class FinishedRun:
     indices : Tensor, (N,), int64, the alignment set within them
     segment_labels : Tensor, (N, H, W), int64, -1 for none
     cases : list of N, what was judged
+    ruled : name of a candidate -> "accepted" or "refused", as the expert said before
     """
 
     path: Path
@@ -47,6 +51,7 @@ class FinishedRun:
     indices: Tensor
     segment_labels: Tensor
     cases: list[JudgedCase]
+    ruled: dict[str, str] = field(default_factory=dict)
 
     @property
     def aligned(self) -> bool:
@@ -116,7 +121,10 @@ def read_run(path: Path) -> FinishedRun:
         ids, names, [verdict["kinds"] for verdict in verdicts], shares.tolist(),
         ((critique["case_id"], critique["text"]) for critique in _lines(path / "critiques.jsonl")),
     )  # fmt: skip
-    return FinishedRun(path, task, config, settings["method"], results, train, indices, labels, cases)
+    ruled = _json(path, RULED) if (path / RULED).is_file() else {}
+    return FinishedRun(
+        path, task, config, settings["method"], results, train, indices, labels, cases, ruled
+    )
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from lvlmva_lite.critic.types import KINDS, segment_names
-from lvlmva_lite.report.things import THINGS, named_thing, names_it, segment_texts, telling_words
+from lvlmva_lite.report.things import (
+    THINGS,
+    named_thing,
+    names_it,
+    segment_texts,
+    telling_words,
+    without_mentions,
+)
 
 MUCH = 0.1
 """Share of a case's positive effect from which it counts as leaning on a thing."""
 
 UNNAMED = "thing without a name"
 """What is spurious by its verdict, and called nothing in the prose."""
+
+BARE = "bare ground"
+"""What is background by its verdict, and called nothing in the prose."""
+
+_BARE_WORDS = r"backgrounds?|surroundings?|bare|empty|(every|any|no)thing else"
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class JudgedCase:
 
 @dataclass(frozen=True)
 class Thing:
-    """A thing that does not belong, as the critic named it.
+    """A thing that does not belong, or that surrounds what does, as the critic named it.
 
     Attributes
     ----------
@@ -47,6 +59,9 @@ class Thing:
     cases : class -> ids of the cases that lean on it by at least ``MUCH``, the strongest first
     in_words : whether the expert's words name it
     segments : case id -> indices of its segments
+    kind : "spurious" or "background", the verdict on these segments
+    by_class : class -> mean share over its cases
+    relevant : ids of the cases in which a segment of this name is called relevant
     """
 
     name: str
@@ -54,6 +69,14 @@ class Thing:
     cases: dict[str, tuple[str, ...]]
     in_words: bool
     segments: dict[str, tuple[int, ...]]
+    kind: str = "spurious"
+    by_class: dict[str, float] = field(default_factory=dict)
+    relevant: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Verdict and name, by which it is told from every other."""
+        return self.kind, self.name
 
     @property
     def n_cases(self) -> int:
@@ -63,6 +86,8 @@ class Thing:
     @property
     def sentence(self) -> str:
         """Words by which an expert would dismiss it."""
+        if self.name == BARE:
+            return "The background of the image is spurious: it says nothing about the class."
         return f"Any {self.name} in the image does not belong to it: it is spurious and says nothing about the class."
 
 
@@ -78,19 +103,31 @@ class Leaning:
         at least ``MUCH``
     total : Series, the same over all cases
     things : those named in spurious segments, by the effect that lies on them, largest first
+    surroundings : the same of background segments, those that a case leans on
     """
 
     n_cases: dict[str, int]
     by_class: pd.DataFrame
     total: pd.Series
     things: tuple[Thing, ...]
+    surroundings: tuple[Thing, ...] = ()
 
     @property
     def candidates(self) -> tuple[Thing, ...]:
-        """Things that the expert's words do not name, for the expert to accept or to refuse."""
-        return tuple(
-            thing for thing in self.things if not thing.in_words and thing.n_cases and thing.name != UNNAMED
-        )
+        """Things that the expert's words do not name, for the expert to accept or to refuse.
+
+        What does not belong comes first; of two with one name there is that one.
+        """
+        named: dict[str, Thing] = {}
+        for thing in (*self.things, *self.surroundings):
+            if not thing.in_words and thing.n_cases and thing.name != UNNAMED:
+                named.setdefault(thing.name, thing)
+        return tuple(named.values())
+
+    @property
+    def at_odds(self) -> tuple[Thing, ...]:
+        """Things called spurious in some cases and relevant in others."""
+        return tuple(thing for thing in self.things if thing.relevant)
 
 
 def judged_cases(
@@ -149,52 +186,71 @@ def leaning(cases: Sequence[JudgedCase], words: str, class_names: Sequence[str])
     by_class = by_class.loc[order]
     n_cases = {name: int((table["class"] == name).sum()) for name in order}
     total = table.drop(columns="class").mean()
-    return Leaning(n_cases, by_class, total, _things(cases, effects, words))
+    named = _Named(cases, effects, words, n_cases)
+    surroundings = tuple(thing for thing in named.things("background") if thing.n_cases)
+    return Leaning(n_cases, by_class, total, named.things("spurious"), surroundings)
 
 
-def _things(
-    cases: Sequence[JudgedCase], effects: Mapping[str, list[float]], words: str
-) -> tuple[Thing, ...]:
-    texts = {case.case_id: segment_texts(case.text, segment_names(len(case.kinds))) for case in cases}
+class _Named:
+    """What the prose on each segment names."""
 
-    def told(case: JudgedCase) -> list[tuple[int, str, str]]:
-        said = texts[case.case_id]
-        names = segment_names(len(case.kinds))
-        return [
-            (j, kind, said.get(name, ""))
-            for j, (kind, name) in enumerate(zip(case.kinds, names, strict=True))
-        ]
+    def __init__(
+        self,
+        cases: Sequence[JudgedCase],
+        effects: Mapping[str, list[float]],
+        words: str,
+        n_cases: Mapping[str, int],
+    ) -> None:
+        self.class_of = {case.case_id: case.class_name for case in cases}
+        self.effects, self.words, self.n_cases = effects, words, n_cases
+        told: list[tuple[str, int, str, str]] = []  # case id, segment, kind, text
+        for case in cases:
+            names = segment_names(len(case.kinds))
+            said = segment_texts(case.text, names)
+            told += [
+                (case.case_id, j, kind, said.get(name, ""))
+                for j, (kind, name) in enumerate(zip(case.kinds, names, strict=True))
+            ]
+        spurious = [text for _, _, kind, text in told if kind == "spurious"]
+        other = [text for _, _, kind, text in told if kind in ("relevant", "background")]
+        # Words of the critic's own go first only where it names nothing that is known.
+        own = [word for word in telling_words(spurious, other) if named_thing(word) is None]
+        nameless = {"spurious": UNNAMED, "background": BARE}
+        # kind -> name -> case id -> segments
+        self.segments: dict[str, dict[str, dict[str, list[int]]]] = {}
+        for case_id, j, kind, text in told:
+            text = text if kind == "spurious" else without_mentions(text)
+            name = named_thing(text) or next((word for word in own if word in text.split()), None)
+            if name := name or nameless.get(kind):
+                of_kind = self.segments.setdefault(kind, {})
+                of_kind.setdefault(name, {}).setdefault(case_id, []).append(j)
 
-    spurious = [text for case in cases for _, kind, text in told(case) if kind == "spurious"]
-    other = [text for case in cases for _, kind, text in told(case) if kind in ("relevant", "background")]
-    # Words of the critic's own go first only where it names nothing that is known.
-    own = [word for word in telling_words(spurious, other) if named_thing(word) is None]
-    shares: dict[str, dict[str, float]] = {}
-    segments: dict[str, dict[str, list[int]]] = {}
-    for case in cases:
-        for j, kind, text in told(case):
-            if kind != "spurious":
-                continue
-            name = named_thing(text) or next((word for word in own if word in text.split()), UNNAMED)
-            of_case = shares.setdefault(name, {})
-            of_case[case.case_id] = of_case.get(case.case_id, 0.0) + effects[case.case_id][j]
-            segments.setdefault(name, {}).setdefault(case.case_id, []).append(j)
-    class_of = {case.case_id: case.class_name for case in cases}
-    things = []
-    for name, of_case in shares.items():
+    def things(self, kind: str) -> tuple[Thing, ...]:
+        """Those of one kind, the one with most effect first."""
+        of_kind = self.segments.get(kind, {})
+        things = [self._thing(kind, name, segments) for name, segments in of_kind.items()]
+        return tuple(sorted(things, key=lambda thing: (-thing.share, thing.name)))
+
+    def _thing(self, kind: str, name: str, segments: Mapping[str, list[int]]) -> Thing:
+        share = {case_id: sum(self.effects[case_id][j] for j in of) for case_id, of in segments.items()}
         leaning_on: dict[str, list[str]] = {}
-        for case_id in sorted((c for c in of_case if of_case[c] >= MUCH), key=lambda c: -of_case[c]):
-            leaning_on.setdefault(class_of[case_id], []).append(case_id)
-        things.append(
-            Thing(
-                name,
-                sum(of_case.values()) / len(cases),
-                {of: tuple(ids) for of, ids in leaning_on.items()},
-                names_it(THINGS.get(name, name), words),
-                {case_id: tuple(of) for case_id, of in segments[name].items()},
-            )
+        by_class = dict.fromkeys(self.n_cases, 0.0)
+        for case_id in sorted(share, key=lambda case_id: -share[case_id]):
+            of_class = self.class_of[case_id]
+            by_class[of_class] += share[case_id] / self.n_cases[of_class]
+            if share[case_id] >= MUCH:
+                leaning_on.setdefault(of_class, []).append(case_id)
+        pattern = _BARE_WORDS if name == BARE else THINGS.get(name, name)
+        return Thing(
+            name,
+            sum(share.values()) / len(self.class_of),
+            {of: tuple(leaning_on[of]) for of in self.n_cases if of in leaning_on},
+            names_it(pattern, self.words),
+            {case_id: tuple(of) for case_id, of in segments.items()},
+            kind,
+            by_class,
+            tuple(self.segments.get("relevant", {}).get(name, ())),
         )
-    return tuple(sorted(things, key=lambda thing: (-thing.share, thing.name)))
 
 
 def _proportions(shares: Sequence[float]) -> list[float]:

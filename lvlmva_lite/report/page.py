@@ -18,9 +18,10 @@ from lvlmva_lite import plots
 from lvlmva_lite.alignment_set import draw_baselines, smooth_maps
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic.types import KINDS, segment_names
+from lvlmva_lite.datasets.image_files import ImageFileDataset
 from lvlmva_lite.report.counterfactual import Counterfactual, without
 from lvlmva_lite.report.finished_run import FinishedRun
-from lvlmva_lite.report.leaning import MUCH, Leaning, Thing, leaning
+from lvlmva_lite.report.leaning import BARE, MUCH, Leaning, Thing, leaning
 from lvlmva_lite.report.things import segment_texts
 
 
@@ -51,19 +52,53 @@ class Report:
     ----------
     run : FinishedRun
     leaning : Leaning
-    counterfactuals : thing's name -> what filling it does to the model's answers before alignment, and after it
+    counterfactuals : thing's key -> what filling it does to the model's answers before alignment, and after it
     examples : list of Example
-    words : the expert's, with a sentence for each candidate that was accepted
+    ruled : name of a candidate -> "accepted" or "refused", now or before
     told, told_by : a summary in a model's words, and the model's name; empty where none was asked for
     """
 
     run: FinishedRun
     leaning: Leaning
-    counterfactuals: dict[str, dict[str, Counterfactual]]
+    counterfactuals: dict[tuple[str, str], dict[str, Counterfactual]]
     examples: list[Example]
-    words: str
+    ruled: dict[str, str]
     told: str = ""
     told_by: str = ""
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Case id -> the image's file, below the folder of the data; empty where images are not in files."""
+        train = self.run.train
+        if not isinstance(train, ImageFileDataset):
+            return {}
+        return {
+            case.case_id: train.names[index]
+            for case, index in zip(self.run.cases, self.run.indices.tolist(), strict=True)
+        }
+
+    @property
+    def candidates(self) -> tuple[Thing, ...]:
+        """Those on which the expert has not ruled."""
+        return tuple(thing for thing in self.leaning.candidates if thing.name not in self.ruled)
+
+    @property
+    def accepted(self) -> tuple[Thing, ...]:
+        """Candidates that the expert accepted."""
+        return self._ruled("accepted")
+
+    @property
+    def refused(self) -> tuple[Thing, ...]:
+        """Candidates that the expert refused."""
+        return self._ruled("refused")
+
+    def _ruled(self, how: str) -> tuple[Thing, ...]:
+        return tuple(thing for thing in self.leaning.candidates if self.ruled.get(thing.name) == how)
+
+    @property
+    def words(self) -> str:
+        """The expert's, with a sentence for each candidate that was accepted."""
+        return " ".join([self.run.config.description.strip(), *(thing.sentence for thing in self.accepted)])
 
     def html(self) -> str:
         """One file: pictures, style and all."""
@@ -80,11 +115,14 @@ class Report:
         environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.0f} %"
         environment.filters["signed"] = _signed
         text = resources.files(__package__).joinpath(template).read_text("utf-8")
-        return environment.from_string(text).render(report=self, kinds=KINDS, much=MUCH, **self._numbers())
+        return environment.from_string(text).render(
+            report=self, kinds=KINDS, much=MUCH, bare=BARE, **self._numbers()
+        )
 
     def _numbers(self) -> dict[str, Any]:
         results, leaning = self.run.results, self.leaning
         whens = ("before", "after") if self.run.aligned else ("before",)
+        suffix = {when: f", {when}" if self.run.aligned else "" for when in whens}
         measures = {
             label: {when: results["scores"][when][name] for when in whens}
             for label, name in (
@@ -95,6 +133,11 @@ class Report:
         }  # fmt: skip
         return {
             "whens": whens,
+            "suffix": suffix,
+            "explainer": {
+                "auto": "DeepLIFT-SHAP (integrated gradients where the network does not let it)"
+            }.get(self.run.config.explainer, self.run.config.explainer),
+            "hardly_seen": 1 - leaning.total["background"] - leaning.total["undecided"] < MUCH,
             "measures": measures,
             # Classes stand for groups where none are known.
             "groups": results["groups"] or results.get("classes", {}),
@@ -113,8 +156,8 @@ class Report:
         n, on = len(self.run.cases), round(total["leans on spurious"] * len(self.run.cases))
         first = (
             f"In {on} of {n} images at least {MUCH:.0%} of what speaks for the class lies on something that the critic "
-            f"calls spurious; over all images it is {total['spurious']:.0%}, and {total['background']:.0%} more lie on "
-            "bare surroundings."
+            f"calls spurious; over all images {total['spurious']:.0%} lies there, and {total['background']:.0%} on "
+            "surroundings."
         )
         if not self.leaning.things:
             return first + " No thing was named."
@@ -130,40 +173,48 @@ def _signed(change: float) -> str:
     return f"{round(100 * change):+d} %".replace("-", "−").replace("+0 ", "0 ")
 
 
-def make_report(run: FinishedRun, *, accept: Sequence[str] = (), n_examples: int = 6) -> Report:
+def make_report(
+    run: FinishedRun, *, accept: Sequence[str] = (), refuse: Sequence[str] = (), n_examples: int = 6
+) -> Report:
     """Gather a run, check each thing by filling it in, and draw examples.
 
     Parameters
     ----------
     run : from :func:`read_run`
-    accept : names of candidates that the expert accepts; held against those there are before the long work
+    accept, refuse : names of candidates on which the expert rules so, also anew; held against those
+        there are before the long work
     n_examples : images shown: those that lean most on each thing, then the first without any
 
     Raises
     ------
-    ConfigError : no candidate is called so; the run kept no weights of before
+    ConfigError : no candidate is called so, or one is accepted and refused; the run kept no weights of before
     """
     gathered = leaning(run.cases, run.config.description, run.train.class_names)
-    words = _accepted(run.config.description, gathered, accept)
+    ruled = run.ruled | _rulings(gathered, accept, refuse)
     whens = ("before", "after") if run.aligned else ("before",)
     networks = {when: run.network(when) for when in whens}
     counterfactuals = {
-        thing.name: {when: without(run, network, thing) for when, network in networks.items()}
-        for thing in gathered.things
+        thing.key: {when: without(run, network, thing) for when, network in networks.items()}
+        for thing in (*gathered.things, *gathered.surroundings)
     }
+    # Of bare ground the images without anything spurious are examples enough.
+    shown = {thing.key: thing for thing in (*gathered.things, *gathered.candidates) if thing.name != BARE}
     return Report(
-        run, gathered, counterfactuals, _examples(run, gathered.things, networks, n_examples), words
+        run, gathered, counterfactuals, _examples(run, [*shown.values()], networks, n_examples), ruled
     )
 
 
-def _accepted(words: str, gathered: Leaning, names: Sequence[str]) -> str:
-    known = {thing.name: thing for thing in gathered.candidates}
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"there is no candidate {name!r} to accept; there are: {', '.join(map(repr, known)) or 'none'}"
-            )
-    return " ".join([words.strip(), *(known[name].sentence for name in dict.fromkeys(names))])
+def _rulings(gathered: Leaning, accept: Sequence[str], refuse: Sequence[str]) -> dict[str, str]:
+    known = [thing.name for thing in gathered.candidates]
+    if both := set(accept) & set(refuse):
+        raise ConfigError(f"{min(both)!r} is accepted and refused; say one of the two")
+    for names, how in ((accept, "accept"), (refuse, "refuse")):
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"there is no candidate {name!r} to {how}; there are: {', '.join(map(repr, known)) or 'none'}"
+                )
+    return dict.fromkeys(accept, "accepted") | dict.fromkeys(refuse, "refused")
 
 
 def _examples(
@@ -202,7 +253,7 @@ def _example(run: FinishedRun, row: int, image: torch.Tensor, maps: dict[str, to
     limit = max(float(one.abs().max()) for one in maps.values())
     for axis, (when, one) in zip(axes[0, 2:], maps.items(), strict=True):
         plots.show_attribution(axis, one, limit)
-        axis.set_title(f"evidence {when}", fontsize=9)
+        axis.set_title(f"evidence {when}" if len(maps) > 1 else "evidence", fontsize=9)
     axes[0, 0].set_title("image", fontsize=9)
     axes[0, 1].set_title("verdicts", fontsize=9)
     file = io.BytesIO()

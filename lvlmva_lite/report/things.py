@@ -43,6 +43,16 @@ _PLAIN = frozenset(
 """Words of every critique, which name nothing."""
 
 
+_NOT_IT = re.compile(
+    r"\b(without|no|not|neither|nor|none|nothing|hardly|miss\w*|off|touch\w*|graz\w*|between|beside|near"
+    r"|next to|up to|away from|outside|above|below)\b[^.;:,]*"
+)
+"""What is not there, or only nearby."""
+
+_OF_LIGHT = re.compile(r"\b(patch(es)?|dis[ck]s?)\b")
+"""What critics call spots of evidence, too."""
+
+
 def segment_texts(text: str, names: Sequence[str]) -> dict[str, str]:
     """What a critique says about each segment, in small letters, quotations included."""
     return {name: said.lower() for name, said in text_by_segment(text, names, as_written=True).items()}
@@ -62,6 +72,15 @@ def named_thing(text: str) -> str | None:
     counts = {name: _times(words, text) for name, words in THINGS.items()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] else None
+
+
+def without_mentions(text: str) -> str:
+    """A text, in small letters, less what it says is not there or only nearby, and spots of evidence.
+
+    Of a segment called spurious the prose says what is wrong with it. Of others it often says what they do
+    *not* hold ("ground without ink", "skin beside the sticker").
+    """
+    return _OF_LIGHT.sub(" ", _NOT_IT.sub(" ", text))
 
 
 def telling_words(spurious: Sequence[str], other: Sequence[str]) -> list[str]:
