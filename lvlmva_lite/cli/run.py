@@ -82,6 +82,7 @@ def _made(
     from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.critic.reading import read_description
     from lvlmva_lite.run_folder import RunFolder
+    from lvlmva_lite.tally import cost_of
 
     with options.bad_settings_told():
         settings = in_full(settings)
@@ -108,7 +109,10 @@ def _made(
             progress=not quiet,
         )
         refused = result.validation_loss > max_loss
-        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=refused)
+        folder.finish(
+            result, notes=told, cost=cost_of(result, connection),
+            figures=_drawn(result) if figures else {}, refused=refused,
+        )  # fmt: skip
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
