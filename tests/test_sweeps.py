@@ -17,7 +17,6 @@ import typer
 import yaml
 
 from lvlmva_lite.cli import options
-from lvlmva_lite.cli.pretrained_weights import _require_resnet50
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.experiments import run_origin, sweep_copies, sweep_folder, sweep_workers
@@ -32,6 +31,7 @@ from lvlmva_lite.experiments.sweep_spec import (
 )
 from lvlmva_lite.experiments.sweep_workers import LimitError, at_a_time, bytes_of
 from lvlmva_lite.models import resnet50
+from lvlmva_lite.pretrained_weights import _why_no_resnet50
 
 CHAPTERS = Path(sweep_folder.__file__).parents[2] / "notebooks"
 
@@ -147,7 +147,8 @@ def test_the_words_of_the_command_line_are_the_same_spec(tmp_path):
         ("- {run: knee, parameters: {n_align: []}}", "n_align has no value"),
         ("- {run: knee, parameters: [1]}", "must be a mapping"),
         ("- {run: [knee]}", "run must be a name"),
-        ("- {run: knee", "cannot read the spec"),
+        ("- run: knee\n  seeds: [0, 1\n", r"spec.yml: line 3, column 1 is no YAML \(expected"),
+        ("- run: *knee", r"line 1, column 8 is no YAML \(found undefined alias"),
         ("- {run: knee, seeds: [2024-01-01]}", "is no number and no text"),
     ],
 )
@@ -368,7 +369,7 @@ def no_way_out(monkeypatch, tmp_path):
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    _require_resnet50.cache_clear()
+    _why_no_resnet50.cache_clear()
 
 
 WAYS = ("--weights FILE", "--weights none", "--model efficientnet_lite0", "torch/hub/checkpoints")
@@ -395,6 +396,23 @@ def test_a_network_that_goes_away_later_is_told_in_the_same_line(no_way_out, cap
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert all(way in told for way in WAYS)
+
+
+@pytest.mark.parametrize("chapter", ["08_knee", "09_skin"])
+def test_a_chapter_says_the_same_before_its_first_picture_under_plain_papermill(there, no_way_out, chapter):
+    papermill = pytest.importorskip("papermill")
+    with pytest.raises(papermill.exceptions.PapermillExecutionError) as failed:
+        papermill.execute_notebook(
+            CHAPTERS / f"{chapter}.ipynb", "out.ipynb", {"model": "resnet50"}, kernel_name="python3",
+            progress_bar=False,
+        )  # fmt: skip
+    assert failed.value.ename == "ConfigError"
+    told = failed.value.evalue
+    assert "\n" not in told
+    assert all(way.replace("--weights ", "weights=").replace("--model ", "model=") in told for way in WAYS)
+    ran = [cell for cell in nbformat.read("out.ipynb", 4).cells if cell.get("execution_count")]
+    assert "check_weights(" in ran[-1].source
+    assert len(ran) == 4  # Colab's, both of parameters, and this one
 
 
 def test_weights_that_are_there_ask_nobody(there, lvlmva, no_way_out):
@@ -545,6 +563,9 @@ def test_newer_code_takes_the_place_of_older_in_the_same_request(there, monkeypa
 
 
 def test_a_folder_of_something_else_is_refused(there):
+    Path("paper.pdf").touch()
+    with pytest.raises(SweepFolderError, match=r"paper\.pdf is a file; give --out a folder"):
+        SweepFolder(Path("paper.pdf"))
     Path("other").mkdir()
     Path("other/thesis.tex").touch()
     with pytest.raises(SweepFolderError, match="something else"):

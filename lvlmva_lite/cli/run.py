@@ -175,9 +175,9 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     ------
     RegistryError, ConfigError, SettingsError, StoreError : something that cannot work
     """
-    from lvlmva_lite.cli.pretrained_weights import check_weights
     from lvlmva_lite.critic import providers
     from lvlmva_lite.methods.run import check
+    from lvlmva_lite.pretrained_weights import check_weights
 
     answers, connection = options.critic_of(settings)
     task = options.task_of(dataset, settings)
