@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from urllib.request import urlopen
 
 import nbformat
 import pytest
@@ -684,6 +685,16 @@ def test_finished_runs_are_copied_to_whatever_papermill_writes_to_once(there):
         sweep_copies.require_writable("shelf://full")
 
 
+def copied_to(address, there):
+    """A sweep of one run, finished and copied there; its results and the folder's name at the address."""
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    run_all(folder)
+    sweep_copies.require_writable(address)
+    sweep_copies.copy_run(folder, id, address)
+    return (folder.out(id) / "results.json").read_bytes(), id
+
+
 @pytest.mark.slow
 def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
     """Against moto's server on loopback, which speaks as Amazon's does."""
@@ -701,17 +712,42 @@ def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         store = boto3.client("s3")
         store.create_bucket(Bucket="results")
-        folder = SweepFolder(there / "sweep")
-        (id,) = folder.add([job_of(0)])
-        run_all(folder)
-        sweep_copies.require_writable("s3://results/mine")
-        sweep_copies.copy_run(folder, id, "s3://results/mine")
-        kept = store.get_object(Bucket="results", Key=f"mine/{id}/results.json")["Body"].read()
-        assert kept == (folder.out(id) / "results.json").read_bytes()
+        results, id = copied_to("s3://results/mine", there)
+        assert store.get_object(Bucket="results", Key=f"mine/{id}/results.json")["Body"].read() == results
         names = {one["Key"].rpartition("/")[2] for one in store.list_objects(Bucket="results")["Contents"]}
         assert {"job.json", "done.json", "log.txt", "results.json"} <= names
         with pytest.raises(SweepFolderError, match=r"cannot write s3://nobodys/a/sweep\.txt"):
             sweep_copies.require_writable("s3://nobodys/a")
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_finished_runs_are_copied_to_a_bucket_of_google_cloud(there, monkeypatch):
+    """Against an emulator on loopback (pip install papermill[gcs] gcp-storage-emulator); not Google's own."""
+    core = pytest.importorskip("gcsfs.core")
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    from papermill import iorw
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    # Nobody's key, and the plain client: the other asks by gRPC first, which the emulator does not speak.
+    monkeypatch.setattr(iorw, "GCSFileSystem", lambda: core.GCSFileSystem(token="anon", endpoint_url=url))
+    iorw.papermill_io.register("gs://", iorw.GCSHandler())
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="results")
+    server.start()
+    try:
+        results, id = copied_to("gs://results/mine", there)
+        objects = f"{url}/storage/v1/b/results/o"
+        with urlopen(f"{objects}/mine%2F{id}%2Fresults.json?alt=media") as answer:
+            assert answer.read() == results
+        with urlopen(objects) as answer:
+            names = {one["name"].rpartition("/")[2] for one in json.load(answer)["items"]}
+        assert {"job.json", "done.json", "log.txt", "results.json"} <= names
+        with pytest.raises(SweepFolderError, match=r"cannot write gs://nobodys/a/sweep\.txt"):
+            sweep_copies.require_writable("gs://nobodys/a")
     finally:
         server.stop()
 
