@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from lvlmva_lite import agreement, metrics, plots
 from lvlmva_lite.alignment_set import verdict_matrix
-from lvlmva_lite.critic.answers import Answer, Request
-from lvlmva_lite.critic.types import EMPTY, KINDS, Case, Critic, Judge, Verdict
+from lvlmva_lite.critic.types import EMPTY, KINDS, Case, Verdict
 from lvlmva_lite.files import to_json, write_whole
+from lvlmva_lite.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -116,46 +115,6 @@ def cohen_kappa(cases: Sequence[Case], first: Sequence[Verdict], second: Sequenc
         pairs += [(KINDS.index(one.kinds[j]), KINDS.index(other.kinds[j])) for j in _present(case)]
     kappa = agreement.cohen_kappa(*np.array(pairs).T)
     return None if math.isnan(kappa) else kappa
-
-
-class Tally:
-    """Counts what answers took as they pass by, recorded ones included, each once.
-
-    Parameters
-    ----------
-    ask : what answers the requests
-    """
-
-    def __init__(self, ask: Callable[[Request], Answer]) -> None:
-        self._ask = ask
-        self._answers: dict[str, Answer] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, request: Request) -> Answer:
-        answer = self._ask(request)
-        with self._lock:
-            self._answers[request.key] = answer
-        return answer
-
-    @classmethod
-    def of(cls, critic: Critic, judge: Judge) -> Tally | None:
-        """A tally of what this critic and judge ask from now on; None if they ask no model."""
-        if not (hasattr(critic, "ask") and hasattr(judge, "ask")):
-            return None
-        critic.ask = judge.ask = tally = cls(critic.ask)
-        return tally
-
-    @property
-    def tokens(self) -> int | None:
-        """Tokens in and out; None if any answer did not say."""
-        counts = [(a.prompt_tokens, a.completion_tokens) for a in self._answers.values()]
-        return sum(i + o for i, o in counts) if counts and all(None not in c for c in counts) else None
-
-    @property
-    def cost(self) -> float | None:
-        """US dollars; None if any answer has no known cost."""
-        costs = [answer.cost for answer in self._answers.values()]
-        return sum(costs) if costs and None not in costs else None
 
 
 def write_evaluation(

@@ -140,6 +140,7 @@ class RunFolder:
         result: Result,
         *,
         notes: Sequence[str] = (),
+        cost: Mapping[str, float | None] = MappingProxyType({}),
         figures: Mapping[str, bytes] = MappingProxyType({}),
         refused: bool = False,
     ) -> None:
@@ -149,6 +150,7 @@ class RunFolder:
         ----------
         result : the run
         notes : what the reader was warned of; kept in ``results.json``
+        cost : of :func:`tally.cost_of`; kept there, too
         figures : name -> contents of further files
         refused : the aligned weights are not written
 
@@ -182,7 +184,7 @@ class RunFolder:
                 write_whole(self.path / f"{name}.safetensors", save(weights))
         for name, content in figures.items():
             write_whole(self.path / name, content)
-        summary = result.summary() | {"notes": list(notes), "refused": refused}
+        summary = result.summary() | {**cost, "notes": list(notes), "refused": refused}
         write_whole(self.path / "results.json", to_json(summary, indent=1) + "\n")
 
     def _claim(self) -> None:

@@ -135,6 +135,36 @@ def test_means_intervals_and_tests_are_those_of_scipy(folder):
     assert row["difference [95 % interval]"] == interval(gain["lvlm-va"] - gain["subg"], "+")
 
 
+def test_what_critic_and_judge_took_stands_beside_the_seconds(folder):
+    dollars = [0.0123, 0.0321]
+    for seed, cost in enumerate(dollars):
+        took = {"critic_tokens": 1000 * (seed + 1), "critic_dollars": cost}
+        finished(folder, run_of(seed, method="lvlm-va"), result_of("lvlm-va", 0.25, 0.5) | took)
+    none = {"critic_tokens": 0, "critic_dollars": 0.0}
+    unpriced = {"critic_tokens": 70, "critic_dollars": None}
+    finished(folder, run_of(0, method="rrr-gt"), result_of("rrr-gt", 0.25, 0.5) | none)
+    finished(folder, run_of(0, method="subg"), result_of("subg", 0.25, 0.5) | unpriced)
+    finished(folder, run_of(0, method="dfr"), result_of("dfr", 0.25, 0.5))  # of an older version
+    collected = gathering.collect(folder)
+    gathering.write(collected, folder)
+    table = pd.read_csv(folder.path / "runs.csv").set_index(["method", "seed", "arm"])
+    assert table.loc[("rrr-gt", 0, "after"), ["critic_tokens", "critic_dollars"]].tolist() == [0, 0]
+    assert table.loc[("subg", 0, "after"), "critic_tokens"] == 70
+    assert np.isnan(table.loc[("subg", 0, "after"), "critic_dollars"])
+    assert table.loc[("dfr", 0, "after"), ["critic_tokens", "critic_dollars"]].isna().all()
+    assert table.xs("before", level="arm")[["critic_tokens", "critic_dollars"]].isna().all(axis=None)
+    text = gathering.summary(collected)
+    means = {(row["runs"], row["measure"]): row["mean [95 % interval]"] for row in cells(text, "Means")}
+    low, high = stats.t.interval(0.95, 1, np.mean(dollars), stats.sem(dollars))
+    assert means["method lvlm-va", "critic_dollars"] == f"{np.mean(dollars):.4f} [{low:.4f}, {high:.4f}]"
+    assert means["method lvlm-va", "critic_tokens"].startswith("1500 [")
+    assert means["method rrr-gt", "critic_tokens"] == "0"
+    assert ("method subg", "critic_dollars") not in means
+    assert "critic_tokens" not in {
+        row["measure"] for row in cells(text, "Changes by the method, seed by seed")
+    }
+
+
 def test_other_settings_are_no_further_seeds_and_one_seed_has_no_interval(folder):
     for n_align in (50, 100):
         finished(

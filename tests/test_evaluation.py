@@ -13,7 +13,8 @@ from lvlmva_lite.critic import Case, TextJudge, Verdict
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.simulated import SimulatedCritic
 from lvlmva_lite.critic.types import KINDS
-from lvlmva_lite.evaluation import Tally, cohen_kappa, evaluate, write_evaluation
+from lvlmva_lite.evaluation import cohen_kappa, evaluate, write_evaluation
+from lvlmva_lite.tally import Tally
 
 LABELS = torch.arange(4).repeat_interleave(4).view(4, 4)
 

@@ -1,6 +1,7 @@
 """Experiments by name: from a spec to a table that can be recorded, and the paper's figures of it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,40 @@ def test_there_is_a_quick_and_a_whole_spec_of_each_experiment_of_the_paper():
     for name in shipped_specs():
         seeds = {n["seed"] for entry in read_spec(Path(name)) for n in entry.runs()}
         assert (len(seeds) == 1) == name.endswith(("-quick", "-knee", "-skin")), name
+
+
+TITLES = {
+    "Figure 6": r"Figure 6",
+    "Figures 9 and 10": r"Figures 9 and 10",
+    "Table 1": r"Tables? 1",
+    "Table 2": r"Table 2|Tables 1 and 2",
+}
+"""Of a figure or table of the paper, as the first line of a spec promises it."""
+
+
+@pytest.mark.parametrize("name", shipped_specs())
+def test_what_a_spec_promises_of_the_paper_is_drawn_of_what_it_runs(name):
+    entries = read_spec(Path(name))
+    asked = [entry.what for entry in entries if entry.kind == "experiment"]
+    tables = {one: recorded_table(one)[0] for one in asked if (RESULTS / f"{one}.csv").exists()}
+    _, words = paper_figures.of_tables(tables)
+    compared = {
+        {"lambda": "penalty_weight"}.get(parameter, parameter)
+        for entry in entries
+        if entry.kind == "run"
+        for parameter, values in entry.grid.items()
+        if len(values) > 1
+    }
+    promise = shipped_specs()[name].read_text().splitlines()[0]
+    for title, pattern in TITLES.items():
+        if re.search(pattern, promise):
+            drawn = f"## {title} of the paper" in words or compared & {*paper_figures._COMPARED[title]}
+            assert drawn, f"{name} promises {title}"
+
+
+def test_frozen_features_have_twenty_seeds_and_tuned_networks_seven():
+    seeds = {entry.what: len(entry.grid["seed"]) for entry in read_spec(Path("E2-real"))}
+    assert (seeds["knee_frozen"], seeds["knee_real"]) == (20, 7)
 
 
 def test_every_recorded_table_is_an_experiment_of_some_spec():

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from urllib.request import urlopen
 
 import nbformat
 import pytest
@@ -17,7 +18,6 @@ import typer
 import yaml
 
 from lvlmva_lite.cli import options
-from lvlmva_lite.cli.pretrained_weights import _require_resnet50
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.experiments import run_origin, sweep_copies, sweep_folder, sweep_workers
@@ -32,6 +32,7 @@ from lvlmva_lite.experiments.sweep_spec import (
 )
 from lvlmva_lite.experiments.sweep_workers import LimitError, at_a_time, bytes_of
 from lvlmva_lite.models import resnet50
+from lvlmva_lite.pretrained_weights import _why_no_resnet50
 
 CHAPTERS = Path(sweep_folder.__file__).parents[2] / "notebooks"
 
@@ -147,7 +148,8 @@ def test_the_words_of_the_command_line_are_the_same_spec(tmp_path):
         ("- {run: knee, parameters: {n_align: []}}", "n_align has no value"),
         ("- {run: knee, parameters: [1]}", "must be a mapping"),
         ("- {run: [knee]}", "run must be a name"),
-        ("- {run: knee", "cannot read the spec"),
+        ("- run: knee\n  seeds: [0, 1\n", r"spec.yml: line 3, column 1 is no YAML \(expected"),
+        ("- run: *knee", r"line 1, column 8 is no YAML \(found undefined alias"),
         ("- {run: knee, seeds: [2024-01-01]}", "is no number and no text"),
     ],
 )
@@ -368,7 +370,7 @@ def no_way_out(monkeypatch, tmp_path):
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    _require_resnet50.cache_clear()
+    _why_no_resnet50.cache_clear()
 
 
 WAYS = ("--weights FILE", "--weights none", "--model efficientnet_lite0", "torch/hub/checkpoints")
@@ -395,6 +397,23 @@ def test_a_network_that_goes_away_later_is_told_in_the_same_line(no_way_out, cap
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert all(way in told for way in WAYS)
+
+
+@pytest.mark.parametrize("chapter", ["08_knee", "09_skin"])
+def test_a_chapter_says_the_same_before_its_first_picture_under_plain_papermill(there, no_way_out, chapter):
+    papermill = pytest.importorskip("papermill")
+    with pytest.raises(papermill.exceptions.PapermillExecutionError) as failed:
+        papermill.execute_notebook(
+            CHAPTERS / f"{chapter}.ipynb", "out.ipynb", {"model": "resnet50"}, kernel_name="python3",
+            progress_bar=False,
+        )  # fmt: skip
+    assert failed.value.ename == "ConfigError"
+    told = failed.value.evalue
+    assert "\n" not in told
+    assert all(way.replace("--weights ", "weights=").replace("--model ", "model=") in told for way in WAYS)
+    ran = [cell for cell in nbformat.read("out.ipynb", 4).cells if cell.get("execution_count")]
+    assert "check_weights(" in ran[-1].source
+    assert len(ran) == 4  # Colab's, both of parameters, and this one
 
 
 def test_weights_that_are_there_ask_nobody(there, lvlmva, no_way_out):
@@ -545,6 +564,9 @@ def test_newer_code_takes_the_place_of_older_in_the_same_request(there, monkeypa
 
 
 def test_a_folder_of_something_else_is_refused(there):
+    Path("paper.pdf").touch()
+    with pytest.raises(SweepFolderError, match=r"paper\.pdf is a file; give --out a folder"):
+        SweepFolder(Path("paper.pdf"))
     Path("other").mkdir()
     Path("other/thesis.tex").touch()
     with pytest.raises(SweepFolderError, match="something else"):
@@ -663,6 +685,16 @@ def test_finished_runs_are_copied_to_whatever_papermill_writes_to_once(there):
         sweep_copies.require_writable("shelf://full")
 
 
+def copied_to(address, there):
+    """A sweep of one run, finished and copied there; its results and the folder's name at the address."""
+    folder = SweepFolder(there / "sweep")
+    (id,) = folder.add([job_of(0)])
+    run_all(folder)
+    sweep_copies.require_writable(address)
+    sweep_copies.copy_run(folder, id, address)
+    return (folder.out(id) / "results.json").read_bytes(), id
+
+
 @pytest.mark.slow
 def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
     """Against moto's server on loopback, which speaks as Amazon's does."""
@@ -680,17 +712,42 @@ def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         store = boto3.client("s3")
         store.create_bucket(Bucket="results")
-        folder = SweepFolder(there / "sweep")
-        (id,) = folder.add([job_of(0)])
-        run_all(folder)
-        sweep_copies.require_writable("s3://results/mine")
-        sweep_copies.copy_run(folder, id, "s3://results/mine")
-        kept = store.get_object(Bucket="results", Key=f"mine/{id}/results.json")["Body"].read()
-        assert kept == (folder.out(id) / "results.json").read_bytes()
+        results, id = copied_to("s3://results/mine", there)
+        assert store.get_object(Bucket="results", Key=f"mine/{id}/results.json")["Body"].read() == results
         names = {one["Key"].rpartition("/")[2] for one in store.list_objects(Bucket="results")["Contents"]}
         assert {"job.json", "done.json", "log.txt", "results.json"} <= names
         with pytest.raises(SweepFolderError, match=r"cannot write s3://nobodys/a/sweep\.txt"):
             sweep_copies.require_writable("s3://nobodys/a")
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_finished_runs_are_copied_to_a_bucket_of_google_cloud(there, monkeypatch):
+    """Against an emulator on loopback (pip install papermill[gcs] gcp-storage-emulator); not Google's own."""
+    core = pytest.importorskip("gcsfs.core")
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    from papermill import iorw
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    # Nobody's key, and the plain client: the other asks by gRPC first, which the emulator does not speak.
+    monkeypatch.setattr(iorw, "GCSFileSystem", lambda: core.GCSFileSystem(token="anon", endpoint_url=url))
+    iorw.papermill_io.register("gs://", iorw.GCSHandler())
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="results")
+    server.start()
+    try:
+        results, id = copied_to("gs://results/mine", there)
+        objects = f"{url}/storage/v1/b/results/o"
+        with urlopen(f"{objects}/mine%2F{id}%2Fresults.json?alt=media") as answer:
+            assert answer.read() == results
+        with urlopen(objects) as answer:
+            names = {one["name"].rpartition("/")[2] for one in json.load(answer)["items"]}
+        assert {"job.json", "done.json", "log.txt", "results.json"} <= names
+        with pytest.raises(SweepFolderError, match=r"cannot write gs://nobodys/a/sweep\.txt"):
+            sweep_copies.require_writable("gs://nobodys/a")
     finally:
         server.stop()
 

@@ -311,7 +311,6 @@ def failures_told() -> Iterator[None]:
     """What goes wrong on the way ends the command with one line and exit status 1."""
     from urllib.error import URLError
 
-    from lvlmva_lite.cli.pretrained_weights import no_download
     from lvlmva_lite.completeness import CompletenessError
     from lvlmva_lite.critic.batch import NothingUsable
     from lvlmva_lite.critic.budget import CapReached
@@ -320,6 +319,7 @@ def failures_told() -> Iterator[None]:
     from lvlmva_lite.critic.store import StoreError
     from lvlmva_lite.datasets.mnist import DataFileError
     from lvlmva_lite.models import NetworkError
+    from lvlmva_lite.pretrained_weights import no_download
 
     try:
         yield

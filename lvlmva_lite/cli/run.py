@@ -91,6 +91,7 @@ def _made(
     from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.critic.reading import read_description
     from lvlmva_lite.run_folder import RunFolder
+    from lvlmva_lite.tally import cost_of
 
     with options.bad_settings_told():
         settings = in_full(settings)
@@ -117,7 +118,10 @@ def _made(
             progress=not quiet,
         )
         refused = result.too_costly(*most)
-        folder.finish(result, notes=told, figures=_drawn(result) if figures else {}, refused=bool(refused))
+        folder.finish(
+            result, notes=told, cost=cost_of(result, connection),
+            figures=_drawn(result) if figures else {}, refused=bool(refused),
+        )  # fmt: skip
     summary = result.summary()
     if config.critic != "lexicon" and summary["critic"]:
         typer.echo(f"critic: {summary['critic']}; judge: {summary['judge']}")
@@ -188,10 +192,10 @@ def checked(dataset: str, method: str, settings: dict[str, Any]) -> tuple[Task, 
     ------
     RegistryError, ConfigError, SettingsError, StoreError : something that cannot work
     """
-    from lvlmva_lite.cli.pretrained_weights import check_weights
     from lvlmva_lite.critic import providers
     from lvlmva_lite.methods.run import check
     from lvlmva_lite.methods.words import name_explainer
+    from lvlmva_lite.pretrained_weights import check_weights
 
     settings = name_explainer(settings)
     answers, connection = options.critic_of(settings)

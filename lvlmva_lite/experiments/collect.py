@@ -28,6 +28,9 @@ MEASURES = tuple(one.name for one in fields(Score) if one.name != "seconds")
 ARMS = ("before", "after", *(name for name in ROWS if name != "before"))
 """Endings by which the numbers that a chapter records tell their arm, as ``accuracy_before``."""
 
+COSTS = {"seconds": 3, "critic_tokens": 0, "critic_dollars": 4}
+"""What an arm of a run took -> decimal places; no measure of a method.  Of critic and judge see :func:`tally.cost_of`."""
+
 _ABOUT = ("id", "kind", "name", "arm")
 _ORIGIN = (
     "supervision", "code", "libraries", "data", "device", "commit", "date", "processor", "host",
@@ -43,7 +46,7 @@ class Collected:
     ----------
     table : DataFrame, one row per finished run and arm: "id", "kind" ("run", "chapter" or
         "experiment"), "name" (task, chapter or experiment), "arm" ("before", "after", those of the bounds; empty for what a chapter records of
-        no arm), parameters, measures, "supervision" (what the
+        no arm), parameters, measures and, of runs, what they took (``COSTS``), "supervision" (what the
         method of a run reads), fingerprints of "code", "libraries" and "data", "device", "commit", "date", "processor", "host",
         "run_seconds" and "peak_memory" (bytes)
     parameters, measures : names of its columns
@@ -100,7 +103,9 @@ def _arms(job: Job, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         method = values["method"]  # its scores stand there under its own name, too
         for arm, scores in values["scores"].items():
             if arm not in (method, method.replace("-", "_")):
-                yield arm, scores
+                # The method's arm alone asks; an older run does not say what that took.
+                asked = {name: values.get(name) for name in COSTS if arm == "after" and name != "seconds"}
+                yield arm, scores | asked
         return
     of_arms: dict[str, dict[str, Any]] = {}
     rest = {}
@@ -163,7 +168,7 @@ def summary(collected: Collected) -> str:
         # A run that differs by what is no parameter is no other seed of the same.
         varied += [one for one in ("code", "libraries", "data", "device") if table[one].nunique() > 1]
         parts += [f"# {kind} {name}\n", _means(table, varied, measures)]
-        compared = [one for one in measures if one != "seconds"]
+        compared = [one for one in measures if one not in COSTS]
         parts += [_changes(table, varied, compared), _methods(table, varied, compared)]
     return "\n".join(filter(None, parts)) or "no run has finished yet\n"
 
@@ -190,7 +195,15 @@ def _means(table: pd.DataFrame, varied: Sequence[str], measures: Sequence[str]) 
         for arm, of_arm in group.groupby("arm", sort=False):
             for measure in measures:
                 if values := of_arm[measure].dropna().tolist():
-                    rows.append([words, arm, measure, str(len(values)), _interval(values)])
+                    rows.append(
+                        [
+                            words,
+                            arm,
+                            measure,
+                            str(len(values)),
+                            _interval(values, digits=COSTS.get(measure, 3)),
+                        ]
+                    )
     return _markdown("Means", ["runs", "arm", "measure", "seeds", "mean [95 % interval]"], rows)
 
 
@@ -238,11 +251,12 @@ def _paired(one: pd.DataFrame, other: pd.DataFrame, measure: str) -> list[str]:
     ]
 
 
-def _interval(values: Sequence[float], sign: str = "") -> str:
+def _interval(values: Sequence[float], sign: str = "", digits: int = 3) -> str:
+    form = f"{sign}.{digits}f"
     if len(values) < 2:
-        return f"{values[0]:{sign}.3f}"
+        return f"{values[0]:{form}}"
     mean, low, high = mean_interval(values)
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _of_the_paper(row: pd.Series, measure: str) -> str:

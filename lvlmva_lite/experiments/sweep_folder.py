@@ -94,6 +94,8 @@ class SweepFolder:
         if not self._requests.is_dir():
             if must_exist:
                 raise SweepFolderError(f"{path} holds no sweep; give the --out of `lvlmva sweep`")
+            if self.path.is_file():
+                raise SweepFolderError(f"{path} is a file; give --out a folder")
             if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
                 raise SweepFolderError(f"{path} holds something else; give --out a new folder")
         if not must_exist:

@@ -79,6 +79,11 @@ def read_spec(file: Path) -> list[Entry]:
         file = shipped[str(file)]
     try:
         found = yaml.safe_load(Path(file).read_text("utf-8"))
+    except yaml.MarkedYAMLError as error:
+        place, problem = error.problem_mark, " ".join(str(error.problem).split())
+        raise SpecError(
+            f"cannot read the spec {file}: line {place.line + 1}, column {place.column + 1} is no YAML ({problem})"
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"cannot read the spec {file} ({' '.join(str(error).split())})") from None
     if not isinstance(found, list) or not found:

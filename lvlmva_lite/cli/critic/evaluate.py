@@ -42,6 +42,7 @@ def evaluate(
     from lvlmva_lite.critic import providers
     from lvlmva_lite.critic.batch import criticise_all, judge_all
     from lvlmva_lite.critic.reading import read_description
+    from lvlmva_lite.tally import Tally
 
     with warnings_told(), options.bad_settings_told():
         answers, connection = options.critic_of(settings)
@@ -77,7 +78,7 @@ def evaluate(
             asking, judging = providers.make(
                 name, of_name, connection, truth=truth, seed=config.seed, recording=recording
             )
-            tally = evaluation.Tally.of(asking, judging)
+            tally = Tally.of(asking, judging)
             critiques = criticise_all(asking, shown.cases, judge=judging, progress=not quiet)
             verdicts.append(judge_all(judging, critiques, config.n_segments, progress=not quiet))
             evaluations.append(
