@@ -21,11 +21,22 @@ from reader_view import mended, preview, readable_numbers, readable_table, witho
         ('x = f(1)\nrecord("x", x)', "x = f(1)"),
         ('record("a", 1)\nrecord(\n    "b",\n    2,\n)', ""),
         ('x = 1\n\n# Quoted below.\nfor k in (0, 1):\n    record(f"a_{k}", x)\n\ny = 2', "x = 1\n\ny = 2"),
-        # what does more than keep a number stays, whole
-        ('for k in (0, 1):\n    y = f(k)\n    record("a", y)', None),
+        # what does more than keep a number stays, without the call
+        ('for k in (0, 1):\n    y = f(k)\n    record("a", y)', "for k in (0, 1):\n    y = f(k)"),
+        (
+            'def f(x):\n    with g():\n        # told\n        record(\n            "é", x\n        )  # so\n        y = x\n    return y',
+            "def f(x):\n    with g():\n        y = x\n    return y",
+        ),
+        ('if a:\n    x = 1\nelse:\n    y = 2\n    record("y", y)', "if a:\n    x = 1\nelse:\n    y = 2"),
+        ('if a:\n    x = 1\n# or not\nelse:\n    record("x", 0)\ny = 2', "if a:\n    x = 1\ny = 2"),
+        ('if a:\n    x = 1\nelif b:\n    record("x", 0)', "if a:\n    x = 1"),
+        # a block must not be left empty, nor a line lose what else stands in it
         ('def keep(x):\n    record("x", x)', None),
+        ('if a:\n    record("x", 0)\nelse:\n    x = 1', None),
         ('records("a", 1)\nself.record("a", 2)', None),
         ('x = 1; record("x", x)', None),
+        ('record("x", x); y = 1', None),
+        ('if a: record("x", x); y = 1', None),
         ('%pip install x\nrecord("x", 1)', None),
         ("", None),
     ],

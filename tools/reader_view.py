@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from bs4 import BeautifulSoup, Tag
@@ -21,24 +21,44 @@ HYPHEN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
 def without_bookkeeping(source: str) -> str:
     """Return a cell's code without its ``record(...)`` calls, which keep numbers for the prose.
 
-    A loop or branch that does nothing else goes with them; one that does something else stays whole.
+    A loop, branch or ``else`` that does nothing else goes with them.  A call stays where it shares a line
+    with something else, and where its block would be left empty.
     """
     try:
-        body = ast.parse(source).body
+        tree = ast.parse(source)
     except SyntaxError:  # a magic command of IPython
         return source
     lines = source.splitlines()
     kept = set(range(len(lines)))
-    for before, node in zip([None, *body], body, strict=False):
-        if not _only_records(node):
-            continue
-        first = node.lineno - 1
-        while first and lines[first - 1].lstrip().startswith("#"):  # the comment on it
-            first -= 1
-        if before is None or before.end_lineno <= first:
-            kept -= set(range(first, node.end_lineno))
+    for block in _blocks(tree):
+        for before, node in zip([None, *block], block, strict=False):
+            if not _only_records(node) or not _alone(node, lines):
+                continue
+            first = node.lineno - 1
+            while first and lines[first - 1].lstrip().startswith("#"):  # the comment on it
+                first -= 1
+            if before is None or before.end_lineno <= first:
+                kept -= set(range(first, node.end_lineno))
+    for node in ast.walk(tree):  # an else with nothing left in it
+        if isinstance(node, ast.For | ast.If) and node.orelse and _all_records(node.orelse):
+            kept -= set(range(node.body[-1].end_lineno, node.orelse[-1].end_lineno))
     left = "\n".join(line for number, line in enumerate(lines) if number in kept)
     return re.sub(r"\n{3,}", "\n\n", left).strip("\n") if len(kept) < len(lines) else source
+
+
+def _blocks(tree: ast.Module) -> Iterator[list[ast.stmt]]:
+    """Yield the cell's statements, and those of every block within that does something else, too."""
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list) and (node is tree or not _all_records(block)):
+                yield block
+
+
+def _alone(node: ast.stmt, lines: Sequence[str]) -> bool:
+    before = lines[node.lineno - 1].encode()[: node.col_offset].decode()
+    after = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+    return not before.strip() and re.fullmatch(r"\s*(#.*)?", after) is not None
 
 
 def _only_records(node: ast.stmt) -> bool:
@@ -46,8 +66,12 @@ def _only_records(node: ast.stmt) -> bool:
         call = node.value
         return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "record"
     if isinstance(node, ast.For | ast.If):
-        return all(_only_records(part) for part in [*node.body, *node.orelse])
+        return _all_records([*node.body, *node.orelse])
     return False
+
+
+def _all_records(block: Sequence[ast.stmt]) -> bool:
+    return all(map(_only_records, block))
 
 
 def readable_table(html: str) -> str:
