@@ -13,7 +13,7 @@ from html import escape
 from bs4 import BeautifulSoup, Tag
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.(?P<decimals>\d+))?")
-POWER = re.compile(r"(?P<digits>[-+]?\d(?:\.\d+)?)e(?P<exponent>[-+]\d+)")
+POWER = re.compile(r"(?<![\w.])(?P<digits>[-+]?\d(?:\.(?P<decimals>\d+))?)e(?P<exponent>[-+]\d+)")
 # A hyphen that stands for a minus: before a digit, and not within a word, a range or a date.
 HYPHEN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
 
@@ -132,16 +132,21 @@ def readable_numbers(texts: Sequence[str], names: bool = False) -> list[str]:
     whole = needed == 0 and any(abs(float(match[0])) >= 2 for match in numbers)
     cut = needed if decimals and (names or whole) else None
     return [
-        _number(match[0], cut) if match else HYPHEN.sub("−", POWER.sub(_power, text))
+        _number(match[0], cut) if match else readable_text(text)
         for text, match in zip(texts, found, strict=True)
     ]
+
+
+def readable_text(text: str) -> str:
+    """Return words with numbers in them, a hyphen before one a minus and an e a power of ten."""
+    return HYPHEN.sub("−", POWER.sub(_power, text))
 
 
 def _number(text: str, cut: int | None) -> str:
     digits, _, decimals = text.lstrip("+-").partition(".")
     if cut is not None:
         text = f"{float(text):{'+' if text[0] == '+' else ''}.{cut}f}"
-    elif len(decimals) > 2 and len(digits) > 1:
+    elif decimals and (len(digits) > 3 or (len(digits) > 1 and len(decimals) > 2)):
         text = f"{float(text):{'+' if text[0] == '+' else ''}.{max(0, 4 - len(digits))}f}"
     if text[0] == "-" and not float(text):
         return text[1:]
@@ -150,8 +155,8 @@ def _number(text: str, cut: int | None) -> str:
 
 def _power(match: re.Match) -> str:
     exponent = int(match["exponent"])
-    if 0 <= exponent <= 6:
-        return f"{float(match[0]):.0f}"
+    if -3 <= exponent <= 6:
+        return f"{float(match[0]):.{max(0, len(match['decimals'] or '') - exponent)}f}"
     return f"{match['digits']} × 10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
