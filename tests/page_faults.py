@@ -10,6 +10,7 @@ from browser import Browser
 LIGHT = {"book": 3.0, "notebooks": 5.0}  # the most megabytes of a page, by its folder
 GAP = 8  # the least pixels between what stands in two neighbouring cells of a table
 CONTRAST = 4.5  # WCAG 2, level AA
+LINES = 40  # the most of a cell that is open: at 1280 x 800 pixels they just fit between the bars
 
 TOOLS = """
 const article = document.querySelector('.bd-article') || document.body;
@@ -29,9 +30,26 @@ for (const table of all('table')) {
     if (say(a) && say(b) && shown(a) && text(b).left - text(a).right < GAP)
       { found.push(`columns run together: ${say(row)}`); break; }
   }
-  for (const cell of table.querySelectorAll('td'))
-    if (/^-\\d/.test(say(cell)) || /^\\d{4,}\\.\\d{3,}$/.test(say(cell)))
-      found.push(`a number is not set for reading: ${say(cell)}`);
+}
+"""
+# Zeros without end, decimals of thousands or without end, e for a power, a hyphen for a minus, "at most 0".
+# Code, formulas and links count as a letter: what stands in them is no number of the page's.
+NUMBERS = r"""
+const words = e => { const copy = e.cloneNode(true);
+  copy.querySelectorAll('pre, code, script, style, svg, a, mjx-container, .math').forEach(c => c.replaceWith('x'));
+  return copy.textContent.trim().replace(/\s+/g, ' '); };
+const zeros = /(?<![\w.,\/])\d+\.0{4,}(?![\d\/]|\.\d)/, tail = /(?<![\w.,\/])\d+\.\d{8,}/;
+const power = /(?<![\w.])\d(\.\d+)?e[-+]\d\d(?!\w)/, minus = /(?<![\w.,)\]-])-(?=\.?\d)/;
+const thousands = /(?<![\w.,\/])\d{4,}\.0+(?![\d\/]|\.\d)/, rounded = /\bat most 0(\.0+)?(?![.,]?\d)(?!\w)/;
+const faults = [
+  ['p:not(td p), figcaption:not(:has(p))', words, [zeros, tail, thousands, power, rounded]],
+  ['td, th', words, [zeros, tail, /^[-−+]?\d{4,}\.\d+$/, minus]],
+  ['.cell_output :is(td, th)', words, [power]],
+  ['.cell_output pre', e => e.textContent, [zeros, tail]],
+];
+for (const [where, what, rules] of faults) for (const e of all(where)) for (const rule of rules) {
+  const hit = rule.exec(what(e));
+  if (hit) found.push(`a number is not set for reading: ${what(e).slice(Math.max(0, hit.index - 20), hit.index + 30)}`);
 }
 """
 WIDE = """
@@ -71,6 +89,11 @@ const names = [...document.querySelectorAll('[id]')].map(e => e.id);
 for (const name of new Set(names.filter((name, i) => names.indexOf(name) < i))) found.push(`two elements have the id ${name}`);
 for (const line of all('.cell_output pre')) if (/^\\w+ = \\S+$/m.test(line.textContent) && /^(\\w+ = [^\\n]*\\n?)+$/.test(line.textContent.trim()))
   found.push(`bookkeeping: ${say(line)}`);
+for (const code of all('.cell_input pre')) {
+  const call = /(?<![\\w.])record\\(.*/.exec(code.textContent), n = code.textContent.trimEnd().split('\\n').length;
+  if (call) found.push(`bookkeeping in the code: ${call[0]}`);
+  if (n > LINES) found.push(`a cell shows ${n} lines of code: ${say(code)}`);
+}
 """
 # Without transitions: a colour read half way from light to dark is nobody's colour.
 DARKEN = """
@@ -96,7 +119,7 @@ def page_faults(browser: Browser, address: str, axe: str = "") -> list[str]:
     most = LIGHT["notebooks" if "/notebooks/" in address else "book"]
     if browser.weight > most * 1e6:
         found.append(f"weighs {browser.weight / 1e6:.1f} MB, more than {most:g}")
-    found += _look(browser, WHOLE + TABLES + WIDE)
+    found += _look(browser, WHOLE + NUMBERS + TABLES + WIDE)
     if axe:
         browser.evaluate(f"{axe}; 0")
         found += browser.evaluate(AXE)
@@ -111,7 +134,7 @@ def page_faults(browser: Browser, address: str, axe: str = "") -> list[str]:
 
 
 def _look(browser: Browser, script: str) -> list[str]:
-    script = re.sub(r"\b(GAP|CONTRAST)\b", lambda name: str(globals()[name[0]]), TOOLS + script)
+    script = re.sub(r"\b(GAP|CONTRAST|LINES)\b", lambda name: str(globals()[name[0]]), TOOLS + script)
     return browser.evaluate(f"(() => {{ {script} return found; }})()")
 
 

@@ -164,7 +164,14 @@ def test_bibliography_gives_authors_and_links():
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("pyproject.toml", "book/references.bib", "lvlmva_lite/__init__.py"):
+    needed = (
+        "pyproject.toml",
+        "book/references.bib",
+        "lvlmva_lite/__init__.py",
+        "CITATION.cff",
+        "CHANGELOG.md",
+    )
+    for name in needed:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "notebooks").mkdir()
@@ -222,12 +229,14 @@ def test_check_names_every_fault(tree):
     twin.write_text(json.dumps(notebook))
     source.write_text(source.read_text().replace("git+https", "git+http"))
     (tree / "notebooks" / "04_lost.ipynb").write_text("{}")
+    (tree / "CITATION.cff").write_text("version: 0.0.0\n")
     found = notebooks.faults(tree)
     assert [line.split(":")[0] for line in found] == [
-        "notebooks/03_shares.md", "notebooks/03_shares.ipynb", "notebooks/04_lost.ipynb",
+        "notebooks/03_shares.md", "CITATION.cff", "notebooks/03_shares.ipynb", "notebooks/04_lost.ipynb",
     ]  # fmt: skip
     assert "stale" in found[0]
-    assert "holds outputs" in found[1]
+    assert "stale" in found[1]
+    assert "holds outputs" in found[2]
 
 
 def test_chapter_without_setup_cell_is_named(tree):

@@ -62,15 +62,48 @@ def test_on_paper_code_is_whole_and_solutions_stay_closed(book, browser):
     assert (cut, solutions, grey) == (0, 0, 0)
 
 
-CELL = '<div class="cell"><div class="{kind}">{inside}</div></div>'
 TABLE = '<table class="dataframe"><tr><th>a</th><th>b</th></tr><tr><td>{}</td><td>{}</td></tr></table>'
-SOUND = CELL.format(kind="cell_output", inside=TABLE.format("0.788", "−0.953"))
+
+
+def shown(inside, kind="output"):
+    return f'<div class="cell"><div class="cell_{kind}">{inside}</div></div>'
+
+
+# With what looks like the faults below and is none.
+SOUND = (
+    shown(TABLE.format("0.000", "−0.953"))
+    + shown("<pre>tensor([-0.1719])\n65025.0</pre>")
+    + shown("<pre>" + "x = records(1)\n" * 40 + "</pre>", "input")
+    + TABLE.format("<code>x == -1</code> or 2-3, a-1", "critic-2, 2026-01-02, (3 to −1)")
+    + "<p>At 0.00001 and 1940, 1 × 10⁻⁶; arXiv:2512.21985, 11434.0.0, at most 0.5, <code>1e-06</code>.</p>"
+)
 STYLE = "td, th { padding: 4px 10px } .cell_output, pre { overflow-x: auto } figcaption { color: #111 }"
 PLANTED = {
     "columns run together": ("td { padding: 2px } table { border-spacing: 0 }", SOUND),
-    "a number is not set for reading": ("", SOUND.replace("−", "-")),
+    "a number is not set for reading: -0.953": ("", SOUND.replace("−0", "-0")),
+    "a number is not set for reading: 0.1 (-0.3 to 0.4)": ("", TABLE.format("0.1 (-0.3 to 0.4)", "1")),
+    "a number is not set for reading: +0.0000": ("", shown(TABLE.format("+0.0000", "0.0013"))),
+    "a number is not set for reading: 65025.0000": ("", TABLE.format("1", "65025.0000")),
+    "a number is not set for reading: 1940.5": ("", TABLE.format("1", "1940.5")),
+    "a number is not set for reading: 2e-08": ("", shown(TABLE.format("1", "2e-08"))),
+    "a number is not set for reading: weigh 1940.0 grams": ("", "<p>weigh 1940.0 grams</p>"),
+    "a number is not set for reading: by 0.0000 nats": ("", "<p>by 0.0000 nats</p>"),
+    "a number is not set for reading: by 1.94e+03, in": ("", "<p>by 1.94e+03, in</p>"),
+    "a number is not set for reading: by at most 0, in": (
+        "",
+        "<figure><figcaption>by at most <span>0</span>, in</figcaption></figure>",
+    ),
+    "a number is not set for reading: {'loss': 0.32572466135025024": (
+        "",
+        shown("<pre>{'loss': 0.32572466135025024}</pre>"),
+    ),
+    "bookkeeping in the code: record(f'x', 2)": (
+        "",
+        shown("<pre>for x in y:\n  record(f'x', 2)\n  z()</pre>", "input"),
+    ),
+    "a cell shows 41 lines": ("", shown("<pre>" + "x = 1\n" * 41 + "</pre>", "input")),
     "a table is cut": ("td, th { min-width: 900px }", SOUND),
-    "code is clipped": ("", CELL.format(kind="cell_input", inside=f"<pre>{'x' * 400}</pre>")),
+    "code is clipped": ("", shown(f"<pre>{'x' * 400}</pre>", "input")),
     "at 390 pixels: the page scrolls sideways": ("", "<p style='width: 500px'>wide</p>"),
     "at 390 pixels: does not scroll by itself": (
         "pre, body { overflow: hidden }",
@@ -85,10 +118,7 @@ PLANTED = {
     "console: Failed to load": ("", "<img src='missing.png' alt=''>"),
     "weighs": ("", f"<!--{'x' * 3_000_000}-->"),
     "two elements have the id one": ("", "<p id='one'></p><p id='one'></p>"),
-    "bookkeeping: gap = 0.006": (
-        "",
-        CELL.format(kind="cell_output", inside="<pre>gap = 0.006\np = 0.078</pre>"),
-    ),
+    "bookkeeping: gap = 0.006": ("", shown("<pre>gap = 0.006\np = 0.078</pre>")),
 }
 PAGE = """<!DOCTYPE html><html lang="en"><head><title>t</title><link rel="icon" href="data:,"><style>{}{}</style></head>
 <body><main class="bd-article">{}</main></body></html>"""

@@ -21,11 +21,22 @@ from reader_view import mended, preview, readable_numbers, readable_table, witho
         ('x = f(1)\nrecord("x", x)', "x = f(1)"),
         ('record("a", 1)\nrecord(\n    "b",\n    2,\n)', ""),
         ('x = 1\n\n# Quoted below.\nfor k in (0, 1):\n    record(f"a_{k}", x)\n\ny = 2', "x = 1\n\ny = 2"),
-        # what does more than keep a number stays, whole
-        ('for k in (0, 1):\n    y = f(k)\n    record("a", y)', None),
+        # what does more than keep a number stays, without the call
+        ('for k in (0, 1):\n    y = f(k)\n    record("a", y)', "for k in (0, 1):\n    y = f(k)"),
+        (
+            'def f(x):\n    with g():\n        # told\n        record(\n            "é", x\n        )  # so\n        y = x\n    return y',
+            "def f(x):\n    with g():\n        y = x\n    return y",
+        ),
+        ('if a:\n    x = 1\nelse:\n    y = 2\n    record("y", y)', "if a:\n    x = 1\nelse:\n    y = 2"),
+        ('if a:\n    x = 1\n# or not\nelse:\n    record("x", 0)\ny = 2', "if a:\n    x = 1\ny = 2"),
+        ('if a:\n    x = 1\nelif b:\n    record("x", 0)', "if a:\n    x = 1"),
+        # a block must not be left empty, nor a line lose what else stands in it
         ('def keep(x):\n    record("x", x)', None),
+        ('if a:\n    record("x", 0)\nelse:\n    x = 1', None),
         ('records("a", 1)\nself.record("a", 2)', None),
         ('x = 1; record("x", x)', None),
+        ('record("x", x); y = 1', None),
+        ('if a: record("x", x); y = 1', None),
         ('%pip install x\nrecord("x", 1)', None),
         ("", None),
     ],
@@ -41,9 +52,10 @@ def test_code_is_shown_without_what_only_keeps_numbers(source, left):
         (["65025.0000", "7.8959", "16.0000", "0.0013"], ["65025", "7.8959", "16.00", "0.0013"]),
         (["144.571", "1000.000"], ["144.6", "1000"]),
         (["2.0", "3.0"], ["2", "3"]),
+        (["1940.0", "12.5", str(10**17 + 1)], ["1940", "12.5", str(10**17 + 1)]),
         (["1.000", "1.000"], ["1.000", "1.000"]),  # shares, rounded
-        (["-0.213 ± 0.100", "0-255", "critic-2", "2026-01-02", "1e-06", "3.62e+04", "–", ""],
-         ["−0.213 ± 0.100", "0-255", "critic-2", "2026-01-02", "1 × 10⁻⁶", "36200", "–", ""]),
+        (["-0.213 ± 0.100", "0-255", "critic-2", "2026-01-02", "1e-06", "3.62e+04", "3.6e-03", "1.25e+00", "–", ""],
+         ["−0.213 ± 0.100", "0-255", "critic-2", "2026-01-02", "1 × 10⁻⁶", "36200", "0.0036", "1.25", "–", ""]),
         (["+0.007 (-0.001 to +0.010)", "-5%"], ["+0.007 (−0.001 to +0.010)", "−5%"]),
         (["-12.3456", "+12.3456"], ["−12.35", "+12.35"]),
     ],
@@ -143,10 +155,10 @@ def test_a_chapter_is_shown_without_its_bookkeeping_and_quotes_with_a_minus():
         ('# Parameters\nprofile = "paper"\n', 5),
     ):
         ran = chapter(injected, *codes)
-        ran.cells[2].outputs = [nbformat.v4.new_output("display_data", {QUOTED: "-1.000"})]
+        ran.cells[2].outputs = [nbformat.v4.new_output("display_data", {QUOTED: "-1.000 (4e-07)"})]
         shown = with_outputs(chapter("", *codes), ran).cells
         assert len(shown) == cells
         assert "remove-cell" in shown[0].metadata.tags
         assert shown[-2].source == "x = -1.0"
-        assert shown[-2].outputs[0].data[QUOTED] == "'−1.000'"
+        assert shown[-2].outputs[0].data[QUOTED] == "'−1.000 (4 × 10⁻⁷)'"
         assert "remove-input" in shown[-1].metadata.tags

@@ -42,6 +42,8 @@ def test_the_repository_stands_in_one_place():
         stamped = file.parent.name == "notebooks" and file.suffix in (".md", ".ipynb")
         if stamped:  # written from pyproject.toml by tools/notebooks.py, whose check compares them
             assert f"git+{address}@{tag}" in text, file
+        elif file == ROOT / notebooks.CITATION:  # the same
+            assert text == notebooks.cited(), "run python tools/notebooks.py"
         elif file != ROOT / "pyproject.toml":
             assert not addresses(text, place), f"{file} names the address too; take it from pyproject.toml"
             assert f"{owner.lower()}.github.io/{name}" not in text, file
@@ -53,6 +55,35 @@ def test_workflows_follow_githubs_schema():
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     done = subprocess.run([*check, *map(str, WORKFLOWS)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_citation_names_this_version_its_date_and_the_repository(tree):
+    cff = tree / "CITATION.cff"
+    cff.write_text("cff-version: 1.2.0\nversion: 0.9\ntitle: One\n")
+    expected = {
+        "cff-version": "1.2.0",
+        "title": "One",
+        "version": "1.2.0",
+        "repository-code": "https://x.org/o/r",
+    }
+    assert yaml.safe_load(notebooks.cited(tree)) == expected, "the changelog gives 1.2.0 no date"
+    changelog = tree / "CHANGELOG.md"
+    changelog.write_text(changelog.read_text().replace("today", "2026-12-24"))
+    cff.write_text(notebooks.cited(tree))
+    assert yaml.safe_load(cff.read_text()) == expected | {"date-released": "2026-12-24"}
+    assert notebooks.cited(tree) == cff.read_text()
+
+
+@pytest.mark.parametrize("spoiled", ["", "version", "repository-code"])
+def test_the_citation_follows_the_schema_of_the_format(spoiled, tmp_path):
+    pytest.importorskip("check_jsonschema")
+    file = tmp_path / "CITATION.cff"
+    file.write_text(
+        (ROOT / "CITATION.cff").read_text().replace(f"\n{spoiled}:", "\nunheard-of:" if spoiled else "\n:")
+    )
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
+    done = subprocess.run([*check, str(file)], capture_output=True, text=True)
+    assert done.returncode == bool(spoiled), done.stdout + done.stderr
 
 
 def test_the_schema_finds_a_fault(tmp_path):

@@ -42,7 +42,7 @@ from example_report import PAGE as REPORT
 from example_report import example_report
 from parameters_page import page as parameters_page
 from parameters_page import title
-from reader_view import HYPHEN, mended, preview, readable_table, without_bookkeeping
+from reader_view import mended, preview, readable_table, readable_text, without_bookkeeping
 from six_steps import files as six_steps
 from six_steps import for_the_book
 from vendor_javascript import SPHINX_CONFIG, vendor
@@ -100,7 +100,7 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
             if "text/html" in data:
                 data["text/html"] = readable_table(data["text/html"])
             if QUOTED in data:  # in quotes it stays as it was recorded: "+0.260" is no 0.26
-                data[QUOTED] = repr(HYPHEN.sub("−", data[QUOTED]))
+                data[QUOTED] = repr(readable_text(data[QUOTED]))
         if "parameters" in tags:
             own = {line.partition("#")[0].strip() for line in cell.source.splitlines()}
             for extra in injected:

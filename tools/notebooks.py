@@ -4,7 +4,7 @@
 ``python tools/notebooks.py`` writes its twin ``notebooks/NN_name.ipynb``: the same code
 cells, prose that Colab can show, no outputs, the same bytes every time.  It also writes
 the cell tagged ``colab-setup`` of every source, which holds the repository's address and
-tag from ``pyproject.toml``.
+tag from ``pyproject.toml``, and the same in ``CITATION.cff``.
 
 ``--check`` writes nothing and exits 1 with one line for every file that is not up to date.
 ``--full FOLDER`` writes the notebooks with their MyST left as it is, to run or render them.
@@ -40,6 +40,7 @@ if importlib.util.find_spec("lvlmva_lite") is None:
 CODE_CELL = re.compile(
     r"^(?P<fence>`{3,})\{code-cell\}[^\n]*\n(?P<body>.*?)^(?P=fence) *$", re.DOTALL | re.MULTILINE
 )
+CITATION = "CITATION.cff"
 HEADER = re.compile(r"(?P<options>(?:---\n.*?\n---\n|(?::[\w-]+:[^\n]*\n)+))\n*", re.DOTALL)
 
 
@@ -60,6 +61,22 @@ def stamp(source: str, address: str, tag: str) -> str:
             body = f"{header['options']}\n{setup}\n"
             return source[: cell.start("body")] + body + source[cell.end("body") :]
     raise ValueError(f"no code cell is tagged {SETUP_TAG}")
+
+
+def cited(root: Path = ROOT) -> str:
+    """Return ``CITATION.cff`` with the repository's address, this version and its date.
+
+    The date is the changelog's; while that gives the version none, there is none.
+    """
+    address, tag = repository(root)
+    version = tag.removeprefix("v")
+    heading = re.escape(f"## [{version}] - ") + r"(\d{4}-\d\d-\d\d)$"
+    date = re.search(f"^{heading}", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    stamps = {"version": version, "date-released": date and date[1], "repository-code": address}
+    kept = [
+        line for line in (root / CITATION).read_text().splitlines() if line.partition(":")[0] not in stamps
+    ]
+    return "\n".join(kept + [f'{key}: "{value}"' for key, value in stamps.items() if value]) + "\n"
 
 
 def read(source: str) -> NotebookNode:
@@ -138,10 +155,10 @@ def survey(root: Path, chapters: dict[Path, str]) -> Book:
 
 
 def twins(root: Path = ROOT) -> dict[Path, str]:
-    """Return what every file of ``notebooks/`` should hold: sources with their setup cell, and twins."""
+    """Return what the files written here should hold: sources with their setup cell, twins, the citation."""
     chapters = sources(root)
     book = survey(root, chapters)
-    files = dict(chapters)
+    files = {**chapters, root / CITATION: cited(root)}
     for path, text in chapters.items():
         files[path.with_suffix(".ipynb")] = dumps(
             for_colab(read(text), path.relative_to(root).as_posix(), book)
@@ -150,7 +167,7 @@ def twins(root: Path = ROOT) -> dict[Path, str]:
 
 
 def faults(root: Path = ROOT) -> list[str]:
-    """Return one line for every file of ``notebooks/`` that is not as it should be."""
+    """Return one line for every file that :func:`twins` gives and that is not as it should be."""
     expected, found = twins(root), []
     for path, text in expected.items():
         name = path.relative_to(root)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from bs4 import BeautifulSoup, Tag
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.(?P<decimals>\d+))?")
-POWER = re.compile(r"(?P<digits>[-+]?\d(?:\.\d+)?)e(?P<exponent>[-+]\d+)")
+POWER = re.compile(r"(?<![\w.])(?P<digits>[-+]?\d(?:\.(?P<decimals>\d+))?)e(?P<exponent>[-+]\d+)")
 # A hyphen that stands for a minus: before a digit, and not within a word, a range or a date.
 HYPHEN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
 
@@ -21,24 +21,44 @@ HYPHEN = re.compile(r"(?<![\w.,)\]-])-(?=\.?\d)")
 def without_bookkeeping(source: str) -> str:
     """Return a cell's code without its ``record(...)`` calls, which keep numbers for the prose.
 
-    A loop or branch that does nothing else goes with them; one that does something else stays whole.
+    A loop, branch or ``else`` that does nothing else goes with them.  A call stays where it shares a line
+    with something else, and where its block would be left empty.
     """
     try:
-        body = ast.parse(source).body
+        tree = ast.parse(source)
     except SyntaxError:  # a magic command of IPython
         return source
     lines = source.splitlines()
     kept = set(range(len(lines)))
-    for before, node in zip([None, *body], body, strict=False):
-        if not _only_records(node):
-            continue
-        first = node.lineno - 1
-        while first and lines[first - 1].lstrip().startswith("#"):  # the comment on it
-            first -= 1
-        if before is None or before.end_lineno <= first:
-            kept -= set(range(first, node.end_lineno))
+    for block in _blocks(tree):
+        for before, node in zip([None, *block], block, strict=False):
+            if not _only_records(node) or not _alone(node, lines):
+                continue
+            first = node.lineno - 1
+            while first and lines[first - 1].lstrip().startswith("#"):  # the comment on it
+                first -= 1
+            if before is None or before.end_lineno <= first:
+                kept -= set(range(first, node.end_lineno))
+    for node in ast.walk(tree):  # an else with nothing left in it
+        if isinstance(node, ast.For | ast.If) and node.orelse and _all_records(node.orelse):
+            kept -= set(range(node.body[-1].end_lineno, node.orelse[-1].end_lineno))
     left = "\n".join(line for number, line in enumerate(lines) if number in kept)
     return re.sub(r"\n{3,}", "\n\n", left).strip("\n") if len(kept) < len(lines) else source
+
+
+def _blocks(tree: ast.Module) -> Iterator[list[ast.stmt]]:
+    """Yield the cell's statements, and those of every block within that does something else, too."""
+    for node in ast.walk(tree):
+        for name in ("body", "orelse", "finalbody"):
+            block = getattr(node, name, None)
+            if isinstance(block, list) and (node is tree or not _all_records(block)):
+                yield block
+
+
+def _alone(node: ast.stmt, lines: Sequence[str]) -> bool:
+    before = lines[node.lineno - 1].encode()[: node.col_offset].decode()
+    after = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+    return not before.strip() and re.fullmatch(r"\s*(#.*)?", after) is not None
 
 
 def _only_records(node: ast.stmt) -> bool:
@@ -46,8 +66,12 @@ def _only_records(node: ast.stmt) -> bool:
         call = node.value
         return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "record"
     if isinstance(node, ast.For | ast.If):
-        return all(_only_records(part) for part in [*node.body, *node.orelse])
+        return _all_records([*node.body, *node.orelse])
     return False
+
+
+def _all_records(block: Sequence[ast.stmt]) -> bool:
+    return all(map(_only_records, block))
 
 
 def readable_table(html: str) -> str:
@@ -108,16 +132,21 @@ def readable_numbers(texts: Sequence[str], names: bool = False) -> list[str]:
     whole = needed == 0 and any(abs(float(match[0])) >= 2 for match in numbers)
     cut = needed if decimals and (names or whole) else None
     return [
-        _number(match[0], cut) if match else HYPHEN.sub("−", POWER.sub(_power, text))
+        _number(match[0], cut) if match else readable_text(text)
         for text, match in zip(texts, found, strict=True)
     ]
+
+
+def readable_text(text: str) -> str:
+    """Return words with numbers in them, a hyphen before one a minus and an e a power of ten."""
+    return HYPHEN.sub("−", POWER.sub(_power, text))
 
 
 def _number(text: str, cut: int | None) -> str:
     digits, _, decimals = text.lstrip("+-").partition(".")
     if cut is not None:
         text = f"{float(text):{'+' if text[0] == '+' else ''}.{cut}f}"
-    elif len(decimals) > 2 and len(digits) > 1:
+    elif decimals and (len(digits) > 3 or (len(digits) > 1 and len(decimals) > 2)):
         text = f"{float(text):{'+' if text[0] == '+' else ''}.{max(0, 4 - len(digits))}f}"
     if text[0] == "-" and not float(text):
         return text[1:]
@@ -126,8 +155,8 @@ def _number(text: str, cut: int | None) -> str:
 
 def _power(match: re.Match) -> str:
     exponent = int(match["exponent"])
-    if 0 <= exponent <= 6:
-        return f"{float(match[0]):.0f}"
+    if -3 <= exponent <= 6:
+        return f"{float(match[0]):.{max(0, len(match['decimals'] or '') - exponent)}f}"
     return f"{match['digits']} × 10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
