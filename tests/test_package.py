@@ -14,8 +14,9 @@ ORDER = (
     "torchvision_compat", "files", "registry", "fingerprint", "agreement", "streams", "threads", "environment", "fills",
     "datasets", "models", "sampling", "completeness", "deeplift", "attribution", "mixture", "segmentation", "segment_choice",
     "superpixels", "critic", "config", "segmenters", "passes", "alignment", "contextual_decomposition", "crossed", "metrics", "tasks",
-    "pretrained_weights", "alignment_set", "results", "pipeline", "methods", "tally", "run_folder", "plots", "experiments", "checks", "result_figures",
-    "report", "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget", "words_editor", "cli",
+    "pretrained_weights", "alignment_set", "results", "pipeline", "methods", "tally", "run_folder", "plots", "experiments",
+    "result_figures", "report", "checks", "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget",
+    "words_editor", "cli",
 )  # fmt: skip
 
 

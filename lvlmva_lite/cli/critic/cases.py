@@ -10,7 +10,6 @@ import typer
 from lvlmva_lite.cli import options
 from lvlmva_lite.cli.idle import refuse_idle
 from lvlmva_lite.cli.notes import warnings_told
-from lvlmva_lite.cli.pretrained_weights import check_weights
 
 if TYPE_CHECKING:
     from lvlmva_lite.config import Config
@@ -60,6 +59,8 @@ def checked(dataset: str, settings: dict[str, Any], **more: Any) -> tuple[Task, 
     ------
     RegistryError, ConfigError : something that cannot work, or does nothing
     """
+    from lvlmva_lite.pretrained_weights import check_weights
+
     task = options.task_of(dataset, settings)
     # Words that a simulated critic does not read may be for a second one.
     given = {name for name, value in settings.items() if value is not None and name != "description"}
