@@ -186,6 +186,18 @@ def test_only_what_is_finished_counts(folder):
     assert gathering.collect(folder).table["seed"].unique().tolist() == [0]
 
 
+def test_what_older_code_has_left_is_told_and_taken_in_when_asked(folder, lvlmva):
+    finished(folder, run_of(0, method="lvlm-va"), result_of("lvlm-va", 0.25, 0.5))
+    folder.add([replace(run_of(0, method="lvlm-va"), origin=ORIGIN | {"code": "newer"})])
+    told = "beside them 1 finished by older code, data or libraries; --older takes them in"
+    answer = lvlmva("collect", folder.path)
+    assert told in answer.stderr
+    assert "no run has finished yet" in answer.stdout
+    answer = lvlmva("collect", folder.path, "--older")
+    assert told not in answer.stderr
+    assert "# run knee" in answer.stdout
+
+
 def test_nothing_finished_is_a_table_without_rows(folder):
     folder.add([replace(run_of(0), origin=ORIGIN)])
     collected = gathering.collect(folder)

@@ -27,6 +27,7 @@ from lvlmva_lite.experiments.parameters import (
     folder,
     known_critic,
     one_of,
+    starting_weights,
     true_or_false,
     whole_number,
 )
@@ -56,6 +57,9 @@ def test_every_kind_knows_its_own(value):
 def test_paths_are_there_or_empty_where_that_is_meant(tmp_path):
     (tmp_path / "a.csv").touch()
     there, table, none = str(tmp_path), str(tmp_path / "a.csv"), str(tmp_path / "none")
+    assert starting_weights().fits("none")
+    assert starting_weights().fits(table)
+    assert not any(map(starting_weights().fits, ("vgg", "", there, 3, ["none"], None)))
     for kind, fitting in ((folder, {there}), (file, {table}), (file_or_folder, {there, table})):
         fits = {value for value in (there, table, none, "", "\0", None, 1) if kind().fits(value)}
         assert fits == fitting

@@ -218,6 +218,10 @@ def tiny_notebook(path, *lines):
             "model must be '' or 'small_resnet' or",
         ),
         (
+            ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "weights=nofile.pt"],
+            "weights must be 'imagenet' or 'none' or a file that is there, got 'nofile.pt'",
+        ),
+        (
             ["chapter", CHAPTERS / "08_knee.ipynb", "-p", "data_root=/nowhere"],
             "data_root must be a folder that is there",
         ),

@@ -38,4 +38,10 @@ def collect(
     n_missing = sum(sweep.done(id) is None for id in sweep.ids())
     if n_missing:
         typer.echo(f"{n_missing} of {len(sweep.ids())} runs are not finished and not in it", err=True)
+    n_older = sum(sweep.done(id) is not None for id in sweep.ids(older=True))
+    if n_older and not older:
+        typer.echo(
+            f"beside them {n_older} finished by older code, data or libraries; --older takes them in",
+            err=True,
+        )
     typer.echo(f"written to {folder}: {', '.join(names)}", err=True)

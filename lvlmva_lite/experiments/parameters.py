@@ -88,6 +88,12 @@ def file_or_folder(*, or_empty: bool = False) -> Kind:
     return _path("a file or a folder that is there", Path.exists, or_empty)
 
 
+def starting_weights() -> Kind:
+    """What a pretrained network starts from: "imagenet", "none", or a file that is there."""
+    named, given = one_of("imagenet", "none"), file()
+    return Kind(f"{named.words} or {given.words}", lambda value: named.fits(value) or given.fits(value))
+
+
 def known_critic() -> Kind:
     """The name of a critic, of this package or of another that registers one."""
     from lvlmva_lite.critic.providers import names  # late: most chapters ask for none
@@ -142,6 +148,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
         folder,
         file,
         file_or_folder,
+        starting_weights,
         known_critic,
     )
 }
