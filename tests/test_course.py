@@ -1,5 +1,6 @@
 """The assignments: right solutions get all points, blanks none, wrong ones lose what they should."""
 
+import ast
 import contextlib
 import io
 import re
@@ -139,6 +140,45 @@ def test_wrong_solutions_lose_what_they_should(name):
 
 def test_the_guide_shows_the_points_of_the_sources():
     assert (ROOT / course.GUIDE).read_text() == course.guide(), "run python tools/course.py --guide"
+
+
+def test_the_guide_names_the_questions_that_need_another():
+    need = set()
+    for name in NAMES:
+        answers, last = {}, None  # by question, the names that its answer gives
+        for cell in course.read(name).cells:
+            about = cell.metadata.get("nbgrader", {})
+            if cell.cell_type != "code" or not (about.get("solution") or about.get("grade")):
+                continue
+            tree = ast.parse(cell.source)
+            if about.solution:
+                last = about.grade_id
+                answers[last] = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            read = {
+                node.id
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+            }
+            if any(read & given for question, given in answers.items() if question != last):
+                need.add(last)
+    (sentence,) = re.findall(
+        r"^Questions of a set do not need .*$", (ROOT / course.GUIDE).read_text(), re.MULTILINE
+    )
+    assert set(re.findall(r"`(\w+)`", sentence)) == need
+
+
+def test_the_rubric_of_an_answer_that_a_person_reads_adds_up_to_its_points():
+    for name in NAMES:
+        notebook = course.read(name)
+        _, person = course.points(notebook)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        rubrics = [
+            (int(most), sum(map(int, re.findall(r"^\| (\d+) \|", rubric, re.MULTILINE))))
+            for most, rubric in re.findall(
+                r"^## \d+\. [^\n]*\((\d+) points\)$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
+            )
+        ]
+        assert rubrics == [(most, most) for most in person.values()]
 
 
 def test_no_public_page_gives_the_mistakes_away():
