@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from papermill.exceptions import PapermillExecutionError
 
@@ -78,6 +78,7 @@ def test_the_words_say_the_bounds():
     assert one_of("quick", "paper").words == "'quick' or 'paper'"
 
 
+@settings(deadline=None)
 @given(st.integers(-5, 60) | st.floats(-5, 60) | st.sampled_from(["contrast", "logit", "other"]))
 @pytest.mark.parametrize("name", ["n_align", "n_segments", "penalty_weight", "align_epochs", "explain"])
 def test_a_setting_is_what_the_configuration_takes(name, value):

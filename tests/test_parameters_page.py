@@ -33,7 +33,7 @@ def test_the_page_has_a_table_for_each_chapter_and_a_silent_parameter_is_named(t
     assert made.count("## {doc}`") == len(CHAPTERS)
     assert "{{" not in made
     assert (
-        "| `n_align` | `100` | a whole number from 1 to 10000000 | N, images that the critic is asked about |"
+        "| `n_align` | `100` | a whole number from 1 to 10,000,000 | N, images that the critic is asked about |"
         in made
     )
     notebook = nbformat.v4.new_notebook(

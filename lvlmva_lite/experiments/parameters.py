@@ -120,7 +120,7 @@ def true_or_false() -> Kind:
 
 def _of_type(words: str, kind: Any, low: float | None, high: float | None, or_none: bool) -> Kind:
     if low is not None and high is not None:
-        words += f" from {low} to {high}"
+        words += f" from {low:,} to {high:,}"
     elif low is not None:
         words += f" of at least {low}"
     elif high is not None:
