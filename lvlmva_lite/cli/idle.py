@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lvlmva_lite.config import Config
     from lvlmva_lite.tasks import Task
 
-# What is not named in a table is another package's, and may read any setting.
+# What is not named in a table, such as what another package brings, may read any setting.
 _OF_SEGMENTER = {
     "ppeps-wgm": {"fill", "tolerance", "feature_weight"},
     "sam": {"segmenter_checkpoint"},
