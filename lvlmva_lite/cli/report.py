@@ -85,11 +85,11 @@ def report(
     for thing in made.candidates:
         filled = made.counterfactuals[thing.key]["before"]
         where = ", ".join(
-            f"{len(ids)} of {made.leaning.n_cases[of]} {of} images" for of, ids in thing.cases.items()
+            f"{of}: {len(ids)} of {made.leaning.n_cases[of]}" for of, ids in thing.cases.items()
         )
         typer.echo(
-            f"not in your words: {thing.name}, called {thing.kind}, in {where}; filled in, {filled.n_changed} of "
-            f'{filled.n} answers change; --accept "{thing.name}" or --refuse "{thing.name}"'
+            f"not in your words: {thing.name}, called {thing.kind} (images leaning on it: {where}); filled in, "
+            f'{filled.n_changed} of {filled.n} answers change; --accept "{thing.name}" or --refuse "{thing.name}"'
         )
     if made.refused:
         typer.echo(f"refused, not proposed: {', '.join(thing.name for thing in made.refused)}")
