@@ -252,14 +252,16 @@ def runs(tmp_path_factory):
     words = "The pen stroke & <b> matter. The grey square in a corner means nothing."
     with pytest.MonkeyPatch.context() as patch:
         take_few(patch.setattr)
-        for method in ("lvlm-va", "look", "finetune"):
+        steps, sentence = ["--align-epochs", "1"], ["--description", words]
+        for method, own in {"lvlm-va": steps + sentence, "look": sentence, "finetune": steps}.items():
             patch.setattr(
                 "sys.argv",
                 ["lvlmva", "run", "decoy-mnist", "--method", method, "--n-align", "40", "--train-epochs", "2",
-                 "--align-epochs", "1", "--quiet", "--description", words, "--out", str(folder / method)],
+                 "--quiet", "--out", str(folder / method), *own],
             )  # fmt: skip
-            with pytest.raises(SystemExit):
+            with pytest.raises(SystemExit) as done:
                 main()
+            assert not done.value.code
         yield folder
 
 
