@@ -164,7 +164,7 @@ def test_a_recorded_table_says_whether_its_code_has_changed(empty, monkeypatch):
     here = origin_of(Job("experiment", "decoy_loop", {}, {}, ""))["code"]
     assert code_since("decoy_loop", {"code": here}) == "the same"
     assert code_since("decoy_loop", {"code": "0" * 16}) == "changed since"
-    assert code_since("decoy_loop", {}).startswith("not known")
+    assert code_since("decoy_loop", {}).startswith("unknown")
     modules = code_ids("lvlmva_lite.experiments.decoy_arms")
     assert code_since("decoy_loop", {"modules": modules}) == "the same"
     # One that is new since is not what the numbers were made by; one that is gone is.

@@ -219,7 +219,7 @@ def code_since(name: str, origin: Mapping[str, Any]) -> str:
         changed = [part for part, id in origin["modules"].items() if now.get(part) != id]
         return f"changed since: {', '.join(f'`{part}`' for part in changed)}" if changed else "the same"
     if "code" not in origin:
-        return "not known: made before this was kept"
+        return "unknown (the table is older than this check)"
     job = Job("experiment", name, {}, {}, "")
     return "the same" if origin_of(job)["code"] == origin["code"] else "changed since"
 
