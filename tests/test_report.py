@@ -150,6 +150,9 @@ def test_a_thing_that_no_list_knows_is_called_by_the_critics_own_word():
     assert [thing.name for thing in leaning(cases, "The hull counts.", ("x",)).things] == ["barnacle"]
     assert telling_words(["a barnacle sits"] * 4, ["the hull sits"] * 4) == ["barnacle"]
     assert telling_words([], ["hull"]) == []
+    # The lexicon's own words name nothing.
+    put_in = "covers mostly a thing that is none of those that the expert says count"
+    assert telling_words([put_in] * 4, ["covers mostly parts that the expert does not mention"] * 4) == []
 
 
 def test_a_class_may_be_called_all():

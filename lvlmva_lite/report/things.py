@@ -31,11 +31,11 @@ _PLAIN = frozenset(
     re.findall(
         r"\w+",
         """
-        all an and are as at black bottom bright brighter brightest but by class corner corners covers
+        all an and any are as ask asks at black bottom bright brighter brightest but by class corner corners count counts covers
         dark depend depends dismiss dismissed dismisses evenly evidence exactly expert fills for foreign
         from fully grey here image in inside is it its left lie lies lower meaning meaningless means
-        middle mostly names not nothing object objects of on only outside over part parts rest rests
-        right say says segment segments shortcut side spurious that the there thing things this to top
+        mention mentions middle mostly names none not nothing object objects of on only outside over part parts rest rests
+        right say says segment segments shortcut side spurious that the there those thing things this to top
         upon upper very what which white who whole with
         """,
     )
