@@ -13,7 +13,9 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from lvlmva_lite import checks
-from lvlmva_lite.checks import EXERCISES, check, em_step
+from lvlmva_lite.checks import check
+from lvlmva_lite.em_by_hand import em_step
+from lvlmva_lite.exercises import EXERCISES
 
 CHAPTERS = Path(__file__).resolve().parent.parent / "notebooks"
 

@@ -93,6 +93,7 @@ def test_bad_usage_is_one_line_and_status_2(arguments, message, tmp_path, in_pro
 
 IDLE = [
     ("--segmenter-checkpoint sam.pth", "--segmenter-checkpoint does nothing with --segmenter ppeps-wgm"),
+    ("--method look --max-loss 0.1", "do nothing with --method look"),
     ("--segmenter slic --fill 3", "--fill does nothing with --segmenter slic"),
     ("--segmenter felzenszwalb --tolerance 1e-4", "--tolerance does nothing with --segmenter felzenszwalb"),
     ("--segmenter slic --feature-weight 1", "--feature-weight does nothing with --segmenter slic"),

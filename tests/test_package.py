@@ -15,7 +15,7 @@ ORDER = (
     "datasets", "models", "sampling", "completeness", "deeplift", "attribution", "mixture", "segmentation", "segment_choice",
     "superpixels", "critic", "config", "segmenters", "passes", "alignment", "contextual_decomposition", "crossed", "metrics", "tasks",
     "pretrained_weights", "alignment_set", "results", "pipeline", "methods", "tally", "run_folder", "plots", "experiments",
-    "result_figures", "report", "checks", "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget",
+    "result_figures", "report", "em_by_hand", "exercises", "checks", "evaluation", "study", "widgets", "annotation_widget", "adjudication_widget",
     "words_editor", "cli",
 )  # fmt: skip
 
@@ -56,6 +56,13 @@ def test_imports_point_upward(name):
 def test_every_module_stands_in_the_order():
     modules = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert modules - {"__init__"} == set(ORDER)
+
+
+def test_modules_fit_into_a_head():
+    """None is above 400 lines, and the steps in their order take fewer than 300."""
+    lengths = {file: len(file.read_text("utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert not {file.name: n for file, n in lengths.items() if n > 400}
+    assert lengths[PACKAGE / "pipeline.py"] < 300
 
 
 def test_the_command_answers_before_anything_large_is_imported():

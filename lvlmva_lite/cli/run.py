@@ -88,12 +88,17 @@ def _made(
 ) -> None:
     # Late, so that `lvlmva --help` answers at once.
     from lvlmva_lite import methods
+    from lvlmva_lite.config import ConfigError
     from lvlmva_lite.critic.endpoint import server_name
     from lvlmva_lite.critic.reading import read_description
     from lvlmva_lite.run_folder import RunFolder
     from lvlmva_lite.tally import cost_of
 
     with options.bad_settings_told():
+        if method == "look" and most != (1.0, 1.0):
+            raise ConfigError(
+                "--max-loss and --max-class-loss do nothing with --method look; leave them out"
+            )
         settings = in_full(settings)
         task, config, connection = checked(dataset, method, settings)
         folder = RunFolder(out, task, config, method)

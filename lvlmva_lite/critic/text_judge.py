@@ -56,64 +56,14 @@ _AFTER_A_NAME = frozenset((
 """Words before which a lone "A" or "I" names a segment; before most others it is an article or a pronoun."""
 
 _COMMON = frozenset(
-    [
-        "a",
-        "all",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "belong",
-        "belongs",
-        "both",
-        "but",
-        "by",
-        "class",
-        "count",
-        "counts",
-        "dismiss",
-        "dismissed",
-        "do",
-        "does",
-        "expert",
-        "for",
-        "from",
-        "here",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "matter",
-        "matters",
-        "mean",
-        "means",
-        "no",
-        "not",
-        "nothing",
-        "of",
-        "on",
-        "one",
-        "only",
-        "or",
-        "other",
-        "others",
-        "see",
-        "seen",
-        "that",
-        "the",
-        "there",
-        "this",
-        "to",
-        "visible",
-        "what",
-        "which",
-        "with",
-        "words",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        a all an and any are as at be belong belongs both but by class count counts dismiss dismissed do
+        does expert for from here in into is it its matter matters mean means no not nothing of on one
+        only or other others see seen that the there this to visible what which with words
+        """,
+    )
 )
 _ROLES = (
     (re.compile(r"surround|background|bare|neither|empty"), "SURROUNDINGS"),
