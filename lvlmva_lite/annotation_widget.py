@@ -57,7 +57,7 @@ def annotation_widget(
     ------
     ImageDataError : no such folder or image; a damaged annotation file
     """
-    from ipywidgets import HTML, Button, Checkbox, HBox, IntRangeSlider, VBox
+    from ipywidgets import HTML, BoundedIntText, Button, Checkbox, HBox, VBox
 
     root, table = data_folder(root), Path(table)
     if names is None:
@@ -72,21 +72,24 @@ def annotation_widget(
     waiting = [name for name in names if name not in done]
 
     status, picture = HTML(), HTML()
-    yes = Button(description="Yes (y)", button_style="danger")
-    no = Button(description="No (n)", button_style="success")
+    yes = Button(description="Yes (y)")
+    no = Button(description="No (n)")
     unsure = Button(description="Can't say (u)")
     back = Button(description="Take back (z)", disabled=True)
     given: list[str] = []  # answered here, the latest last
     acting = threading.RLock()  # JupyterLab may have a key and a click answered in two threads
     boxed = Checkbox(value=False, description="with a box around it", indent=False)
-    across = IntRangeSlider(min=0, max=1, description="x")
-    down = IntRangeSlider(min=0, max=1, description="y")
-    controls = (yes, no, unsure, boxed, across, down)
+    # Fields, for the handles of a range slider have no name that could be read aloud.
+    left, top, right, bottom = edges = [
+        BoundedIntText(min=0, max=1, description=edge, layout={"width": "12em"})
+        for edge in ("left", "top", "right", "bottom")
+    ]
+    controls = (yes, no, unsure, boxed, *edges)
 
     def box() -> tuple[int, int, int, int] | None:
-        if not boxed.value or across.value[0] == across.value[1] or down.value[0] == down.value[1]:
+        if not boxed.value or left.value >= right.value or top.value >= bottom.value:
             return None
-        return across.value[0], down.value[0], across.value[1], down.value[1]
+        return left.value, top.value, right.value, bottom.value
 
     def draw(_=None) -> None:
         image = Image.fromarray(read_image(root / waiting[0], "RGB"))
@@ -117,9 +120,9 @@ def annotation_widget(
         )
         boxed.value = False
         width, height = image_size(root / waiting[0])
-        for slider, length in ((across, width), (down, height)):
-            slider.max = length
-            slider.value = (length // 4, length - length // 4)
+        for first, last, length in ((left, right, width), (top, bottom, height)):
+            first.max = last.max = length
+            first.value, last.value = length // 4, length - length // 4
         draw()
 
     def answer(spurious: bool | None) -> None:
@@ -148,6 +151,16 @@ def annotation_widget(
     for button in (yes, no, unsure, back):
         button.on_click(lambda _: focus(keys))
     show()
-    for control in (boxed, across, down):
+    for control in (boxed, *edges):
         control.observe(lambda _: draw() if waiting else None, "value")
-    return VBox([status, picture, HBox([yes, no, unsure, back]), boxed, across, down, keys])
+    return VBox(
+        [
+            status,
+            picture,
+            HBox([yes, no, unsure, back]),
+            boxed,
+            HBox([left, right]),
+            HBox([top, bottom]),
+            keys,
+        ]
+    )

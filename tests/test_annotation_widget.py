@@ -30,14 +30,21 @@ def root(tmp_path):
 
 def parts(widget):
     status, picture, buttons, boxed, across, down, _ = widget.children
+    edges = [edge for line in (across, down) for edge in line.children]
+    assert [edge.description for edge in edges] == ["left", "right", "top", "bottom"]
     return (
         status,
         picture,
         {b.description.partition(" (")[0]: b for b in buttons.children},
         boxed,
-        across,
-        down,
+        edges,
     )
+
+
+def set_box(edges, *values):
+    """Left, right, top, bottom."""
+    for edge, value in zip(edges, values, strict=True):
+        edge.value = value
 
 
 def shown(picture):
@@ -49,14 +56,15 @@ def test_every_answer_is_written_at_once(root, tmp_path):
     table = tmp_path / "marks.csv"
     (root / "patch_masks").mkdir()
     Image.new("L", (40, 30)).save(root / "patch_masks" / "a.png")  # no image to ask about
-    status, picture, buttons, boxed, across, down = parts(annotation_widget(root, table))
+    status, picture, buttons, boxed, edges = parts(annotation_widget(root, table))
     assert "1 of 4: a.png" in status.value
     assert 'alt="a.png"' in picture.value
     buttons["No"].click()
     assert read_annotations(table, root) == {"a.png": Annotation(False)}
     assert "2 of 4: b.png" in status.value
     buttons["Yes"].click()
-    boxed.value, across.value, down.value = True, (10, 20), (0, 30)
+    boxed.value = True
+    set_box(edges, 10, 20, 0, 30)
     buttons["Yes"].click()
     assert not boxed.value  # the next image starts without
     buttons["Can't say"].click()
@@ -126,9 +134,10 @@ def test_goes_on_where_it_stopped(root, tmp_path):
 
 
 def test_the_box_is_drawn(root, tmp_path):
-    _, picture, _, boxed, across, down = parts(annotation_widget(root, tmp_path / "m.csv"))
+    _, picture, _, boxed, edges = parts(annotation_widget(root, tmp_path / "m.csv"))
     assert (shown(picture) == 0).all()
-    boxed.value, across.value, down.value = True, (10, 20), (5, 25)
+    boxed.value = True
+    set_box(edges, 10, 20, 5, 25)
     pixels = shown(picture)
     assert (pixels[5, 10:21] == [255, 0, 255]).all()
     assert (pixels[6:25, 11:20] == 0).all()
