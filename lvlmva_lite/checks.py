@@ -97,8 +97,10 @@ def _numbers(value: Any) -> list[np.ndarray]:
     """A value, or each of several, as arrays; modules have none."""
     if isinstance(value, nn.Module):
         return []
-    if isinstance(value, tuple | list) and not all(isinstance(one, str | float | int) for one in value):
-        return [array for one in value for array in _numbers(one)]
+    if isinstance(value, tuple | list) and not all(isinstance(one, str) for one in value):
+        arrays = [array for one in value for array in _numbers(one)]
+        together = all(not array.shape and array.dtype.kind not in "US" for array in arrays)
+        return [np.array(arrays)] if together else arrays
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     array = np.asarray(value)
