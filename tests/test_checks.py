@@ -56,13 +56,15 @@ BY_HAND = {
     "neighbour_purity": lambda x, y, k: float(np.mean([
         (y[np.argsort([math.dist(a, b) for b in x])[1 : k + 1]] == label).double().mean() for a, label in zip(x, y, strict=True)
     ])),
-    "mean_interval": lambda v: (v.mean(), *scipy.stats.t.interval(0.95, len(v) - 1, v.mean(), scipy.stats.sem(v))),
+    "mean_interval": lambda v: (
+        v.mean(), *scipy.stats.t.interval(0.95, len(v) - 1, v.mean(), scipy.stats.sem(v)),
+    ),
     "signed_rank_p": lambda d: scipy.stats.wilcoxon(d, alternative="greater", method="exact").pvalue,
     "follows_the_square": lambda a, y, s: float(np.mean([
         i == k for i, j, k in zip(a.tolist(), y.tolist(), s.tolist(), strict=True) if i != j != k
     ])),
-    "wga_and_aga": lambda p, y, g: (lambda rates: (min(rates), sum(rates) / 4))(
-        [accuracy_score(y[g == k], p[g == k]) for k in range(4)]
+    "widest_gap": lambda t, a: max(
+        ((t[i], (b + c) / 2, (one + d) / 2) for i, (one, b, c, d) in enumerate(a)), key=lambda row: row[1] - row[2]
     ),
     "inside_ellipse": lambda z, m, c, d: np.array([
         mahalanobis(x, m, np.linalg.inv(c)) <= d**0.5 for x in z.numpy()

@@ -11,30 +11,33 @@ from torch import Generator, Tensor
 
 from lvlmva_lite.alignment import rrr_penalty
 from lvlmva_lite.exercises.exercise import Exercise, uniform
-from lvlmva_lite.metrics import (
-    accuracy,
-    average_group_accuracy,
-    group_accuracy,
-    mean_interval,
-    worst_group_accuracy,
-)
+from lvlmva_lite.metrics import mean_interval
 from lvlmva_lite.segmentation import Segments, filled
 
 SIDE = 8
 """Of the grid on which an ellipse is asked for."""
 
 
-def _answered(g: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    labels = (torch.rand(60, generator=g) < 0.4).long()
-    letter = (torch.rand(60, generator=g) < 0.8 - 0.6 * labels).long()
-    letter[:2], labels[:2] = torch.tensor([0, 1]), torch.tensor([0, 1])  # some of the rare groups
-    wrong = torch.rand(60, generator=g) < torch.where(letter == labels, 0.6, 0.1)
-    return labels ^ wrong.long(), labels, 2 * labels + letter
+def _history(g: Generator) -> tuple[np.ndarray, np.ndarray]:
+    epochs = np.arange(8) / 2
+    habit = np.exp(-((epochs - 3 * float(uniform(g, 1))) ** 2))[:, None] * [-0.4, 0.3, 0.3, -0.4]
+    class_and_letter = uniform(g, 8, 1).numpy() * [0.2, 0.0, -0.4, -0.2]
+    return epochs, 0.5 + habit + class_and_letter + 0.1 * uniform(g, 8, 4).numpy()
 
 
-def _groups(predicted: Tensor, labels: Tensor, groups: Tensor) -> tuple[float, float]:
-    found = group_accuracy(predicted, labels, groups, 4)
-    return worst_group_accuracy(found), average_group_accuracy(found)
+def _widest(
+    epochs: np.ndarray,
+    accuracies: np.ndarray,
+    agree: tuple[int, int] = (1, 2),
+    against: tuple[int, int] = (0, 3),
+) -> tuple[float, float, float]:
+    lines = [accuracies[:, list(groups)].mean(1) for groups in (agree, against)]
+    at = (lines[0] - lines[1]).argmax()
+    return epochs[at], lines[0][at], lines[1][at]
+
+
+def _at_the_end(epochs: np.ndarray, accuracies: np.ndarray) -> tuple[float, float, float]:
+    return _widest(epochs[-1:], accuracies[-1:])
 
 
 def _ellipse(g: Generator) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -91,18 +94,18 @@ def _of_two_intervals(
 
 
 EXERCISES: dict[str, Exercise] = {
-    "wga_and_aga": Exercise(
-        8, "predicted, labels and groups in 0 to 3, (n,) each", _answered, _groups,
+    "widest_gap": Exercise(
+        8, "epochs (T,) and accuracies (T, 4) of healthy, healthy with letter, ill, ill with letter", _history, _widest,
         (
             (
-                "The second is the accuracy of all images: AGA is the mean over groups, each of which counts alike.",
-                lambda p, y, g: (_groups(p, y, g)[0], accuracy(p, y)),
+                "It compares the healthy with the ill: with the habit go healthy with letter and ill without.",
+                partial(_widest, agree=(0, 1), against=(2, 3)),
             ),
             (
-                "The first is the worse of the classes: take the worst of the four groups.",
-                lambda p, y, g: (group_accuracy(p, y, y, 2).min().item(), _groups(p, y, g)[1]),
+                "It compares with and without letter: with the habit go healthy with letter and ill without.",
+                partial(_widest, agree=(1, 3), against=(0, 2)),
             ),
-            ("The two are the wrong way round.", lambda p, y, g: _groups(p, y, g)[::-1]),
+            ("It is the gap at the end: take the widest.", _at_the_end),
         ),
     ),
     "inside_ellipse": Exercise(
@@ -129,7 +132,10 @@ EXERCISES: dict[str, Exercise] = {
                 "Its factor is that of one class's log-probability: add up the slopes of both.",
                 partial(_penalty_with, factor=lambda p: (1 - p) ** 2),
             ),
-            ("The factor must be squared like the slope.", partial(_penalty_with, factor=lambda p: (1 - 2 * p).abs())),
+            (
+                "The factor must be squared like the slope.",
+                partial(_penalty_with, factor=lambda p: (1 - 2 * p).abs()),
+            ),
             (
                 "It is the penalty of the logits, which has no factor: take the log-probabilities.",
                 partial(_penalty_with, factor=torch.ones_like),
@@ -137,7 +143,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "paired_interval": Exercise(
-        8, "seeds and measures after, seeds and measures before, (n,) each, in orders of their own", _paired, _by_seed,
+        8, "seeds and measures after, seeds and measures before, (n,) each, in any order", _paired, _by_seed,
         (
             (
                 "It pairs by place: the rows come in orders of their own, pair them by their seeds.",
@@ -147,7 +153,10 @@ EXERCISES: dict[str, Exercise] = {
                 "It subtracts the ends of two intervals: what seeds share must cancel first.",
                 _of_two_intervals,
             ),
-            ("It is before minus after.", lambda *given: tuple(-one for one in np.take(_by_seed(*given), [0, 2, 1]))),
+            (
+                "It is before minus after.",
+                lambda *given: -np.take(_by_seed(*given), [0, 2, 1]),
+            ),
         ),
     ),
 }  # fmt: skip

@@ -101,7 +101,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "patch_and_look": Exercise(
-        9, "called benign (n, 2, 2) bool, of each malignant mole: without, with patch by plain, warm look", _called,
+        9, "called benign (n, 2, 2) bool, without and with the patch by plain and warm look", _called,
         partial(_effects, other=_at_first),
         (
             (

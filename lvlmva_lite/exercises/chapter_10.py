@@ -122,7 +122,10 @@ EXERCISES: dict[str, Exercise] = {
     "group_weights": Exercise(
         10, "groups (n,) in 0 to 3", _groups, _weights,
         (
-            ("It favours the large groups: divide by their sizes.", lambda g: torch.bincount(g).double()[g] / len(g) * 4),
+            (
+                "It favours the large groups: divide by their sizes.",
+                lambda g: 4 * torch.bincount(g).double()[g] / len(g),
+            ),
             (
                 "The weights add up to the number of groups: let them add up to n.",
                 lambda g: 1 / torch.bincount(g).double()[g],
@@ -142,13 +145,16 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "jtt_share": Exercise(
-        10, "answers of the first network (n,), labels (n,) and u, how often an error is shown", _first_answers, _shown,
+        10, "a first network's answers (n,), labels (n,) and u, how often an error is shown", _first_answers, _shown,
         (
             (
                 "The epoch grows by what is shown again: divide by all that is shown.",
                 lambda a, y, u: u * (a != y).double().mean().item(),
             ),
-            ("It adds u copies to the image that is there: u counts that one.", lambda a, y, u: _shown(a, y, u + 1)),
+            (
+                "It adds u copies to the image that is there: u counts that one.",
+                lambda a, y, u: _shown(a, y, u + 1),
+            ),
             ("It is the share of errors before any is shown again.", lambda a, y, u: _shown(a, y, 1)),
         ),
     ),

@@ -91,7 +91,7 @@ EXERCISES: dict[str, Exercise] = {
                 "It has no slope: a segment's brightness changes from place to place.",
                 lambda m, c, s: (np.full(len(s), m[2]), c[2, 2]),
             ),
-            ("It takes the covariance with the position for the slope: multiply by the inverse of A.", _unsolved),
+            ("It takes c for the slope: multiply by the inverse of A.", _unsolved),
             (
                 "The second value is its root: give the variance.",
                 lambda m, c, s: (_there(m, c, s)[0], np.sqrt(_there(m, c, s)[1])),

@@ -113,7 +113,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "answers_that_hang": Exercise(
-        14, "answers (n,), those with the thing filled (n,) and with as much filled elsewhere (n,)", _filled, _hang,
+        14, "answers (n,), with the thing filled (n,) and with as much filled elsewhere (n,)", _filled, _hang,
         (
             (
                 "It forgets the placebo: subtract what filling anything changes.",

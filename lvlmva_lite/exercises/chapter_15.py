@@ -72,8 +72,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "certainty": Exercise(
-        15, "kinds (n, J), places in KINDS, and the chance of spurious that the prose gives each segment (n, J)",
-        _ruled, _borne_out,
+        15, "kinds (n, J), places in KINDS, and chances of spurious by the prose (n, J)", _ruled, _borne_out,
         (
             (
                 "It is the chance of spurious whatever was ruled: of other verdicts, take 1 minus it.",
@@ -98,7 +97,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "silent_where_unsure": Exercise(
-        15, "chances (m, 3) of the first three KINDS, and the chance from which it is said; gives m kinds", _head, _spoken,
+        15, "chances (m, 3) of the first three KINDS, and the chance from which one is said", _head, _spoken,
         (
             (
                 "It never is silent: say undecided below the chance asked for.",

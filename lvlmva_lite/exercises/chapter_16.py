@@ -68,10 +68,10 @@ def _alarms(
 
 EXERCISES: dict[str, Exercise] = {
     "twin_aucs": Exercise(
-        16, "scores for ill without a letter (n,), the same with one (n,) and labels (n,), 0 healthy, 1 ill", _twins, _aucs,
+        16, "scores for ill without a letter (n,), with one (n,) and labels (n,), 0 or 1", _twins, _aucs,
         (
             (
-                "The two are the wrong way round: letters go with the healthy, so that an ill knee with one is in conflict.",
+                "The two are the wrong way round: an ill knee with a letter is in conflict.",
                 lambda bare, marked, y: _aucs(bare, marked, y)[::-1],
             ),
             (
@@ -85,7 +85,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "corrected_interval": Exercise(
-        16, "values (J,), of all folds of all repeats, and how many folds a repeat has; gives low, high", _of_folds,
+        16, "values (J,), of all folds of all repeats, and how many folds a repeat has", _of_folds,
         lambda values, n_folds: corrected_interval(pd.Series(values), n_folds),
         (
             (
@@ -103,8 +103,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "letter_coverage": Exercise(
-        16, "masks and letters (n, H, W) bool; gives how much of a letter is covered, and how many are touched",
-        _letters, _coverage,
+        16, "masks and letters (n, H, W) bool", _letters, _coverage,
         (
             (
                 "Images without a letter count: leave them out.",
@@ -121,7 +120,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "false_alarms": Exercise(
-        16, "kinds, a list of m words, shares of evidence on patches (m,), and on patches or objects (m,)", _judged, _alarms,
+        16, "kinds, m words, and shares of evidence on patches (m,), on patches or objects (m,)", _judged, _alarms,
         (
             ("What is undecided is no alarm.", partial(_alarms, said=("spurious", "undecided"))),
             (
