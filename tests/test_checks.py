@@ -4,6 +4,7 @@ import doctest
 import itertools
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 import scipy
 import torch
+from captum.attr import DeepLiftShap, InputXGradient, ShapleyValues
 from scipy.optimize import brentq
 from scipy.signal import correlate2d
 from scipy.spatial.distance import mahalanobis
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import accuracy_score, jaccard_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score, cohen_kappa_score, jaccard_score, precision_score, recall_score, roc_auc_score,
+)  # fmt: skip
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 from sklearn.tree import DecisionTreeClassifier
@@ -27,6 +31,8 @@ from lvlmva_lite.checks import check
 from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.em_by_hand import em_step
 from lvlmva_lite.exercises import EXERCISES
+from lvlmva_lite.segment_choice import choose_n_segments
+from lvlmva_lite.segmentation import positive_effect, ppeps_wgm
 
 CHAPTERS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -42,6 +48,87 @@ def test_the_right_function_passes_and_each_usual_slip_is_told_apart(name):
 
 # Written here from the formulas, and not with the package's functions.
 BY_HAND = {
+    "runner_up": lambda p, y: [
+        max((k for k in range(len(row)) if k != label), key=row.__getitem__)
+        for row, label in zip(p.tolist(), y.tolist(), strict=True)
+    ],
+    "truly_spurious": lambda s, n, a, m: np.array([
+        [2 * sum(a[i][(s[i] == j) & m[i] & (a[i] > 0)]) > sum(a[i][(s[i] == j) & (a[i] > 0)]) for j in range(n)]
+        for i in range(len(s))
+    ]),
+    "decoys": lambda d, y, c: decoys_pixel_by_pixel(d, y, c),
+    "first_step": lambda x, y, k: torch.stack([
+        sum(((label == c).double() - 1 / k) * row for row, label in zip(x, y, strict=True)) / len(x) for c in range(k)
+    ]),
+    "motion": lambda f, y, w: torch.func.grad(lambda w: torch.nn.functional.logsigmoid(y * (f @ w)).mean())(w),
+    "worst_and_average_group": lambda p, y, g, n: (lambda rates: (min(rates), sum(rates) / len(rates)))([
+        sum(a == b for a, b, c in zip(p, y, g, strict=True) if c == k).item() / (g == k).sum().item()
+        for k in range(n) if k in g
+    ]),
+    "surest_of_each_class": lambda p, y, m: [
+        sum(torch.special.entr(q).sum() < torch.special.entr(p[i]).sum() for q in p[y == y[i]]) < m for i in range(len(p))
+    ],
+    "slope_and_share": lambda v, m: (np.polyfit(m.numpy(), v.numpy(), 1)[0], float(sum(v) / sum(m))),
+    "evidence_share": lambda a, m: float(np.mean([
+        x[k & (x > 0)].sum() / x[x > 0].sum() for x, k in zip(a.numpy(), m.numpy(), strict=True)
+    ])),
+    "enrichment_curve": lambda s, a: [
+        sum(amount for _, amount in sorted(zip(s.tolist(), a.tolist(), strict=True))[:k]) / a.sum().item()
+        for k in range(len(s) + 1)
+    ],
+    "gradient_times_input": lambda m, x, t: InputXGradient(m).attribute(x.requires_grad_(), target=t),
+    "secant": lambda z, z_r: [
+        (max(a, 0) - max(b, 0)) / (a - b) if a != b else float(a > 0) for a, b in zip(z.tolist(), z_r.tolist(), strict=True)
+    ],
+    "shapley": lambda worth: ShapleyValues(lambda s: worth[tuple(s.long().T)]).attribute(torch.ones(1, 3))[0],
+    "deeplift_shap": lambda m, x, t, b: DeepLiftShap(m).attribute(x, b, target=t)[:, 0].detach(),
+    "completeness_error": lambda a, f, r: [
+        abs(math.fsum(x.flatten().tolist()) - (y - math.fsum(r.tolist()) / len(r)))
+        for x, y in zip(a, f.tolist(), strict=True)
+    ],
+    "contrast": lambda m, x, t, r, b: (
+        DeepLiftShap(m).attribute(x, b, target=t) - DeepLiftShap(m).attribute(x, b, target=r)
+    )[:, 0].detach(),
+    "responsibilities": lambda joint: np.array([
+        [1 / sum(math.exp(other - one) for other in row) for one in row] for row in joint
+    ]),
+    "em_objective": lambda p, joint: sum(
+        mass * math.log(sum(map(math.exp, row))) for mass, row in zip(p, joint, strict=True)
+    ),
+    "bic": lambda p, fit, j: (
+        -2 * fit * sum(p) ** 2 / sum(p**2) + (2 * j + 3 * j + (j - 1)) * math.log(sum(p) ** 2 / sum(p**2))
+    ),
+    "as_data": lambda text: text.translate({ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}),
+    "strict_rulings": lambda answers, names: [
+        tuple(dict(pairs)[name] for name in names)
+        if Counter(name for name, _ in pairs) == Counter(names)
+        and {kind for _, kind in pairs} <= {"relevant", "spurious", "background", "undecided"}
+        else "refused"
+        for pairs in answers
+    ],
+    "cohen_kappa": cohen_kappa_score,
+    "near_evidence": lambda s, e, share: np.array([
+        [[c >= 0 and e[i][y, x] >= share * max(e[i][s[i] == c]) for x, c in enumerate(row)] for y, row in enumerate(s[i])]
+        for i in range(len(s))
+    ]),
+    "summed_gradient": lambda s, z: torch.stack([
+        torch.func.grad(lambda x, a=a, b=b: (b + a @ x).log_softmax(0).sum())(torch.zeros(a.shape[1]).double())
+        for a, b in zip(s, z, strict=True)
+    ]),
+    "jacobian_penalty": lambda m, x, a: sum(
+        (slopes - slopes.mean(0)).mul(mask).square().sum()
+        for one, mask in zip(x, a, strict=True)
+        for slopes in [torch.autograd.functional.jacobian(lambda x: m(x[None])[0], one, create_graph=True)]
+    ),
+    "finite_difference": lambda m, x, f: (m(x) - m(f)).var(1, correction=0).sum() * 3,
+    "two_weights": lambda x, w: two_weights_from_the_formula(x, w),
+    "rrr_penalty": lambda m, x, a: sum(
+        slope[mask[None]].square().sum()
+        for one, mask in zip(x, a, strict=True)
+        for slope in [torch.autograd.functional.jacobian(lambda x: m(x[None]).log_softmax(1).sum(), one, create_graph=True)]
+    ),
+    "lambda_in_other_units": lambda lam, scale, side: lam * (scale / side) ** 2,
+    "loss_in_nats": lambda c, lam, p, p_0: c + lam * np.mean(p.numpy()) / np.mean(p_0.numpy()),
     "entropy": lambda p: torch.distributions.Categorical(p).entropy(),
     "mu_align": lambda a, m: float(np.mean([1 - x[k].abs().sum() / x.abs().sum() for x, k in zip(a, m, strict=True)])),
     "positive_effect": lambda a: np.stack([x.clip(0) / x.clip(0).sum() for x in a.numpy()]),
@@ -192,6 +279,20 @@ def lab_from_the_standard(colours):
     return found
 
 
+def decoys_pixel_by_pixel(digits, labels, corners):
+    for digit, label, corner in zip(digits := digits.copy(), labels, corners, strict=True):
+        for row, column in itertools.product(range(4), range(4)):
+            digit[row + 24 * (corner > 1), column + 24 * (corner % 2)] = 255 - 25 * label
+    return digits
+
+
+def two_weights_from_the_formula(x, w):
+    t, (core, shortcut) = np.tanh(x @ w / 2), x.T
+    pull = t * (1 - t**2) * w[1] ** 2
+    gradient = np.array([(pull * core).mean(), (2 * t**2 * w[1] + pull * shortcut).mean()])
+    return (t**2).mean() * w[1] ** 2, gradient
+
+
 def kappa_from_the_paper(table):
     """Fleiss 1971, of counts (items, kinds), in his letters."""
     n_subjects, n = len(table), table[0].sum()
@@ -246,6 +347,28 @@ def test_the_em_step_is_scikit_learns_where_masses_are_whole_numbers():
         np.testing.assert_allclose(a, b, rtol=1e-8)
 
 
+def test_bic_is_what_the_package_chooses_by():
+    maps = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0)) - 0.4
+    scores = choose_n_segments(maps, (2, 3)).scores
+    for column, j in enumerate((2, 3)):
+        likelihoods = ppeps_wgm(maps, j).log_likelihood / 36
+        found = [
+            EXERCISES["bic"].right(p.flatten().numpy(), fit.item(), j)
+            for p, fit in zip(positive_effect(maps), likelihoods, strict=True)
+        ]
+        np.testing.assert_allclose(found, scores[:, column], rtol=1e-6)
+
+
+def test_a_check_leaves_what_is_drawn_after_it_alone():
+    drawn = []
+    for name in (None, *EXERCISES):
+        torch.manual_seed(0)
+        if name:
+            check(name, lambda *given: torch.rand(3))
+        drawn.append(torch.rand(5))
+    assert all(torch.equal(one, drawn[0]) for one in drawn)
+
+
 @pytest.mark.parametrize(
     ("name", "function", "told"),
     [
@@ -259,6 +382,7 @@ def test_the_em_step_is_scikit_learns_where_masses_are_whole_numbers():
         ("em_step", lambda *given: em_step(*given)[:2], "2 values, and 3 are wanted"),
         ("rrr_penalty", lambda *given: EXERCISES["rrr_penalty"].right(*given).detach(), "create_graph=True"),
         ("vote", lambda rows: tuple("relevant" for _ in rows[0]), "It says relevant where"),
+        ("worst_and_average_group", lambda *given: [torch.tensor(2.0)] * 2, "not yet. Values differ by up to"),
     ],
 )  # fmt: skip
 def test_what_else_is_wrong_is_said(name, function, told):
@@ -276,7 +400,8 @@ def test_several_numbers_may_come_as_a_tuple_or_as_an_array():
 
 def test_an_unknown_name_lists_those_there_are():
     with pytest.raises(
-        ValueError, match=r"no check 'entropie'; there are sensitivity_and_specificity, mu_align, entropy"
+        ValueError,
+        match=r"no check 'entropie'; there are (\w+, )*sensitivity_and_specificity, (\w+, )*entropy, ",
     ):
         check("entropie", nn.Identity())
 

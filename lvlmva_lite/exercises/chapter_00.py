@@ -5,9 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from lvlmva_lite.critic.types import KINDS
-from lvlmva_lite.exercises.exercise import Exercise
-from lvlmva_lite.metrics import verdict_scores
+from lvlmva_lite.attribution import runner_up
+from lvlmva_lite.critic.types import KINDS, SPURIOUS
+from lvlmva_lite.exercises.exercise import Exercise, uniform
+from lvlmva_lite.metrics import segment_truth, verdict_scores
+
+
+def _predicted(g: Generator) -> tuple[Tensor, Tensor]:
+    return uniform(g, 8, 4).softmax(1), torch.randint(4, (8,), generator=g)
+
+
+def _segmented(g: Generator) -> tuple[Tensor, int, Tensor, Tensor]:
+    labels = torch.randint(-1, 3, (6, 8, 8), generator=g)
+    labels[:, :1] = torch.tensor([0, 1, 2, -1, 0, 1, 2, -1])  # each segment holds a pixel
+    return labels, 3, uniform(g, 6, 8, 8) - 0.4, uniform(g, 6, 8, 8) < 0.5
+
+
+def _on_squares(labels: Tensor, n_segments: int, attributions: Tensor, squares: Tensor) -> Tensor:
+    return segment_truth(labels, n_segments, attributions, squares) == SPURIOUS
 
 
 def _called(g: Generator) -> tuple[list[str], Tensor]:
@@ -40,6 +55,37 @@ def _predictive_values(called: list[str], spurious: Tensor) -> tuple[float, floa
 
 
 EXERCISES: dict[str, Exercise] = {
+    "runner_up": Exercise(
+        0, "probabilities (n, K) and labels (n,)", _predicted, runner_up,
+        (
+            (
+                "It is the second most probable class: where the label is not the first, the first is its rival.",
+                lambda p, y: p.topk(2).indices[:, 1],
+            ),
+            ("It may be the label itself: leave that out.", lambda p, y: p.argmax(1)),
+        ),
+    ),
+    "truly_spurious": Exercise(
+        0, "labels (n, H, W), -1 for no segment, J, attributions (n, H, W) and squares (n, H, W) bool", _segmented,
+        _on_squares,
+        (
+            (
+                "It counts pixels: go by the evidence that they hold.",
+                lambda s, j, a, m: _on_squares(s, j, torch.ones_like(a), m),
+            ),
+            (
+                "Negative attributions count as evidence: drop them.",
+                lambda s, j, a, m: _on_squares(s, j, a.abs(), m),
+            ),
+            (
+                "It asks for half of the evidence on the square: ask for half of the segment's.",
+                lambda s, j, a, m: torch.stack([
+                    (a.clamp_min(0) * m * (s == k)).sum((1, 2)) > 0.5 * (a.clamp_min(0) * m).sum((1, 2))
+                    for k in range(j)
+                ], 1),
+            ),
+        ),
+    ),
     "sensitivity_and_specificity": Exercise(
         0, "called, a list of n kinds, and spurious (n,) bool, the truth", _called, _rates,
         (
