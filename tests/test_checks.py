@@ -18,8 +18,13 @@ from scipy.signal import correlate2d
 from scipy.spatial.distance import mahalanobis
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import (
-    accuracy_score, cohen_kappa_score, jaccard_score, precision_score, recall_score, roc_auc_score,
-)  # fmt: skip
+    accuracy_score,
+    cohen_kappa_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 from sklearn.tree import DecisionTreeClassifier
