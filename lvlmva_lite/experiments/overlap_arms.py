@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lvlmva_lite import metrics
+from lvlmva_lite import methods, metrics
 from lvlmva_lite.alignment import correction_masks
 from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.types import SPURIOUS
 from lvlmva_lite.experiments import group_arms
-from lvlmva_lite.methods.placebo import placebo_masks
 from lvlmva_lite.pipeline import (
     Prepared,
     groups_of,
@@ -201,10 +200,11 @@ def _masks_to_compare(
 
 @as_configured
 def aligned_rows(prepared: Prepared, critics: Sequence[str] = tuple(CRITICS)) -> list[Row]:
-    """Group accuracies before alignment, with true masks, and with the masks of ``ARMS``; each beside its controls.
+    """Group accuracies before alignment, with true masks, and with the masks of ``ARMS``; and of controls.
 
-    The controls of an arm are aligned on the same samples in the same batches: "placebo" with its
-    masks in the wrong place (:func:`methods.placebo_masks`), "finetune" without a penalty.
+    The controls are :class:`methods.finetuning.FineTuning` at the same learning rate, and of every arm
+    its masks in the wrong place, by :func:`methods.placebo_masks`.  As long as every sample
+    takes part, as in the knee's default, all see the same batches.
 
     Parameters
     ----------
@@ -214,8 +214,8 @@ def aligned_rows(prepared: Prepared, critics: Sequence[str] = tuple(CRITICS)) ->
     Returns
     -------
     list of dict
-        "arm": "before", "true masks", "spatial" or "hybrid"; "critic" of the
-        latter two; "control": "placebo" or "finetune", where it is one;
+        "arm": "before", "finetune", "true masks", "spatial" or "hybrid"; "critic" of the
+        latter two; "control": "placebo" where the masks are moved;
         "n_taking_part" samples; "on_feature", share of the masked pixels that lie on the
         spurious feature, nan without any; "wga", "aga", "group_0" ...
     """
@@ -229,18 +229,22 @@ def aligned_rows(prepared: Prepared, critics: Sequence[str] = tuple(CRITICS)) ->
             **{f"group_{i}": value for i, value in enumerate(accuracies.tolist())},
         }
 
-    rows = [{"arm": "before", **measured(prepared.model)}]
+    rows = [
+        {"arm": "before", **measured(prepared.model)},
+        {
+            "arm": "finetune",
+            "n_taking_part": len(feature),
+            **measured(methods.get("finetune")().fit(prepared).model),
+        },
+    ]
     for names, masks, keep in _masks_to_compare(prepared, critics):
-        moved = placebo_masks(masks, random_state=seed)
-        for control, placed, settings in (
-            ({}, masks, {}),
-            ({"control": "placebo"}, moved, {}),
-            ({"control": "finetune"}, masks, {"penalty_weight": 0.0}),
-        ):
-            row = names | control | {"n_taking_part": int(keep.sum())}
-            if not settings:
-                row["on_feature"] = ((placed & feature).sum() / placed.sum()).item()
-            rows.append(row | measured(prepared.aligned(placed, keep, **settings)))
+        moved = methods.placebo_masks(masks, random_state=seed)
+        for control, placed in (({}, masks), ({"control": "placebo"}, moved)):
+            facts = {
+                "n_taking_part": int(keep.sum()),
+                "on_feature": ((placed & feature).sum() / placed.sum()).item(),
+            }
+            rows.append(names | control | facts | measured(prepared.aligned(placed, keep)))
     return rows
 
 
