@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import scipy
@@ -197,6 +198,9 @@ def natural_readouts(fold: Frozen) -> Callable[[Head], Row]:
 @dataclass(frozen=True)
 class _SkinFold(OfFold, Skin):
     """Moles of a fold."""
+
+    # At 128 pixels the 64 rows of the command line hold 9 GB.
+    networks: ClassVar = {name: replace(one, max_rows=16) for name, one in Skin.networks.items()}
 
 
 class Moles(Study):
