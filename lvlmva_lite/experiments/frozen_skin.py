@@ -6,8 +6,10 @@ What stands in the table beside the twins says how far that may be read:
 
 - all patches inserted into a fold are cut out of images of that fold, so that no head meets one that it was fitted on;
 - a piece of another image's *skin*, cut out alike, tells what cut edges and a change of tone do by themselves;
-- images with a patch of their own are set against others of the same study, of the same class and without one,
-  and against themselves with the patch filled from its surroundings; so are the inserted ones;
+- natural and inserted patches are both set against the same benign image with the patch filled from its surroundings,
+  the one way in which a natural patch can be taken off;
+- in the small real set the images with a patch are one study's with its own camera, and no benign image of that study
+  lacks one, so that what the patch does *between* images cannot be told from what the camera does;
 - patch and class are never crossed in nature, so that nobody knows how a natural patch acts on a melanoma.
 
 Nobody says which images are of one lesion or patient.  Images that look the same are kept in one fold.
@@ -16,7 +18,6 @@ Nobody says which images are of one lesion or patient.  Images that look the sam
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from lvlmva_lite.crossed import conflict_auc
 from lvlmva_lite.datasets import ShortcutDataset, foreign_object_masks, load_skin
 from lvlmva_lite.datasets.annotations import read_mask
 from lvlmva_lite.datasets.decoding import read_image
@@ -40,9 +42,6 @@ from lvlmva_lite.experiments.twin_readouts import Twins, folds, readouts
 from lvlmva_lite.fills import fill
 from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.tasks.skin import Skin
-
-STUDY = (882, 9860)
-"""First and last number of the images among which nearly all patches are; they share a camera."""
 
 ALIKE = 0.97
 """Correlation of 16 x 16 pixels from which two images count as one lesion."""
@@ -58,13 +57,11 @@ class SkinTwins(Twins):
     ----------
     edged : Tensor, (N, 3, H, W), float32, with another image's skin where ``marked`` has a patch
     donors : Tensor, (N,), bool, images that patches are cut out of
-    of_study : Tensor, (N,), bool, the study that most patches come from
     objects : Tensor, (N,), bool, whether the image shows a foreign object that is no patch
     """
 
     edged: Tensor | None = None
     donors: Tensor | None = None
-    of_study: Tensor | None = None
     objects: Tensor | None = None
 
     @property
@@ -108,12 +105,11 @@ def skin_twins(data_root: str, repeat: int, size: int) -> SkinTwins:
     shows = torch.cat([part.groups for part in parts]) % 2 == 1
     names = [name for part in parts for name in part.names]
     donors = torch.tensor([kind == "drawn" for part in parts for kind in part.mask_kinds])
-    numbers = torch.tensor([int(re.sub(r"\D", "", Path(name).stem) or -1) for name in names])
     objects = torch.from_numpy(foreign_object_masks(names, size, kinds=OBJECTS)).flatten(1).any(1)
     both = SkinTwins(
         bare=images, marked=images.clone(), masks=torch.cat(list(map(true_masks, parts))), shows=shows,
         labels=labels, patients=lesions(images), template=parts[0].subset(torch.arange(1)), twinned=~shows,
-        edged=images.clone(), donors=donors, of_study=(STUDY[0] <= numbers) & (numbers <= STUDY[1]), objects=objects,
+        edged=images.clone(), donors=donors, objects=objects,
     )  # fmt: skip
     for held in map(torch.from_numpy, folds(both.strata, both.patients, repeat)):
         patches = [_patch(Path(data_root), names[i], size) for i in held[donors[held]].tolist()]
@@ -150,12 +146,13 @@ def natural_readouts(fold: Frozen) -> Callable[[Head], Row]:
     Returns
     -------
     function from a head to a dict
-        "inserted_effect", what an inserted patch adds, on benign images of the study without a patch;
-        "natural_effect", benign images of the study with a patch of their own against those;
-        "study_effect", those against the benign images without a patch of no study;
-        "inserted_filled_effect" and "natural_filled_effect", what patches add to the same image with the patch
-        filled from its surroundings, on both sorts of benign images of the study;
+        "inserted_effect", what an inserted patch adds, on benign images;
+        "natural_effect", benign images with a patch of their own against those without: patch and camera in one;
+        "inserted_filled_effect" and "natural_filled_effect", what patches add to the same benign image with the
+        patch filled from its surroundings; "camera_effect", images with a patch of their own, filled, against the
+        benign without: what is left of "natural_effect";
         "edge_effect", what a piece of skin adds, cut out and put in as patches are, on all twins;
+        "bare_auc", of the classes, without patches;
         "natural_accuracy" of images with a patch of their own; "wga_natural" and "aga_natural" of the three groups
         there are in nature; "conflict_auc", "wga" and "aga", each with "_objects" and "_no_objects", of twins that
         show foreign objects, no patches, and of those that show none (nan where these are not of both classes)
@@ -163,26 +160,26 @@ def natural_readouts(fold: Frozen) -> Callable[[Head], Row]:
     both: SkinTwins = fold.twins
     bare, natural = fold.test, fold.tested[~both.twinned[fold.tested]]
     benign = bare[both.labels[bare] == 0]
-    of_study, others = benign[both.of_study[benign]], benign[~both.of_study[benign]]
-    own = natural[both.of_study[natural]]
-    filled, filled_own = (fold.features(fill(both.marked[at], both.masks[at])) for at in (of_study, own))
+    filled, filled_own = (fold.features(fill(both.marked[at], both.masks[at])) for at in (benign, natural))
     edged = fold.features(both.edged[bare])
 
     def told(head: Head) -> Row:
         plain, patched = -head.scores(fold.bare), -head.scores(fold.marked)
         spread = plain[bare].std()
+        erased, erased_own = -head.scores(filled), -head.scores(filled_own)
         effects = {
-            "inserted": patched[of_study].mean() - plain[of_study].mean(),
-            "natural": patched[own].mean() - plain[of_study].mean(),
-            "study": plain[of_study].mean() - plain[others].mean(),
-            "inserted_filled": patched[of_study].mean() + head.scores(filled).mean(),
-            "natural_filled": patched[own].mean() + head.scores(filled_own).mean(),
+            "inserted": patched[benign].mean() - plain[benign].mean(),
+            "natural": patched[natural].mean() - plain[benign].mean(),
+            "inserted_filled": patched[benign].mean() - erased.mean(),
+            "natural_filled": patched[natural].mean() - erased_own.mean(),
+            "camera": erased_own.mean() - plain[benign].mean(),
             "edge": -head.scores(edged).mean() - plain[bare].mean(),
         }
         right = (head.scores(fold.seen[fold.tested]) > 0).long() == both.labels[fold.tested]
         groups = both.groups[fold.tested]
         shares = [right[groups == group].double().mean().item() for group in range(3)]
         row = {f"{name}_effect": (effect / spread).item() for name, effect in effects.items()}
+        row["bare_auc"] = conflict_auc(plain[bare], plain[bare], both.labels[bare] == 0)
         row |= {"natural_accuracy": shares[1], "wga_natural": min(shares), "aga_natural": sum(shares) / 3}
         for name, shown in (("objects", True), ("no_objects", False)):
             some = bare[both.objects[bare] == shown]
