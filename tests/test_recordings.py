@@ -28,9 +28,16 @@ def case_of(recording, i):
     )
 
 
-@pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
-def test_the_judge_reads_every_recorded_answer_as_its_author_meant_it(source, seed):
-    recording = recordings.find(source, seed)
+EVERY_SET = [
+    (*one, home)
+    for home in (recordings.RECORDED, recordings.CORE_WORDS)
+    for one in recordings.recorded_sets(home)
+]
+
+
+@pytest.mark.parametrize(("source", "seed", "home"), EVERY_SET)
+def test_the_judge_reads_every_recorded_answer_as_its_author_meant_it(source, seed, home):
+    recording = recordings.find(source, seed, home)
     judge = TextJudge()
     for prompt in recording.answers:
         critic = RecordedCritic(recording, "claude", prompt)

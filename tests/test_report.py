@@ -22,7 +22,14 @@ from lvlmva_lite.datasets.image_files import ImageFileDataset
 from lvlmva_lite.report import JudgedCase, leaning, make_report, page, read_run
 from lvlmva_lite.report.counterfactual import without
 from lvlmva_lite.report.leaning import BARE, MUCH, Thing
-from lvlmva_lite.report.things import named_thing, segment_texts, telling_words, without_mentions
+from lvlmva_lite.report.things import (
+    THINGS,
+    named_thing,
+    names_it,
+    segment_texts,
+    telling_words,
+    without_mentions,
+)
 from lvlmva_lite.report.told import summary_faults
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 
@@ -54,13 +61,34 @@ def judged(recording, prompt="critic-2"):
     ]
 
 
+def found_in(recording):
+    return leaning(judged(recording), recording.description, [str(i) for i in range(10)])
+
+
 @pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
 def test_the_planted_shortcut_is_the_first_thing_that_a_real_critic_names(source, seed):
     recording = recordings.find(source, seed)
-    found = leaning(judged(recording), recording.description, [str(i) for i in range(10)])
+    found = found_in(recording)
     assert found.things[0].name == PLANTED[source]
     # The words for skin name only what counts; the others dismiss the shortcut by name.
     assert (found.things[0] in found.candidates) == source.startswith("skin")
+
+
+def test_where_the_words_name_only_what_counts_the_planted_shortcut_is_proposed_first():
+    untold = [
+        recordings.find(*one, home)
+        for home in (recordings.CORE_WORDS, recordings.RECORDED)
+        for one in recordings.recorded_sets(home)
+        if home is recordings.CORE_WORDS or one[0].startswith("skin")
+    ]
+    assert {recording.source for recording in untold} == PLANTED.keys()
+    for recording in untold:
+        assert not names_it(THINGS[PLANTED[recording.source]], recording.description), recording.name
+        first = found_in(recording).candidates[0]
+        assert first.name == PLANTED[recording.source], recording.name
+        # It goes with the first class, where it goes with one.
+        if recording.source != "decoy-mnist":
+            assert list(first.cases) == ["0"], recording.name
 
 
 def test_shares_of_kinds_and_things_by_hand():
