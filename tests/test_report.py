@@ -13,9 +13,9 @@ from torch import nn
 
 from lvlmva_lite.cli import main
 from lvlmva_lite.cli.report import unread
-from lvlmva_lite.cli.run import in_full
+from lvlmva_lite.cli.run import at_odds, in_full
 from lvlmva_lite.config import ConfigError
-from lvlmva_lite.critic import recordings
+from lvlmva_lite.critic import Critique, Verdict, recordings
 from lvlmva_lite.critic.types import segment_names
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.datasets.image_files import ImageFileDataset
@@ -153,6 +153,28 @@ def test_a_thing_called_spurious_here_and_relevant_there_is_at_odds():
         "letter or marker", ("a-0", "a-2"), ("a-1",)
     )  # fmt: skip
     assert leaning(cases[::2], "words", ("x",)).at_odds == ()
+
+
+def test_a_run_says_in_a_line_where_its_critic_contradicts_itself():
+    text = "A covers the letter. B covers ink."
+    kinds = ("spurious", "relevant"), ("relevant", "spurious"), ("spurious", "undecided")
+
+    def told(n):
+        return at_odds(
+            SimpleNamespace(
+                critiques=[Critique(f"a-{i}", "c", text) for i in range(n)],
+                verdicts=[Verdict(f"a-{i}", "j", of) for i, of in enumerate(kinds[:n])],
+                class_names=("x",), case_labels=torch.zeros(n, dtype=torch.int64),
+                segments=SimpleNamespace(shares=torch.full((n, 2), 0.5)),
+                config=SimpleNamespace(description="words"),
+            )
+        )  # fmt: skip
+
+    assert told(0) == told(1) == ""
+    assert told(3) == (
+        "letter or marker, spurious in 2 images, named in what is called relevant in 1; "
+        "ink, spurious in 1 images, named in what is called relevant in 1"
+    )
 
 
 @pytest.mark.parametrize(
