@@ -5,6 +5,8 @@
 entropy: right on 5 drawn inputs.
 >>> check("entropy", lambda p: -(p * p.clamp_min(1e-30).log2()).sum(-1))
 entropy: not yet. It is in bits: take the natural logarithm. (Values are 1.443 times what is wanted.)
+>>> check("entropy", lambda p: ...)
+entropy: not written yet. It takes probabilities (n, K).
 """
 
 from __future__ import annotations
@@ -61,18 +63,23 @@ def check(name: str, function: Callable[..., Any], random_state: int = 0) -> Che
     for _ in range(TRIALS):
         given = exercise.draw(generator)
         wrong = _fault(exercise, function, given)
+        if wrong is None:
+            return Checked(False, f"{name}: not written yet. It takes {exercise.arguments}.")
         if wrong:
             return Checked(False, f"{name}: not yet. {wrong}")
     return Checked(True, f"{name}: right on {TRIALS} drawn inputs.")
 
 
-def _fault(exercise: Exercise, function: Callable[..., Any], given: tuple) -> str:
+def _fault(exercise: Exercise, function: Callable[..., Any], given: tuple) -> str | None:
+    """What is wrong; "" where nothing is, None where the function gives nothing back."""
     wanted = exercise.right(*copy.deepcopy(given))
     mine = copy.deepcopy(given)
     try:
         got = function(*mine)
     except Exception as error:
         return f"It takes {exercise.arguments}, and raised {type(error).__name__}: {error}"
+    if got is None or got is Ellipsis:
+        return None
     difference = _difference(got, wanted)
     if not difference:
         if exercise.differentiable and not getattr(got, "requires_grad", False):

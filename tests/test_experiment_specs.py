@@ -15,6 +15,7 @@ from scipy import stats
 from lvlmva_lite.cli import one_run
 from lvlmva_lite.experiments import group_arms, paper_figures, run_origin, sweep_folder, sweep_workers
 from lvlmva_lite.experiments.import_closure import closure, code_id, code_ids
+from lvlmva_lite.experiments.recording import run_again
 from lvlmva_lite.experiments.sweep_spec import (
     SpecError,
     experiment_parameters,
@@ -106,6 +107,33 @@ def test_an_experiment_that_lacks_a_seed_is_no_table(others, lvlmva, in_this_pro
     answer = lvlmva("collect", "out")
     assert "squares: 1 of 2 runs; no table yet" in answer.stdout
     assert not Path("out/tables/squares.csv").exists()
+
+
+def test_a_recorded_table_is_held_against_a_run_of_today(others, lvlmva, in_this_process):
+    assert lvlmva("sweep", "experiment", "squares", "-p", "seed=0,1", "--out", "old").returncode == 0
+    assert lvlmva("collect", "old").returncode == 0
+    recorded = Path("old/tables")
+    assert lvlmva("sweep", "experiment", "squares", "-p", "seed=1", "--out", "new").returncode == 0
+    sweep = sweep_folder.SweepFolder(Path("new"))
+    assert run_again(sweep, recorded) == ["squares: seeds 1, the largest difference is 0"]
+    origin = yaml.safe_load(Path("new/tables/squares.yml").read_text())
+    again = origin.pop("again")
+    assert origin == yaml.safe_load((recorded / "squares.yml").read_text())
+    assert (again["seeds"], again["largest_difference"]) == ("1", 0.0)
+
+    table = pd.read_csv(recorded / "squares.csv", float_precision="round_trip")
+    table.assign(value=table["value"] + 0.25 * table["seed"]).to_csv(recorded / "squares.csv", index=False)
+    assert run_again(sweep, recorded) == ["squares: seeds 1, the largest difference is 0.25"]
+    table.replace({"arm": {"b": "c"}}).to_csv(recorded / "squares.csv", index=False)
+    with pytest.raises(ValueError, match="squares: column arm does not say what it says in the recorded"):
+        run_again(sweep, recorded)
+    table[table["arm"] == "a"].to_csv(recorded / "squares.csv", index=False)
+    with pytest.raises(ValueError, match=r"squares: 2 rows of .* where the recorded table has 1"):
+        run_again(sweep, recorded)
+    (recorded / "squares.csv").unlink()
+    assert run_again(sweep, recorded) == ["squares: no table is recorded"]
+    answer = lvlmva("collect", "new", "--again")
+    assert (answer.returncode, answer.stdout) == (0, "squares: no table is recorded\n")
 
 
 def test_a_table_is_of_one_code_that_of_the_newest_request(others, lvlmva, in_this_process):

@@ -173,6 +173,15 @@ def test_a_recorded_table_says_whether_its_code_has_changed(empty, monkeypatch):
     assert code_since("decoy_loop", {"modules": fewer}) == "the same"
     other = modules | {"critic.lexicon": "0" * 8, "gone": "1" * 8}
     assert code_since("decoy_loop", {"modules": other}) == "changed since: `critic.lexicon`, `gone`"
+    again = {"commit": "abc", "modules": modules, "seeds": "0", "largest_difference": 0.0}
+    told = code_since("decoy_loop", {"modules": other, "again": again})
+    assert told == "changed since, and run again at `abc`, seed 0: the same numbers"
+    again |= {"seeds": "0, 1", "largest_difference": 0.0123}
+    told = code_since("decoy_loop", {"modules": other, "again": again})
+    assert told.endswith("seeds 0, 1: numbers differ by at most 0.012")
+    again |= {"modules": other}  # the code has changed since that, too
+    assert code_since("decoy_loop", {"modules": other, "again": again}).startswith("changed since: ")
+    assert code_since("decoy_loop", {"modules": modules, "again": again}) == "the same"
     origin = {
         "machine": "2 cores",
         "date": "2026-01-02",

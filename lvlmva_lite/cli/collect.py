@@ -16,6 +16,12 @@ def collect(
         bool,
         typer.Option("--older", help="Also runs finished by other code, data or libraries than the last."),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Only hold the runs against the recorded tables: are the numbers the same?"
+        ),
+    ] = False,
 ) -> None:
     """Gather the finished runs of a sweep into one table, and print means over seeds.
 
@@ -24,6 +30,9 @@ def collect(
     paper's figures and tables that they allow. Example:
 
     lvlmva collect results/sizes
+
+    With --again, experiments of a few seeds show whether today's code still gives a recorded table:
+    tables/NAME.yml is then that table's provenance and what was found.
     """
     from lvlmva_lite.experiments import collect as gathering
     from lvlmva_lite.experiments.sweep_folder import SweepFolder, SweepFolderError
@@ -32,6 +41,16 @@ def collect(
         sweep = SweepFolder(folder, must_exist=True)
     except SweepFolderError as error:
         raise options.fail(error, 2) from None
+    if again:
+        from lvlmva_lite.experiments.recording import run_again
+
+        try:
+            lines = run_again(sweep)
+        except ValueError as error:
+            raise options.fail(error, 1) from None
+        for line in lines:
+            typer.echo(line)
+        return
     collected = gathering.collect(sweep, older=older)
     names = gathering.write(collected, sweep)
     typer.echo((folder / "summary.md").read_text("utf-8"), nl=False)

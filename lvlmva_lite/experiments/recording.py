@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,82 @@ def write_tables(folder: SweepFolder) -> tuple[list[str], list[str]]:
         write_whole(tables / f"{name}.yml", yaml.safe_dump(_origin(folder, ids), sort_keys=False))
         written.append(name)
     return written, missing
+
+
+def run_again(folder: SweepFolder, recorded: Traversable | None = None) -> list[str]:
+    """Hold finished runs against the recorded tables: does today's code still give their numbers?
+
+    For each experiment of the sweep that has a recorded table, ``tables/NAME.yml`` becomes the provenance of
+    that table with the key "again": date, commit, processor and modules of these runs, their seeds, and the
+    "largest_difference" of any number from the recorded one, 0.0 where all are the same bit for bit.
+
+    Parameters
+    ----------
+    folder : of the sweep
+    recorded : holds NAME.csv and NAME.yml, default: the package's own
+
+    Returns
+    -------
+    list of str, a line for each experiment
+
+    Raises
+    ------
+    ValueError : a run whose rows, columns or words are not those of the table
+    """
+    recorded = recorded or resources.files("lvlmva_lite.experiments").joinpath("results")
+    of_experiment: dict[str, list[str]] = {}
+    for id in folder.ids():
+        if folder.job(id).kind == "experiment" and folder.done(id):
+            of_experiment.setdefault(folder.job(id).name, []).append(id)
+    lines = []
+    for name, ids in of_experiment.items():
+        file = recorded.joinpath(f"{name}.csv")
+        if not file.is_file():
+            lines.append(f"{name}: no table is recorded")
+            continue
+        ids.sort(key=lambda id: folder.job(id).given["seed"])
+        table = read_rows(file)
+        seeds = [folder.job(id).given["seed"] for id in ids]
+        found = pd.concat([read_rows(folder.out(id) / "rows.csv") for id in ids], ignore_index=True)
+        wanted = pd.concat([table[table["seed"] == seed] for seed in seeds], ignore_index=True)
+        largest = _largest_difference(name, found, wanted)
+        made = _origin(folder, ids)
+        origin = yaml.safe_load(recorded.joinpath(f"{name}.yml").read_text("utf-8"))
+        again = {key: made[key] for key in ("date", "commit", "processor", "modules") if key in made}
+        again |= {"seeds": ", ".join(map(str, seeds)), "largest_difference": largest}
+        (folder.path / "tables").mkdir(exist_ok=True)
+        write_whole(
+            folder.path / "tables" / f"{name}.yml",
+            yaml.safe_dump(origin | {"again": again}, sort_keys=False),
+        )
+        lines.append(f"{name}: seeds {again['seeds']}, the largest difference is {largest:.3g}")
+    return lines
+
+
+def _largest_difference(name: str, found: pd.DataFrame, wanted: pd.DataFrame) -> float:
+    """Of any number from its like; what is no number must be the same."""
+    wanted = wanted.dropna(axis=1, how="all")  # a column that other seeds fill
+    found = found.dropna(axis=1, how="all")
+    if list(found) != list(wanted) or len(found) != len(wanted):
+        raise ValueError(
+            f"{name}: {len(found)} rows of {', '.join(found)}, where the recorded table has {len(wanted)} of "
+            f"{', '.join(wanted)}; the experiment is another one now, record it anew"
+        )
+    largest = 0.0
+    for column in wanted:
+        ours, theirs = found[column], wanted[column]
+        if not (pd.api.types.is_numeric_dtype(ours) and pd.api.types.is_numeric_dtype(theirs)):
+            if not ours.equals(theirs):
+                raise ValueError(
+                    f"{name}: column {column} does not say what it says in the recorded table; "
+                    "the experiment is another one now, record it anew"
+                )
+            continue
+        away = (ours.astype(float) - theirs.astype(float)).abs()
+        if not ours.isna().equals(theirs.isna()):
+            away = away.fillna(float("inf"))
+        largest = max(largest, float(away.max()))
+    return largest
 
 
 def _origin(folder: SweepFolder, ids: list[str]) -> dict[str, Any]:

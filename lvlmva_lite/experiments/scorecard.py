@@ -212,12 +212,21 @@ def code_since(name: str, origin: Mapping[str, Any]) -> str:
     ----------
     name : of the table and its experiment
     origin : the table's provenance, as ``lvlmva collect`` keeps it: "modules", by
-        :func:`import_closure.code_ids`, or "code", by :func:`run_origin.origin_of`, or neither
+        :func:`import_closure.code_ids`, and "again" where some seeds were run anew
+        (:func:`recording.run_again`), or "code", by :func:`run_origin.origin_of`, or neither
     """
     if "modules" in origin:
         now = code_ids(module_of(name))
         changed = [part for part, id in origin["modules"].items() if now.get(part) != id]
-        return f"changed since: {', '.join(f'`{part}`' for part in changed)}" if changed else "the same"
+        if not changed:
+            return "the same"
+        again = origin.get("again", {})
+        if again and all(now.get(part) == id for part, id in again.get("modules", {"": ""}).items()):
+            away = again["largest_difference"]
+            numbers = "the same numbers" if away == 0 else f"numbers differ by at most {away:.2g}"
+            seeds = f"seed{'s' * (',' in again['seeds'])} {again['seeds']}"
+            return f"changed since, and run again at `{again['commit']}`, {seeds}: {numbers}"
+        return f"changed since: {', '.join(f'`{part}`' for part in changed)}"
     if "code" not in origin:
         return "unknown (the table is older than this check)"
     job = Job("experiment", name, {}, {}, "")

@@ -279,7 +279,8 @@ def recorded_table(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     from lvlmva_lite.experiments.scorecard import code_since  # late: it reads tables, too
 
     origin["state"] = f"code since: {code_since(name, origin)}"
-    origin.pop("modules", None)
+    for machinery in ("modules", "again"):
+        origin.pop(machinery, None)
     return table, origin
 
 
