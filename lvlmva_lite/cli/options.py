@@ -104,27 +104,22 @@ Out = Annotated[Path, typer.Option(help="Folder for the results; new, or of this
 MAX_LOSS, MAX_CLASS_LOSS = 0.1, 0.3
 """What alignment may cost where nobody says otherwise."""
 
+_SHARE = {"min": 0, "max": 1, "metavar": "X"}
 MaxLoss = Annotated[
     float | None,
     typer.Option(
         help="What alignment may cost of the accuracy on the validation split, averaged over groups, or over "
         "classes where no groups are known; if it costs more, all numbers are written, and no aligned weights.",
-        show_default=str(MAX_LOSS),
-        min=0,
-        max=1,
-        metavar="X",
+        show_default=str(MAX_LOSS), **_SHARE,
     ),
-]
+]  # fmt: skip
 MaxClassLoss = Annotated[
     float | None,
     typer.Option(
         help="The same of any one class, which the average may hide.",
-        show_default=str(MAX_CLASS_LOSS),
-        min=0,
-        max=1,
-        metavar="X",
+        show_default=str(MAX_CLASS_LOSS), **_SHARE,
     ),
-]
+]  # fmt: skip
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 CRITIC = {
