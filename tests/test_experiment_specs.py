@@ -13,9 +13,15 @@ import yaml
 from scipy import stats
 
 from lvlmva_lite.cli import one_run
-from lvlmva_lite.experiments import group_arms, paper_figures, run_origin, sweep_folder, sweep_workers
+from lvlmva_lite.experiments import (
+    group_arms,
+    paper_figures,
+    recording,
+    run_origin,
+    sweep_folder,
+    sweep_workers,
+)
 from lvlmva_lite.experiments.import_closure import closure, code_id, code_ids
-from lvlmva_lite.experiments.recording import run_again
 from lvlmva_lite.experiments.sweep_spec import (
     SpecError,
     experiment_parameters,
@@ -109,31 +115,125 @@ def test_an_experiment_that_lacks_a_seed_is_no_table(others, lvlmva, in_this_pro
     assert not Path("out/tables/squares.csv").exists()
 
 
-def test_a_recorded_table_is_held_against_a_run_of_today(others, lvlmva, in_this_process):
-    assert lvlmva("sweep", "experiment", "squares", "-p", "seed=0,1", "--out", "old").returncode == 0
+@pytest.fixture
+def recorded(others, lvlmva, in_this_process, monkeypatch):
+    """A table of seeds 0, 1 and 5, recorded where the package's own are looked for."""
+    assert lvlmva("sweep", "experiment", "squares", "-p", "seed=0,1,5", "--out", "old").returncode == 0
     assert lvlmva("collect", "old").returncode == 0
-    recorded = Path("old/tables")
-    assert lvlmva("sweep", "experiment", "squares", "-p", "seed=1", "--out", "new").returncode == 0
-    sweep = sweep_folder.SweepFolder(Path("new"))
-    assert run_again(sweep, recorded) == ["squares: seeds 1, the largest difference is 0"]
-    origin = yaml.safe_load(Path("new/tables/squares.yml").read_text())
+    folder = others.parent / "lvlmva/results"
+    folder.mkdir(parents=True)
+    for file in Path("old/tables").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(recording.resources, "files", lambda package: folder.parent)
+    return folder
+
+
+def run_again(lvlmva, *parameters, out="new"):
+    """The answer of ``lvlmva collect --again`` about runs of these parameters."""
+    words = [word for one in parameters for word in ("-p", one)]
+    assert lvlmva("sweep", "experiment", "squares", *words, "--out", out).returncode == 0
+    return lvlmva("collect", out, "--again")
+
+
+def test_a_recorded_table_is_held_against_a_run_of_today(recorded, lvlmva):
+    answer = run_again(lvlmva, "seed=1")
+    assert (answer.returncode, answer.stdout) == (0, "squares: seeds 1, the largest difference is 0\n")
+    origin = yaml.safe_load(Path("new/again/squares.yml").read_text())
     again = origin.pop("again")
     assert origin == yaml.safe_load((recorded / "squares.yml").read_text())
     assert (again["seeds"], again["largest_difference"]) == ("1", 0.0)
+    for key in ("date", "commit", "processor", "threads", "torch", "numpy"):
+        assert again[key] == origin[key]
 
     table = pd.read_csv(recorded / "squares.csv", float_precision="round_trip")
     table.assign(value=table["value"] + 0.25 * table["seed"]).to_csv(recorded / "squares.csv", index=False)
-    assert run_again(sweep, recorded) == ["squares: seeds 1, the largest difference is 0.25"]
+    assert lvlmva("collect", "new", "--again").stdout.endswith("the largest difference is 0.25\n")
     table.replace({"arm": {"b": "c"}}).to_csv(recorded / "squares.csv", index=False)
-    with pytest.raises(ValueError, match="squares: column arm does not say what it says in the recorded"):
-        run_again(sweep, recorded)
-    table[table["arm"] == "a"].to_csv(recorded / "squares.csv", index=False)
-    with pytest.raises(ValueError, match=r"squares: 2 rows of .* where the recorded table has 1"):
-        run_again(sweep, recorded)
-    (recorded / "squares.csv").unlink()
-    assert run_again(sweep, recorded) == ["squares: no table is recorded"]
     answer = lvlmva("collect", "new", "--again")
-    assert (answer.returncode, answer.stdout) == (0, "squares: no table is recorded\n")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "squares: column arm does not say what it says in the recorded" in answer.stderr
+    assert not Path("new/again/squares.yml").exists()  # that of before
+    table[table["arm"] == "a"].to_csv(recorded / "squares.csv", index=False)
+    told = lvlmva("collect", "new", "--again").stderr
+    assert re.search(r"squares: 2 rows of .* where the recorded table has 1", told)
+
+
+def test_a_run_of_today_leaves_the_tables_beside_it_alone(recorded, lvlmva):
+    assert run_again(lvlmva, "seed=0").returncode == 0
+    assert lvlmva("collect", "new").returncode == 0
+    before = {file.name: file.read_bytes() for file in Path("new/tables").iterdir()}
+    assert lvlmva("collect", "new", "--again").returncode == 0
+    assert {file.name: file.read_bytes() for file in Path("new/tables").iterdir()} == before
+    assert "again" not in yaml.safe_load(before["squares.yml"])
+    assert [file.name for file in Path("new/again").iterdir()] == ["squares.yml"]
+
+
+def test_only_runs_of_the_newest_code_are_held_against_a_table(recorded, others, lvlmva):
+    assert run_again(lvlmva, "seed=0,1").returncode == 0
+    for file in Path("new/requests").iterdir():
+        os.utime(file, (0, 0))
+    file = others / "others.py"
+    file.write_text(file.read_text().replace("seed / 3", "seed / 3 + 1"))
+    run_origin._foreign_code.cache_clear()
+    sys.modules.pop("others")
+    answer = run_again(lvlmva, "seed=0")
+    assert "squares: 2 of 3 runs are of other code" in answer.stdout
+    assert "squares: seeds 0, the largest difference is 1\n" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        (["seed=7"], "seed 7 is not in the table"),
+        (["seed=6,0,7"], "seed 6, 7 is not in the table"),
+        (["seed=1", "power=3"], "these runs have another power than the recorded table"),
+    ],
+)
+def test_runs_that_the_table_does_not_hold_are_not_compared_with_it(recorded, lvlmva, parameters, told):
+    answer = run_again(lvlmva, *parameters)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (1, "", f"lvlmva: squares: {told}\n")
+    assert not Path("new/again").exists()
+
+
+def test_a_seed_that_gave_no_rows_is_in_the_table(recorded, lvlmva):
+    assert run_again(lvlmva, "seed=5").stdout == "squares: seeds 5, the largest difference is 0\n"
+
+
+def test_a_tables_settings_stand_in_its_command_and_are_compared(recorded, lvlmva):
+    words = ["seed=0,1", "power=1.0e-05"]
+    run_again(lvlmva, *words)
+    assert lvlmva("collect", "new").returncode == 0
+    origin = Path("new/tables/squares.yml").read_text()
+    assert "squares -p seed=0,1 -p power=1.0e-05 --out OUT" in yaml.safe_load(origin)["command"]
+    for name in ("squares.csv", "squares.yml"):
+        (recorded / name).write_bytes(Path("new/tables", name).read_bytes())
+    assert lvlmva("collect", "new", "--again").returncode == 0
+    assert "another power" in run_again(lvlmva, "seed=0", out="newer").stderr
+
+
+def test_one_experiment_that_cannot_be_held_stops_no_other(recorded, lvlmva):
+    Path("images").mkdir()
+    words = ["sweep", "experiment", "pictures", "-p", "seed=0", "-p", "data_root=images", "--out", "new"]
+    assert lvlmva(*words).returncode == 0
+    answer = run_again(lvlmva, "seed=1")
+    assert (answer.returncode, answer.stdout) == (1, "squares: seeds 1, the largest difference is 0\n")
+    assert answer.stderr == "lvlmva: pictures: no table is recorded\n"
+    (recorded / "pictures.csv").write_text("seed,arm,n\n0,a,0\n")
+    told = "lvlmva: pictures: the recorded table has no pictures.yml beside it; record it anew\n"
+    assert lvlmva("collect", "new", "--again").stderr == told
+    assert Path("new/again/squares.yml").exists()
+
+
+def test_there_must_be_something_to_hold_against_a_table(others, lvlmva, in_this_process):
+    assert lvlmva("sweep", "experiment", "squares", "-p", "seed=9", "--out", "new").returncode == 1
+    answer = lvlmva("collect", "new", "--again")
+    assert (answer.returncode, answer.stderr) == (1, "lvlmva: squares: none of 1 runs is finished\n")
+    sweep_folder.SweepFolder(Path("empty"))
+    answer = lvlmva("collect", "empty", "--again")
+    assert (answer.returncode, answer.stderr) == (1, "lvlmva: empty holds no run of an experiment\n")
+    answer = lvlmva("collect", "new", "--again", "--older")
+    assert answer.returncode == 2
+    assert "give --older or --again, not both" in answer.stderr
 
 
 def test_a_table_is_of_one_code_that_of_the_newest_request(others, lvlmva, in_this_process):
@@ -157,6 +257,15 @@ def test_two_values_of_a_parameter_are_no_single_table(others, lvlmva, in_this_p
     answer = lvlmva("collect", "out")
     assert "squares: runs with different power; no table" in answer.stdout
     assert not Path("out/tables/squares.csv").exists()
+
+
+@pytest.mark.parametrize("order", [("power=3", None), (None, "power=3")])
+def test_a_parameter_that_only_some_requests_give_is_told_too(others, lvlmva, in_this_process, order):
+    for seed, more in enumerate(order):
+        given = ["-p", more] if more else []
+        words = ["sweep", "experiment", "squares", "-p", f"seed={seed}", *given, "--out", "out"]
+        assert lvlmva(*words).returncode == 0
+    assert "squares: runs with different power; no table" in lvlmva("collect", "out").stdout
 
 
 def test_the_images_folder_is_counted_and_not_told(others, lvlmva, in_this_process):

@@ -182,6 +182,17 @@ def test_a_recorded_table_says_whether_its_code_has_changed(empty, monkeypatch):
     again |= {"modules": other}  # the code has changed since that, too
     assert code_since("decoy_loop", {"modules": other, "again": again}).startswith("changed since: ")
     assert code_since("decoy_loop", {"modules": modules, "again": again}) == "the same"
+    # A table older than its list of modules, or than the check.
+    again |= {"modules": modules}
+    told = "run again at `abc`, seeds 0, 1: numbers differ by at most 0.012"
+    assert code_since("decoy_loop", {"code": "0" * 16, "again": again}) == f"changed since, and {told}"
+    assert code_since("decoy_loop", {"again": again}) == f"older than this check, and {told}"
+    assert code_since("decoy_loop", {"code": here, "again": again}) == "the same"
+    for none in (other, {}):
+        origin = {"code": "0" * 16, "again": again | {"modules": none}}
+        assert code_since("decoy_loop", origin) == "changed since"
+    del again["modules"]  # code has changed between the run and its table
+    assert code_since("decoy_loop", {"again": again}).startswith("unknown")
     origin = {
         "machine": "2 cores",
         "date": "2026-01-02",

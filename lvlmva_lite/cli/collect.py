@@ -32,11 +32,14 @@ def collect(
     lvlmva collect results/sizes
 
     With --again, experiments of a few seeds show whether today's code still gives a recorded table:
-    tables/NAME.yml is then that table's provenance and what was found.
+    again/NAME.yml is then that table's provenance and what was found. It ends with status 1 if an experiment
+    cannot be held against its table.
     """
     from lvlmva_lite.experiments import collect as gathering
     from lvlmva_lite.experiments.sweep_folder import SweepFolder, SweepFolderError
 
+    if older and again:
+        raise options.fail("--again is for runs of today's code; give --older or --again, not both", 2)
     try:
         sweep = SweepFolder(folder, must_exist=True)
     except SweepFolderError as error:
@@ -44,12 +47,15 @@ def collect(
     if again:
         from lvlmva_lite.experiments.recording import run_again
 
-        try:
-            lines = run_again(sweep)
-        except ValueError as error:
-            raise options.fail(error, 1) from None
-        for line in lines:
+        held, not_held = run_again(sweep)
+        for line in held:
             typer.echo(line)
+        for line in not_held:
+            typer.echo(f"lvlmva: {line}", err=True)
+        if not held and not not_held:
+            raise options.fail(f"{folder} holds no run of an experiment", 1)
+        if not_held:
+            raise typer.Exit(1)
         return
     collected = gathering.collect(sweep, older=older)
     names = gathering.write(collected, sweep)

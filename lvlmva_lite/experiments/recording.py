@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,11 @@ import yaml
 from lvlmva_lite.experiments.import_closure import code_ids
 from lvlmva_lite.experiments.run_origin import module_of, origin_of
 from lvlmva_lite.experiments.sweep_folder import Job, SweepFolder
+from lvlmva_lite.experiments.sweep_spec import values_of_words
 from lvlmva_lite.files import to_json, write_whole
+
+_OF_A_RUN = ("seed", "data_root")
+"""Parameters that are no setting of an experiment: those of one table may differ in them."""
 
 
 def write_rows(out: Path, seed: int, rows: Iterable[Mapping[str, Any]], origin: Mapping[str, Any]) -> None:
@@ -44,24 +50,14 @@ def write_tables(folder: SweepFolder) -> tuple[list[str], list[str]]:
     missing : a line for each experiment that lacks some seeds, was run in several ways, or from which
         something is left out
     """
-    of_experiment: dict[str, list[str]] = {}
-    for id in folder.ids():
-        if (job := folder.job(id)).kind == "experiment":
-            of_experiment.setdefault(job.name, []).append(id)
-    written, missing = [], []
-    for name, asked in of_experiment.items():
-        ids = [id for id in asked if folder.job(id).origin == folder.job(asked[-1]).origin]
-        if len(ids) < len(asked):
-            missing.append(
-                f"{name}: {len(asked) - len(ids)} of {len(asked)} runs are of other code, data or libraries than "
-                "the last that were asked for, and not in its table"
-            )
+    of_experiment, missing = _newest(folder)
+    written = []
+    for name, ids in of_experiment.items():
         done = [id for id in ids if folder.done(id)]
         if len(done) < len(ids):
             missing.append(f"{name}: {len(done)} of {len(ids)} runs; no table yet")
             continue
-        settings = [{**folder.job(id).given, "seed": None} for id in ids]
-        if differ := sorted({key for one in settings for key in one if one[key] != settings[0].get(key)}):
+        if differ := _differing([folder.job(id).given for id in ids], but=["seed"]):
             missing.append(f"{name}: runs with different {', '.join(differ)}; no table, see runs.csv")
             continue
         ids.sort(key=lambda id: folder.job(id).given["seed"])
@@ -76,12 +72,13 @@ def write_tables(folder: SweepFolder) -> tuple[list[str], list[str]]:
     return written, missing
 
 
-def run_again(folder: SweepFolder, recorded: Traversable | None = None) -> list[str]:
+def run_again(folder: SweepFolder, recorded: Traversable | None = None) -> tuple[list[str], list[str]]:
     """Hold finished runs against the recorded tables: does today's code still give their numbers?
 
-    For each experiment of the sweep that has a recorded table, ``tables/NAME.yml`` becomes the provenance of
-    that table with the key "again": date, commit, processor and modules of these runs, their seeds, and the
-    "largest_difference" of any number from the recorded one, 0.0 where all are the same bit for bit.
+    For each experiment that can be, ``again/NAME.yml`` becomes the provenance of its recorded table with the
+    key "again": where these runs come from, their "seeds", and the "largest_difference" of any number from
+    the recorded one, 0.0 where all are the same bit for bit. ``tables/`` stays as it is. As in
+    :func:`write_tables`, runs are of one code, data and libraries, those of the newest request.
 
     Parameters
     ----------
@@ -90,49 +87,104 @@ def run_again(folder: SweepFolder, recorded: Traversable | None = None) -> list[
 
     Returns
     -------
-    list of str, a line for each experiment
-
-    Raises
-    ------
-    ValueError : a run whose rows, columns or words are not those of the table
+    held : a line for each experiment, and for each from which something is left out
+    not_held : a line for each experiment that could not be held against its table, with the reason
     """
     recorded = recorded or resources.files("lvlmva_lite.experiments").joinpath("results")
-    of_experiment: dict[str, list[str]] = {}
-    for id in folder.ids():
-        if folder.job(id).kind == "experiment" and folder.done(id):
-            of_experiment.setdefault(folder.job(id).name, []).append(id)
-    lines = []
-    for name, ids in of_experiment.items():
-        file = recorded.joinpath(f"{name}.csv")
-        if not file.is_file():
-            lines.append(f"{name}: no table is recorded")
+    of_experiment, held = _newest(folder)
+    not_held = []
+    for name, asked in of_experiment.items():
+        file = folder.path / "again" / f"{name}.yml"
+        file.unlink(missing_ok=True)  # of an earlier time
+        ids = [id for id in asked if folder.done(id)]
+        if not ids:
+            not_held.append(f"{name}: none of {len(asked)} runs is finished")
             continue
         ids.sort(key=lambda id: folder.job(id).given["seed"])
-        table = read_rows(file)
-        seeds = [folder.job(id).given["seed"] for id in ids]
-        found = pd.concat([read_rows(folder.out(id) / "rows.csv") for id in ids], ignore_index=True)
-        wanted = pd.concat([table[table["seed"] == seed] for seed in seeds], ignore_index=True)
-        largest = _largest_difference(name, found, wanted)
-        made = _origin(folder, ids)
-        origin = yaml.safe_load(recorded.joinpath(f"{name}.yml").read_text("utf-8"))
-        again = {key: made[key] for key in ("date", "commit", "processor", "modules") if key in made}
-        again |= {"seeds": ", ".join(map(str, seeds)), "largest_difference": largest}
-        (folder.path / "tables").mkdir(exist_ok=True)
-        write_whole(
-            folder.path / "tables" / f"{name}.yml",
-            yaml.safe_dump(origin | {"again": again}, sort_keys=False),
+        try:
+            origin = _held(folder, ids, name, recorded)
+        except (ValueError, OSError) as error:
+            not_held.append(f"{name}: {error}")
+            continue
+        file.parent.mkdir(exist_ok=True)
+        write_whole(file, yaml.safe_dump(origin, sort_keys=False))
+        again = origin["again"]
+        held.append(
+            f"{name}: seeds {again['seeds']}, the largest difference is {again['largest_difference']:.3g}"
         )
-        lines.append(f"{name}: seeds {again['seeds']}, the largest difference is {largest:.3g}")
-    return lines
+    return held, not_held
 
 
-def _largest_difference(name: str, found: pd.DataFrame, wanted: pd.DataFrame) -> float:
+def _held(folder: SweepFolder, ids: list[str], name: str, recorded: Traversable) -> dict[str, Any]:
+    """The provenance of a recorded table with "again", see :func:`run_again`; ValueError: it cannot be held."""
+    table_file, origin_file = (recorded.joinpath(f"{name}.{ending}") for ending in ("csv", "yml"))
+    if not table_file.is_file():
+        raise ValueError("no table is recorded")
+    if not origin_file.is_file():
+        raise ValueError(f"the recorded table has no {name}.yml beside it; record it anew")
+    table, origin = read_rows(table_file), yaml.safe_load(origin_file.read_text("utf-8"))
+    asked = _settings_of(origin["command"])
+    jobs = [folder.job(id) for id in ids]
+    settings = [{key: values[0] for key, values in asked.items()}, *(job.given for job in jobs)]
+    if differ := _differing(settings, but=_OF_A_RUN):
+        raise ValueError(f"these runs have another {', '.join(differ)} than the recorded table")
+    seeds = [job.given["seed"] for job in jobs]
+    there = {*table["seed"], *asked.get("seed", ())}  # one may have no rows
+    if strange := [str(seed) for seed in seeds if seed not in there]:
+        raise ValueError(f"seed {', '.join(strange)} is not in the table")
+    found = pd.concat([read_rows(folder.out(id) / "rows.csv") for id in ids], ignore_index=True)
+    wanted = pd.concat([table[table["seed"] == seed] for seed in seeds], ignore_index=True)
+    again = {key: value for key, value in _origin(folder, ids).items() if key not in ("command", "code")}
+    again |= {
+        "seeds": ", ".join(map(str, seeds)),
+        "largest_difference": _largest_difference(found, wanted),
+    }
+    return origin | {"again": again}
+
+
+def _newest(folder: SweepFolder) -> tuple[dict[str, list[str]], list[str]]:
+    """Of each experiment the runs of one code, data and libraries, those of the newest request.
+
+    Returns
+    -------
+    dict
+        name -> ids
+    list of str
+        a line for each experiment from which others are left out
+    """
+    every: dict[str, list[str]] = {}
+    for id in folder.ids():
+        if (job := folder.job(id)).kind == "experiment":
+            every.setdefault(job.name, []).append(id)
+    newest, left_out = {}, []
+    for name, asked in every.items():
+        origin = folder.job(asked[-1]).origin
+        newest[name] = [id for id in asked if folder.job(id).origin == origin]
+        if n_others := len(asked) - len(newest[name]):
+            left_out.append(
+                f"{name}: {n_others} of {len(asked)} runs are of other code, data or libraries than the last "
+                "that were asked for, and left out"
+            )
+    return newest, left_out
+
+
+def _differing(settings: Sequence[Mapping[str, Any]], but: Sequence[str]) -> list[str]:
+    """Names of what is not the same in all of them, or is not there in some."""
+    names = {name for one in settings for name in one if name not in but}
+    return sorted(
+        name
+        for name in names
+        if any(name not in one or one[name] != settings[0].get(name) for one in settings)
+    )
+
+
+def _largest_difference(found: pd.DataFrame, wanted: pd.DataFrame) -> float:
     """Of any number from its like; what is no number must be the same."""
     wanted = wanted.dropna(axis=1, how="all")  # a column that other seeds fill
     found = found.dropna(axis=1, how="all")
     if list(found) != list(wanted) or len(found) != len(wanted):
         raise ValueError(
-            f"{name}: {len(found)} rows of {', '.join(found)}, where the recorded table has {len(wanted)} of "
+            f"{len(found)} rows of {', '.join(found)}, where the recorded table has {len(wanted)} of "
             f"{', '.join(wanted)}; the experiment is another one now, record it anew"
         )
     largest = 0.0
@@ -141,7 +193,7 @@ def _largest_difference(name: str, found: pd.DataFrame, wanted: pd.DataFrame) ->
         if not (pd.api.types.is_numeric_dtype(ours) and pd.api.types.is_numeric_dtype(theirs)):
             if not ours.equals(theirs):
                 raise ValueError(
-                    f"{name}: column {column} does not say what it says in the recorded table; "
+                    f"column {column} does not say what it says in the recorded table; "
                     "the experiment is another one now, record it anew"
                 )
             continue
@@ -171,7 +223,17 @@ def _each_once(values: Iterable[Any]) -> Any:
 
 
 def _command(jobs: list[Job]) -> str:
-    seeds = ",".join(str(job.given["seed"]) for job in jobs)
-    # The folder's name is of this machine alone.
-    root = " -p data_root=DIR" if any("data_root" in job.given for job in jobs) else ""
-    return f"lvlmva sweep experiment {jobs[0].name} -p seed={seeds}{root} --out OUT"
+    given = [f"seed={','.join(str(job.given['seed']) for job in jobs)}"]
+    for name, value in jobs[0].given.items():
+        if name not in _OF_A_RUN:
+            words = yaml.safe_dump([value], default_flow_style=True, width=float("inf"), allow_unicode=True)
+            given.append(f"{name}={words.strip()[1:-1]}")  # as values_of_words reads it
+    if any("data_root" in job.given for job in jobs):
+        given.append("data_root=DIR")  # the folder's name is of this machine alone
+    asked = [word for one in given for word in ("-p", one)]
+    return shlex.join(["lvlmva", "sweep", "experiment", jobs[0].name, *asked, "--out", "OUT"])
+
+
+def _settings_of(command: str) -> dict[str, list[Any]]:
+    """What a recorded table's command gives by -p; one of an older kind gives nothing."""
+    return values_of_words([word for before, word in pairwise(shlex.split(command)) if before == "-p"])

@@ -215,22 +215,27 @@ def code_since(name: str, origin: Mapping[str, Any]) -> str:
         :func:`import_closure.code_ids`, and "again" where some seeds were run anew
         (:func:`recording.run_again`), or "code", by :func:`run_origin.origin_of`, or neither
     """
+    again = origin.get("again", {})
+    now = code_ids(module_of(name)) if "modules" in origin or again else {}
+
+    def changed(modules: Mapping[str, str]) -> list[str]:
+        return [part for part, id in modules.items() if now.get(part) != id]
+
     if "modules" in origin:
-        now = code_ids(module_of(name))
-        changed = [part for part, id in origin["modules"].items() if now.get(part) != id]
-        if not changed:
-            return "the same"
-        again = origin.get("again", {})
-        if again and all(now.get(part) == id for part, id in again.get("modules", {"": ""}).items()):
-            away = again["largest_difference"]
-            numbers = "the same numbers" if away == 0 else f"numbers differ by at most {away:.2g}"
-            seeds = f"seed{'s' * (',' in again['seeds'])} {again['seeds']}"
-            return f"changed since, and run again at `{again['commit']}`, {seeds}: {numbers}"
-        return f"changed since: {', '.join(f'`{part}`' for part in changed)}"
-    if "code" not in origin:
-        return "unknown (the table is older than this check)"
-    job = Job("experiment", name, {}, {}, "")
-    return "the same" if origin_of(job)["code"] == origin["code"] else "changed since"
+        parts = changed(origin["modules"])
+        since = f"changed since: {', '.join(f'`{part}`' for part in parts)}" if parts else "the same"
+    elif "code" in origin:
+        code = origin_of(Job("experiment", name, {}, {}, ""))["code"]
+        since = "the same" if code == origin["code"] else "changed since"
+    else:
+        since = "unknown (the table is older than this check)"
+    if since == "the same" or not again.get("modules") or changed(again["modules"]):
+        return since
+    away = again["largest_difference"]
+    numbers = "the same numbers" if away == 0 else f"numbers differ by at most {away:.2g}"
+    seeds = f"seed{'s' * (',' in again['seeds'])} {again['seeds']}"
+    before = "older than this check" if since.startswith("unknown") else "changed since"
+    return f"{before}, and run again at `{again['commit']}`, {seeds}: {numbers}"
 
 
 def _list_table(rows: Sequence[Sequence[str]], kind: str, widths: str) -> str:
