@@ -72,6 +72,33 @@ def test_every_word_is_read_and_undecided_is_never_anything_else(kinds):
             ("undecided", "spurious", "undecided"),
         ),
         ("Segment A is not relevant, it is spurious.", ("spurious", "undecided", "undecided")),
+        (
+            'Segment A holds the 1/4" square. Segment B is spurious. Segment C holds the 1/4" square. '
+            "Segment A is relevant. Segment C is background.",
+            ("relevant", "spurious", "background"),
+        ),
+        (
+            'A ruler of 3". They said "Segment B is relevant." of it. Segment B is spurious.',
+            ("undecided", "spurious", "undecided"),
+        ),
+        ("The 5 mm scar is in segment B, it is spurious.", ("undecided", "spurious", "undecided")),
+        ("Segment A does not touch the joint, it is background.", ("background", "undecided", "undecided")),
+        (
+            "Segment A would matter if it is relevant. Segment A is spurious.",
+            ("spurious",) + ("undecided",) * 2,
+        ),
+        *(
+            (text, ("undecided",) * 3)
+            for text in (
+                "I do not think of segment A that it is relevant.",
+                "I do not think, of segment A, it is relevant.",
+                "For segment A, nobody can say whether it is relevant.",
+                "Segment A would matter if it is relevant.",
+                "Segment A is foreign, unless, as some say, it is relevant.",
+                "It is wrong to say of segment A that it is spurious.",
+                "It is doubtful of segment A that it is background.",
+            )
+        ),
         ("- **Segment A**: relevant\n- **Segment C**: background", ("relevant", "undecided", "background")),
         ("", ("undecided",) * 3),
         ("I cannot see anything.", ("undecided",) * 3),

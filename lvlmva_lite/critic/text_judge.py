@@ -42,6 +42,9 @@ _SENTENCE = re.compile(r"(?<=[.!?;])\s")
 _CURLY = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02", '"'))
 """Quotation marks of other hands, each as the straight one."""
 
+_QUOTATION = re.compile(r'(?<![0-9])"[^"]*"')
+"""A mark straight after a digit opens none: it stands for inches."""
+
 _RANGE = re.compile(
     r"\b([Ss]egments?\s+(?:from\s+)?)([A-Z])\s*(?:to|through|until|-|\N{EN DASH}|\N{EM DASH})\s*([A-Z])\b"
 )
@@ -78,6 +81,12 @@ The foreign things are those that the prompt names."""
 
 _NOT = frozenset(("not", "never", "hardly", "neither", "nor", "t", "cannot", "scarcely"))
 """Words that deny; "t" is the end of "isn't"."""
+
+_NO_WORD_OF_IT = _NOT | {"nobody", "none", "wrong", "false", "untrue", "doubt", "doubtful"}
+"""Words before a segment's name that deny what the rest of the sentence says of it."""
+
+_OPEN = frozenset(("if", "whether", "unless"))
+"""Words that leave a sentence's verdict open."""
 
 _OWN_WEIGHT = 5.0
 """Of a short example against a recorded one: a person wrote it to be heeded."""
@@ -124,7 +133,7 @@ def outright(text: str, names: Sequence[str]) -> dict[str, str]:
         pair = pair_of_line(line)
         for said, kind in [((pair[0],), pair[1])] if pair else map(_statement, _SENTENCE.split(line)):
             for name in said:
-                if name in names:
+                if name in names and kind:
                     ruled[name] = kind if ruled.get(name, kind) == kind else "undecided"
     return ruled
 
@@ -253,15 +262,11 @@ def _denied(kind: str, text: str) -> bool:
 def _unquoted(text: str) -> str:
     """A text without what stands in quotes, and with every segment of a range named.
 
-    A quote that its line does not close is a plain character.
+    A quote that its line does not close is a plain character, as is one straight after a digit, where none is
+    open: 1/4".
     """
-    lines = []
-    for line in text.translate(_CURLY).splitlines():
-        parts = line.split('"')
-        odd = len(parts) % 2 == 0
-        kept = parts[0:-1:2] + parts[-1:] if odd else parts[::2]
-        lines.append(_RANGE.sub(_spelt_out, " ".join(kept)))
-    return "\n".join(lines)
+    lines = text.translate(_CURLY).splitlines()
+    return "\n".join(_RANGE.sub(_spelt_out, _QUOTATION.sub(" ", line).replace('"', " ")) for line in lines)
 
 
 def _spelt_out(named: re.Match) -> str:
@@ -274,7 +279,9 @@ def _statement(sentence: str) -> tuple[tuple[str, ...], str]:
     """The segments that a sentence gives a verdict on, and the verdict; () if it gives none.
 
     "Segment A is spurious." and "Segments A and B are background.", or a
-    sentence on one segment that ends in ", it is relevant."
+    sentence on one segment that ends in ", it is relevant."  One that ends so
+    but denies it ("I do not say of A, it is ...") or leaves it open ("if it
+    is relevant.") has the verdict "": it speaks of one, and gives none.
     """
     words = _TOKEN.findall(sentence.rstrip(" \t.!;*_"))
     if len(words) < 3 or words[-1].lower() not in KINDS or words[-2] not in ("is", "are"):
@@ -283,8 +290,14 @@ def _statement(sentence: str) -> tuple[tuple[str, ...], str]:
     subject = words[-3]
     about = tuple(dict.fromkeys(named))
     told = subject in about and all(w in about or w.lower() in _JOINTS for w in words[:-2])
-    if told or (subject == "it" and len(about) == 1):
+    if told:
         return about, words[-1].lower()
+    if subject == "it" and len(about) == 1:
+        said = [word.lower() for word in words]
+        if _OPEN.intersection(said) or _NO_WORD_OF_IT.intersection(said[: words.index(about[0])]):
+            return about, ""
+        if words[-4] == ",":
+            return about, said[-1]
     return (), ""
 
 
