@@ -485,6 +485,35 @@ def test_what_is_finished_is_not_run_again_and_what_failed_is_kept_and_listed(th
     assert all(folder.done(id)["seconds"] >= 0 for id in ids)
 
 
+def test_a_finished_run_says_on_what_it_was_computed(there):
+    """Of a chapter nothing else would: its notebook and numbers name neither libraries nor processor."""
+    folder = SweepFolder(there / "sweep")
+    Path("tiny.ipynb").write_text('{"cells": []}')
+    job = Job("chapter", str(Path("tiny.ipynb").absolute()), {"seed": 0}, {"seed": 0}, str(Path.cwd()))
+    (id,) = folder.add([replace(job, origin=origin_of(job))])
+    folder.carry_out(id, lambda job, out: (out / job.last_file).write_text("{}"))
+    done = folder.done(id)
+    assert done["threads"] == 1
+    assert done["torch"] == version("torch")
+    assert {"processor", "cpu_capability", "python", "numpy", "scipy", "commit"} <= {*done}
+
+
+def test_two_sweeps_may_begin_in_one_folder_at_the_same_moment(there, monkeypatch):
+    is_file = Path.is_file
+
+    def meanwhile(path):
+        """Looked at after the folder was found to be no sweep's: by then another has begun there."""
+        if path.name == "sweep":
+            (path / "requests").mkdir(parents=True, exist_ok=True)
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", meanwhile)
+    assert SweepFolder(there / "sweep").ids() == []
+    (there / "else" / "things").mkdir(parents=True)
+    with pytest.raises(SweepFolderError, match="holds something else"):
+        SweepFolder(there / "else")
+
+
 def test_a_killed_run_is_named_and_does_not_pass_for_whole(there):
     folder = SweepFolder(there / "sweep")
     (id,) = folder.add([job_of(0)])

@@ -96,7 +96,9 @@ class SweepFolder:
                 raise SweepFolderError(f"{path} holds no sweep; give the --out of `lvlmva sweep`")
             if self.path.is_file():
                 raise SweepFolderError(f"{path} is a file; give --out a folder")
-            if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            # Another process may have begun meanwhile.
+            free = not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir()))
+            if not free and not self._requests.is_dir():
                 raise SweepFolderError(f"{path} holds something else; give --out a new folder")
         if not must_exist:
             try:
@@ -145,7 +147,7 @@ class SweepFolder:
         return self._runs / id / "log.txt"
 
     def done(self, id: str) -> dict[str, Any] | None:
-        """How it came to its end: "seconds", "peak_memory" (bytes), "host", ...; None: it did not."""
+        """How it came to its end: "seconds", "peak_memory" (bytes), "host", :func:`environment`, ...; None: it did not."""
         return self._read(id, "done")
 
     def failure(self, id: str) -> dict[str, Any] | None:
@@ -223,7 +225,7 @@ class SweepFolder:
                     raise SweepFolderError(f"it ended without its {job.last_file}")
             about = {
                 "seconds": seconds, "peak_memory": _peak_memory(), "host": socket.gethostname(),
-                "finished": time.time(), "processor": environment()["processor"], "commit": commit_here(),
+                "finished": time.time(), "commit": commit_here(), **environment(job.threads),
             }  # fmt: skip
             write_whole(folder / "done.json", to_json(about, indent=1) + "\n")
             (folder / "failed.json").unlink(missing_ok=True)
