@@ -40,11 +40,17 @@ anything = st.none() | st.booleans() | st.integers() | st.floats() | st.text() |
 @given(anything, st.integers(-5, 5), st.integers(0, 10), st.booleans())
 def test_a_number_is_within_its_bounds_and_no_truth_value(value, low, more, or_none):
     high = low + more
-    is_number = type(value) in (int, float) and not (type(value) is float and math.isnan(value))
+    is_number = type(value) is int or (type(value) is float and math.isfinite(value))
     inside = is_number and low <= value <= high
     assert any_number(low, high, or_none=or_none).fits(value) == (inside or (value is None and or_none))
     whole = inside and type(value) is int
     assert whole_number(low, high, or_none=or_none).fits(value) == (whole or (value is None and or_none))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_number_is_finite_where_there_are_no_bounds_too(value):
+    assert not any(kind.fits(value) for kind in (any_number(), any_number(0), as_setting("penalty_weight")))
+    assert any_number().fits(10**400)
 
 
 @given(anything)

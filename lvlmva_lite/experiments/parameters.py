@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,7 +48,7 @@ def whole_number(low: int | None = None, high: int | None = None, *, or_none: bo
 
 
 def any_number(low: float | None = None, high: float | None = None, *, or_none: bool = False) -> Kind:
-    """A number, with bounds that are within bounds."""
+    """A finite number, with bounds that are within bounds."""
     return _of_type("a number", int | float, low, high, or_none)
 
 
@@ -130,6 +131,8 @@ def _of_type(words: str, kind: Any, low: float | None, high: float | None, or_no
         if value is None:
             return or_none
         if isinstance(value, bool) or not isinstance(value, kind) or value != value:
+            return False
+        if value in (math.inf, -math.inf):
             return False
         return (low is None or value >= low) and (high is None or value <= high)
 
