@@ -217,6 +217,22 @@ def test_the_same_table_as_parquet(folder):
     assert again["seed"].tolist() == collected.table["seed"].tolist()
 
 
+def test_every_block_says_where_it_comes_from_and_what_it_took(folder):
+    for seed in range(2):
+        finished(folder, run_of(seed, method="lvlm-va"), result_of("lvlm-va", 0.25, 0.5))
+        finished(folder, Job("chapter", "/x/00_tiny.ipynb", {"seed": seed}, {"seed": seed}, "/"), {"a": 1})
+        id = finished(folder, Job("experiment", "few", {"seed": seed}, {"seed": seed}, "/"), {})
+        (folder.out(id) / "rows.csv").write_text(f"seed,arm,wga\n{seed},a,0.5\n{seed},b,0.5\n")
+    done = folder.out(id).parent / "done.json"
+    about = json.loads(done.read_text())
+    done.write_text(json.dumps(about | {"seconds": 5.0, "peak_memory": 3 * 10**9, "commit": "def"}))
+    text = gathering.summary(gathering.collect(folder))
+    rest = "processor a chip, date 1970-01-02"
+    line = f"Made at commit abc and def, {rest}; 3.5 seconds a run, at most 3.00 GB of memory.\n"
+    assert f"# experiment few\n\n2 runs: `tables/few.csv`\n\n{line}" in text
+    assert text.count(f"Made at commit abc, {rest}; 2.0 seconds a run") == 2  # the runs' and the chapter's
+
+
 def test_runs_are_drawn_as_experiments_are(folder):
     for seed in range(3):
         for method, more in (("lvlm-va", 0.2), ("subg", 0.1 + seed / 100)):

@@ -159,7 +159,8 @@ def summary(collected: Collected) -> str:
     parts = []
     for (kind, name), table in collected.table.groupby(["kind", "name"], sort=False):
         if kind == "experiment":
-            parts.append(f"# experiment {name}\n\n{table['id'].nunique()} runs: `tables/{name}.csv`\n")
+            n_runs = table["id"].nunique()
+            parts.append(f"# experiment {name}\n\n{n_runs} runs: `tables/{name}.csv`\n\n{_made(table)}")
             continue
         varied = [
             one for one in collected.parameters if one != "seed" and table[one].nunique(dropna=False) > 1
@@ -167,10 +168,22 @@ def summary(collected: Collected) -> str:
         measures = [one for one in collected.measures if _is_number(table[one])]
         # A run that differs by what is no parameter is no other seed of the same.
         varied += [one for one in ("code", "libraries", "data", "device") if table[one].nunique() > 1]
-        parts += [f"# {kind} {name}\n", _means(table, varied, measures)]
+        parts += [f"# {kind} {name}\n\n{_made(table)}", _means(table, varied, measures)]
         compared = [one for one in measures if one not in COSTS]
         parts += [_changes(table, varied, compared), _methods(table, varied, compared)]
     return "\n".join(filter(None, parts)) or "no run has finished yet\n"
+
+
+def _made(table: pd.DataFrame) -> str:
+    """Where the numbers of a block come from, and what its runs took, in a line."""
+    runs = table.drop_duplicates("id")
+    of_what = {
+        name: sorted(map(str, runs[name].dropna().unique())) for name in ("commit", "processor", "date")
+    }
+    where = ", ".join(f"{name} {' and '.join(values) or 'unknown'}" for name, values in of_what.items())
+    seconds, memory = runs["run_seconds"], runs["peak_memory"].dropna()
+    most = f", at most {max(memory) / 1e9:.2f} GB of memory" if len(memory) else ""
+    return f"Made at {where}; {seconds.mean():.1f} seconds a run{most}.\n"
 
 
 def _is_number(column: pd.Series) -> bool:
