@@ -764,7 +764,7 @@ def test_finished_runs_are_copied_to_a_bucket_of_s3(there, monkeypatch):
 
 @pytest.mark.slow
 def test_finished_runs_are_copied_to_a_bucket_of_google_cloud(there, monkeypatch):
-    """Against an emulator on loopback (pip install papermill[gcs] gcp-storage-emulator); not Google's own."""
+    """Against an emulator on loopback; not Google's own."""
     core = pytest.importorskip("gcsfs.core")
     emulator = pytest.importorskip("gcp_storage_emulator.server")
     from papermill import iorw
