@@ -11,6 +11,7 @@ from page_faults import page_faults, pages
 
 HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
 VENDOR = HTML.parent.parent / "book" / "_static" / "vendor"
+CSS = VENDOR.parent / "custom.css"
 AXE = VENDOR / "axe-core" / "axe.min.js"
 pytestmark = [
     pytest.mark.slow,
@@ -48,7 +49,7 @@ def test_the_landing_page_fits_a_screen(book, browser):
     assert below <= 1000
 
 
-def test_on_paper_code_is_whole_and_solutions_stay_closed(book, browser):
+def test_on_paper_code_is_whole_and_solutions_and_answers_stay_closed(book, browser):
     browser.open(book + "notebooks/04_ppeps_wgm.html", width=700)
     browser.send("Emulation.setEmulatedMedia", media="print")
     cut, solutions, grey = browser.evaluate("""(() => {
@@ -56,10 +57,42 @@ def test_on_paper_code_is_whole_and_solutions_stay_closed(book, browser):
       const code = [...document.querySelectorAll('.cell_input pre')].filter(shown);
       window.dispatchEvent(new Event('beforeprint'));
       return [code.filter(e => e.scrollWidth > e.clientWidth + 1).length,
-        [...document.querySelectorAll('.solution-content')].filter(shown).length,
+        [...document.querySelectorAll('.solution-content, .answer > .sd-summary-content')].filter(shown).length,
         code.filter(e => getComputedStyle(e).backgroundColor !== 'rgba(0, 0, 0, 0)').length];
     })()""")
     assert (cut, solutions, grey) == (0, 0, 0)
+
+
+QUESTION = """
+<div class="exercise admonition" id="asked"><p class="admonition-title">Exercise 1</p><section class="exercise-content">
+<p>How many?</p>""" + "".join(
+    f"""
+<details class="sd-sphinx-override sd-dropdown sd-card sd-mb-3 answer">
+<summary class="sd-summary-title sd-card-header"><span class="sd-summary-text">{answer}</span>
+<span class="sd-summary-state-marker sd-summary-chevron-right"></span></summary>
+<div class="sd-summary-content sd-card-body docutils"><p class="sd-card-text">{feedback}</p></div></details>"""
+    for answer, feedback in (("One", "No: one too few."), ("Two", "Right."))
+)  # as sphinx-design writes it
+QUESTION += "</section></div>"  # fmt: skip
+
+
+def test_an_offered_answer_opens_by_the_keyboard_and_stays_closed_on_paper(browser, tmp_path):
+    (tmp_path / "page.html").write_text(PAGE.format(CSS.read_text(), "", QUESTION))
+    with Site(tmp_path) as address:
+        assert page_faults(browser, address + "page.html", AXE.read_text() if AXE.exists() else "") == []
+        read = """[...document.querySelectorAll('.answer')].map(e =>
+          [e.querySelector('.sd-summary-text').checkVisibility(), e.querySelector('p').checkVisibility(),
+           e.querySelector('.sd-summary-state-marker').checkVisibility()])"""
+        browser.press("Tab")
+        browser.press("Enter")
+        browser.press("Tab")
+        assert browser.evaluate(read) == [[True, True, True], [True, False, True]]
+        browser.press("Enter")
+        assert browser.evaluate(read) == [[True, True, True]] * 2
+        browser.open(address + "page.html")
+        browser.send("Emulation.setEmulatedMedia", media="print")
+        browser.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert browser.evaluate(read) == [[True, False, False]] * 2
 
 
 TABLE = '<table class="dataframe"><tr><th>a</th><th>b</th></tr><tr><td>{}</td><td>{}</td></tr></table>'
