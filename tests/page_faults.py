@@ -24,7 +24,7 @@ const found = [];
 """
 TABLES = """
 for (const table of all('table')) {
-  if (table.matches('.indextable, .scorecard')) continue;
+  if (table.matches('.indextable')) continue;
   for (const row of table.rows) for (let i = 1; i < row.cells.length; i++) {
     const [a, b] = [row.cells[i - 1], row.cells[i]];
     if (say(a) && say(b) && shown(a) && text(b).left - text(a).right < GAP)

@@ -68,6 +68,8 @@ def article(html: Path, page: str) -> Tag:
         raise ValueError(f"{page}.html has no article")
     for tag in part.select(LEFT_OUT):
         tag.decompose()
+    for tag in part.select("details:not(.answer)"):  # paper does not open
+        tag["open"] = ""
     here = html / page
     for tag in part.find_all(id=True):
         tag["id"] = anchor(page, tag["id"])
