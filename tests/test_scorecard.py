@@ -57,7 +57,9 @@ def filled(results, claims=CLAIMS, values=VALUES, page=PAGE):
 
 
 def row(page, id):
-    (found,) = [row for row in re.findall(r"^:::\{dropdown\}.*?^:::$", page, re.M | re.S) if f"`{id}`" in row]
+    (found,) = [
+        row for row in re.findall(r"^:::\{dropdown\}.*?^:::$", page, re.M | re.S) if f"`{id}`" in row
+    ]
     return found
 
 
