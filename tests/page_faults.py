@@ -93,6 +93,10 @@ for (const e of all('figcaption, figcaption *, .cell_output table :is(th, td), t
   const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
   if (contrast < CONTRAST) found.push(`contrast ${contrast.toFixed(1)} in the dark: ${say(e)}`);
 }
+for (const e of all('img.drawing'))
+  if (!/invert/.test(getComputedStyle(e).filter)) found.push(`a drawing is a pale slab in the dark: ${e.alt.slice(0, 60)}`);
+for (const e of all('.cell_output img:not(.drawing)'))
+  if (/invert/.test(getComputedStyle(e).filter)) found.push(`a picture is a negative in the dark: ${e.alt.slice(0, 60)}`);
 for (const e of all('.cell_output table, table.table'))
   if (light(behind(e)) > .4) found.push(`a table lies on a pale slab in the dark: ${say(e)}`);
 """

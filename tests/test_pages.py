@@ -3,11 +3,14 @@
 ``python tools/build_book.py`` makes the book that is looked at; ``make test`` does so before.
 """
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import Browser, Site, executable
 from page_faults import page_faults, pages
+from PIL import Image
 
 HTML = Path(__file__).resolve().parent.parent / "_build" / "html"
 VENDOR = HTML.parent.parent / "book" / "_static" / "vendor"
@@ -96,6 +99,55 @@ def test_an_offered_answer_opens_by_the_keyboard_and_stays_closed_on_paper(brows
         assert browser.evaluate(read) == [[True, False, False]] * 2
 
 
+def linear(colours):
+    """Linear RGB of sRGB colours (n, 3) in [0, 1]."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+
+
+def contrasts(colours, ground):
+    """The contrast of each colour with the ground, as WCAG 2 defines it."""
+    lights, dark = (linear(each) @ [0.2126, 0.7152, 0.0722] + 0.05 for each in (colours, ground))
+    return np.maximum(lights, dark) / np.minimum(lights, dark)
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
+COLOUR_BLIND = {
+    "not": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def test_drawings_are_read_in_the_dark_and_their_colours_told_apart(browser, tmp_path):
+    """White paper, black letters and the palette's first five colours, as the style sheet turns them over."""
+    rgb2lab = pytest.importorskip("skimage.color").rgb2lab
+    difference = pytest.importorskip("skimage.color").deltaE_ciede2000
+    palette = pytest.importorskip("seaborn").color_palette("colorblind")[:5]
+    swatches = np.array([(1, 1, 1), (0, 0, 0), *palette])
+    pixels = np.repeat(np.repeat((swatches * 255).round().astype(np.uint8)[None], 20, 0), 20, 1)
+    Image.fromarray(pixels).save(tmp_path / "drawing.png")
+    body = '<p class="bd-content"><img class="drawing" alt="" src="drawing.png"></p>'
+    ground = "html { background: #121212 } :root { --pst-color-background: #121212 }"  # the theme's
+    (tmp_path / "page.html").write_text(PAGE.format(CSS.read_text(), ground, body))
+    with Site(tmp_path) as address:
+        browser.open(address + "page.html")
+        browser.evaluate("document.documentElement.dataset.theme = 'dark'; scrollTo(0, 0); 0")
+        x, y = browser.evaluate("(r => [r.x, r.y])(document.querySelector('img').getBoundingClientRect())")
+        browser.picture(tmp_path / "seen.png")
+    seen = np.asarray(Image.open(tmp_path / "seen.png").convert("RGB")) / 255
+    colours = seen[int(y) + 10, int(x) + 10 + 20 * np.arange(len(swatches))]
+    paper, letters, marks = colours[:1], colours[1:2], colours[2:]
+    assert np.abs(paper * 255 - 0x12).max() <= 1  # no slab
+    assert contrasts(letters, paper) > 7
+    assert (contrasts(marks, paper) >= contrasts(swatches[2:], swatches[:1])).all()
+    for kind, matrix in COLOUR_BLIND.items():
+        as_seen = np.clip(linear(marks) @ np.transpose(matrix), 0, 1)
+        lab = rgb2lab(np.where(as_seen <= 0.0031308, 12.92 * as_seen, 1.055 * as_seen ** (1 / 2.4) - 0.055))
+        apart = [difference(a, b) for a, b in itertools.combinations(lab, 2)]
+        assert min(apart) > 8, kind  # on white it is 9
+
+
 TABLE = '<table class="dataframe"><tr><th>a</th><th>b</th></tr><tr><td>{}</td><td>{}</td></tr></table>'
 
 
@@ -105,6 +157,8 @@ def shown(inside, kind="output"):
 
 WIDE_FIGURE = """<figure style="overflow-x: auto" tabindex="0"><img alt="" style="min-width: 600px" src='data:image/svg+xml,
 <svg xmlns="http://www.w3.org/2000/svg" width="1200" height="9"/>'></figure>"""
+
+DOT = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 # With what looks like the faults below and is none.
 SOUND = (
@@ -161,6 +215,11 @@ PLANTED = {
         "<figure><figcaption>a caption</figcaption></figure>",
     ),
     "a table lies on a pale slab": ("[data-theme=dark] .cell_output { background: #dde }", SOUND),
+    "a drawing is a pale slab in the dark": ("", shown(f"<img class='drawing' alt='' src='{DOT}'>")),
+    "a picture is a negative in the dark": (
+        "[data-theme=dark] img { filter: invert(1) }",
+        shown(f"<img alt='' src='{DOT}'>"),
+    ),
     "console: Error: planted": ("", "<script>throw new Error('planted')</script>"),
     "console: Failed to load": ("", "<img src='missing.png' alt=''>"),
     "weighs": ("", f"<!--{'x' * 3_000_000}-->"),
