@@ -244,7 +244,8 @@ def test_nbgrader_makes_student_versions_and_grades_them(name, tmp_path):
     config.CourseDirectory.root = str(tmp_path)
     config.CourseDirectory.course_id = "lvlmva"
     config.Exchange.root = str(tmp_path)
-    config.Execute.timeout = config.Execute.startup_timeout = 300  # for a busy machine; a cell has 30 s else
+    # A busy machine needs more than nbgrader's 30 s for a cell.
+    config.Execute.timeout = config.Execute.startup_timeout = 300
     api = NbGraderAPI(config=config)
     for student in submissions:
         graded = api.autograde(name, student, force=True)
