@@ -483,7 +483,9 @@ def test_a_run_from_before_verdicts_had_kinds_is_refused_in_a_line(runs, monkeyp
     for one in verdicts:
         one["spurious"] = [kind == "spurious" for kind in one.pop("kinds")]
     file.write_text("".join(json.dumps(one) + "\n" for one in verdicts))
-    with pytest.raises(ConfigError, match=r"verdicts\.jsonl is of another version of this package") as refused:
+    with pytest.raises(
+        ConfigError, match=r"verdicts\.jsonl is of another version of this package"
+    ) as refused:
         read_run(run)
     assert "\n" not in str(refused.value)
     assert report_of(run, monkeypatch) == 2

@@ -114,7 +114,9 @@ def read_run(path: Path) -> FinishedRun:
         ids, kinds = zip(*((verdict["case_id"], verdict["kinds"]) for verdict in verdicts), strict=True)
     except (KeyError, TypeError) as error:
         raise _of_another_version(path / "verdicts.jsonl", error) from None
-    if int(indices.max()) >= len(train) or list(ids) != [f"{train.name}-{index}" for index in indices.tolist()]:
+    if int(indices.max()) >= len(train) or list(ids) != [
+        f"{train.name}-{index}" for index in indices.tolist()
+    ]:
         raise ConfigError(
             f"the images of {task.name} are no longer those of {path}; put them back, or run it anew"
         )
