@@ -8,15 +8,32 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy
 import torch
 from captum.attr import DeepLiftShap, InputXGradient, ShapleyValues
-from sklearn.metrics import cohen_kappa_score, recall_score
+from scipy.optimize import brentq
+from scipy.signal import correlate2d
+from scipy.spatial.distance import mahalanobis
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import normalize
+from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
 from lvlmva_lite import checks
 from lvlmva_lite.checks import check
+from lvlmva_lite.critic.types import KINDS
 from lvlmva_lite.em_by_hand import em_step
 from lvlmva_lite.exercises import EXERCISES
 from lvlmva_lite.segment_choice import choose_n_segments
@@ -125,15 +142,95 @@ BY_HAND = {
         for kinds in zip(*rows, strict=True)
     ),
     "correction_masks": lambda s, r: sum((s == j) & r[:, j, None, None] for j in range(r.shape[1])) > 0,
+    "above_even_share": lambda a, m: float(np.mean([
+        abs(x[k]).sum() / k.sum() > abs(x).mean() for x, k in zip(a.numpy(), m.numpy(), strict=True)
+    ])),
+    "neighbour_purity": lambda x, y, k: float(np.mean([
+        (y[np.argsort([math.dist(a, b) for b in x])[1 : k + 1]] == label).double().mean() for a, label in zip(x, y, strict=True)
+    ])),
+    "mean_interval": lambda v: (
+        v.mean(), *scipy.stats.t.interval(0.95, len(v) - 1, v.mean(), scipy.stats.sem(v)),
+    ),
+    "signed_rank_p": lambda d: scipy.stats.wilcoxon(d, alternative="greater", method="exact").pvalue,
+    "follows_the_square": lambda a, y, s: float(np.mean([
+        i == k for i, j, k in zip(a.tolist(), y.tolist(), s.tolist(), strict=True) if i != j != k
+    ])),
+    "widest_gap": lambda t, a: max(
+        ((t[i], (b + c) / 2, (one + d) / 2) for i, (one, b, c, d) in enumerate(a)), key=lambda row: row[1] - row[2]
+    ),
+    "inside_ellipse": lambda z, m, c, d: np.array([
+        mahalanobis(x, m, np.linalg.inv(c)) <= d**0.5 for x in z.numpy()
+    ]),
+    "two_class_penalty": lambda p, s, m: sum(
+        float((1 - 2 * q) ** 2 * (x[k] ** 2).sum()) for q, x, k in zip(p, s, m, strict=True)
+    ),
+    "paired_interval": lambda s, a, t, b: (
+        a.mean() - b.mean(),
+        *scipy.stats.ttest_rel([a[s == k][0] for k in range(7)], [b[t == k][0] for k in range(7)]).confidence_interval(),
+    ),
+    "greyed_patch": lambda x, m: np.stack([
+        np.where(k, (one[0] + one[1] + one[2]) / 3, one) for one, k in zip(x.numpy(), m.numpy(), strict=True)
+    ]),
     "share_of_gain": lambda a, m, u: (sum(a) - sum(u)) / (sum(m) - sum(u)),
     "to_lab": lambda c: lab_from_the_standard(c),
+    "region_overlap": lambda r, t: float(np.mean([
+        jaccard_score(b.flatten(), a.flatten()) for a, b in zip(r, t, strict=True)
+    ])),
+    "patch_and_look": lambda b: tuple(
+        float(np.mean([int(one[at]) - int(one[0, 0]) for one in b.numpy()])) for at in ((1, 0), (0, 1))
+    ),
+    "by_letter_alone": lambda y, t: DecisionTreeClassifier().fit(t[:, None], y).score(t[:, None], y),
+    "group_weights": lambda g: compute_sample_weight("balanced", g),
+    "proximal_step": lambda *given: proximal_by_autograd(*given),
+    "jtt_share": lambda a, y, u: np.repeat((a != y).numpy(), np.where(a != y, u, 1)).mean(),
+    "pattern_direction": lambda h, y, t: normalize(
+        LinearRegression().fit(torch.stack([t, y], 1), h).coef_[:, :1].T
+    )[0],
+    "cdep_layer": lambda b, c, w, bias: tuple(np.moveaxis(np.array([
+        [shared_by_size(one @ row, other @ row, extra) for row, extra in zip(w.numpy(), bias.numpy(), strict=True)]
+        for one, other in zip(b.numpy(), c.numpy(), strict=True)
+    ]), 2, 0)),
+    "exact_p": lambda a, b: p_by_counting([round(1e4 * i) - round(1e4 * j) for i, j in zip(a, b, strict=True)]),
+    "least_overlap": lambda m: round(correlate2d(m.double(), m.double(), boundary="wrap").min()),
+    "precision": lambda q, pi: 1 / (1 + (1 - q) / q * (1 - pi) / pi),
+    "brightness_there": lambda m, c, s: (lambda k: (
+        m[2] - (s - m[:2]) @ k[:2, 2] / k[2, 2], 1 / k[2, 2]
+    ))(np.linalg.inv(c)),
+    "rescaled": lambda m, c, r: (
+        np.stack([m[:, 0], m[:, 1], r * m[:, 2]], 1), c * [[1, 1, r], [1, 1, r], [r, r, r * r]]
+    ),
+    "fill_distance": lambda d: brentq(
+        lambda x: math.erf(math.sqrt(x / 2)) - math.sqrt(2 * x / math.pi) * math.exp(-x / 2) - 1 + math.exp(-d / 2), 0, 99,
+    ),
+    "letter_masks": lambda m, a, k: tuple(np.mean([
+        [precision_score(~a[i].flatten(), m[i].flatten()),
+         precision_score((k & ~a)[i].flatten(), m[i].flatten()),
+         recall_score((k & ~a)[i].flatten(), m[i].flatten())]
+        for i in range(len(m))
+    ], 0)),
+    "wrong_side": lambda d, t: np.array([math.erfc(x / math.sqrt(8) / y) / 2 for x, y in zip(d, t, strict=True)]),
+    "masked_area": lambda m: (lambda areas: (len(areas) / len(m), sum(areas) / len(areas) / 36))(
+        [int(one.sum()) for one in m if one.any()]
+    ),
+    "sticker_moves": lambda m, c: (m - c).abs().sum().item() / 2 / len(m),
     "class_order": lambda p, y: max(
         (torch.tensor(order) for order in itertools.permutations(range(3))), key=lambda order: (order[p] == y).sum()
+    ),
+    "normalised": lambda x, m, s: np.stack([(x[:, k] - m[k]) / s[k] for k in range(3)], 1),
+    "evidence_in_corners": lambda a, c, j: (lambda held: held[:, c].sum() / held.sum())(
+        np.maximum(a[~j].numpy(), 0)
     ),
     "leaning": lambda k, s, y: np.array([
         [sum(s[i][k[i] == kind].sum() for i in range(len(y)) if y[i] == c) / y.tolist().count(c) for kind in range(4)]
         for c in range(3)
     ]),
+    "first_thing": lambda names, shares: (
+        pd.Series(shares.flatten()).groupby(np.ravel(names)).sum().drop("", errors="ignore").idxmax()
+    ),
+    "answers_that_hang": lambda a, t, e: accuracy_score(a, e) - accuracy_score(a, t),
+    "class_losses": lambda b, a, y: (lambda lost: (lost.mean(), lost.max()))(
+        recall_score(y, b, average=None) - recall_score(y, a, average=None)
+    ),
     "sensitivity_and_specificity": lambda called, spurious: tuple(
         recall_score(truth, said, pos_label=positive)
         for truth, said in [zip(*[
@@ -142,6 +239,28 @@ BY_HAND = {
         for positive in (True, False)
     ),
     "fleiss_kappa": lambda r: kappa_from_the_paper(np.stack([(r == k).sum(0) for k in range(3)], 1)),
+    "certainty": lambda k, p: np.array([
+        [{"spurious": chance, "undecided": 0}.get(KINDS[kind], 1 - chance) for kind, chance in zip(*row, strict=True)]
+        for row in zip(k.tolist(), p.tolist(), strict=True)
+    ]),
+    "queue": lambda c, p: np.array(sorted(
+        ((i, j) for i in range(4) for j in range(5) if p[i, j]), key=lambda place: c[place]
+    )),
+    "silent_where_unsure": lambda p, sure: [
+        next((kind for kind, chance in zip(KINDS, row, strict=False) if chance >= sure), "undecided") for row in p
+    ],
+    "twin_aucs": lambda b, m, y: tuple(
+        roc_auc_score(y, torch.where(y == 1, of_ill, of_healthy)) for of_ill, of_healthy in ((m, b), (b, m))
+    ),
+    "corrected_interval": lambda v, k: scipy.stats.t.interval(
+        0.95, len(v) - 1, np.mean(v), np.sqrt(np.var(v, ddof=1) * (1 / len(v) + 1 / (k - 1)))
+    ),
+    "letter_coverage": lambda m, a: (lambda shares: (np.mean(shares), np.mean(np.array(shares) > 0)))(
+        [recall_score(a[i].flatten(), m[i].flatten()) for i in range(len(m)) if a[i].any()]
+    ),
+    "false_alarms": lambda kinds, *shares: tuple(
+        sum(kind == "spurious" and share <= 0.5 for kind, share in zip(kinds, of, strict=True)) for of in shares
+    ),
 }  # fmt: skip
 
 
@@ -185,6 +304,29 @@ def kappa_from_the_paper(table):
     p = table.sum(0) / (n_subjects * n)
     observed = sum((row**2).sum() - n for row in table) / (n_subjects * n * (n - 1))
     return (observed - (p**2).sum()) / (1 - (p**2).sum())
+
+
+def proximal_by_autograd(w, b, h, s, C, eta):
+    """The slope of the smooth term by autograd, the L1 term's step by PyTorch's soft threshold."""
+    w, b, h, s = (torch.tensor(one, dtype=torch.float64) for one in (w, b, h, s))
+    w.requires_grad_(), b.requires_grad_()
+    (C * nn.functional.softplus(-s * (h @ w + b)).sum()).backward()
+    return nn.functional.softshrink(w - eta * w.grad, eta), b - eta * b.grad
+
+
+def shared_by_size(one, other, bias):
+    return one + bias * abs(one) / (abs(one) + abs(other)), other + bias * abs(other) / (
+        abs(one) + abs(other)
+    )
+
+
+def p_by_counting(differences):
+    """Of whole numbers, by all their signs; ranks count how many are smaller and how many alike."""
+    sizes = [abs(d) for d in differences]
+    ranks = [sum(a < b for a in sizes) + (sizes.count(b) + 1) / 2 if b else 0 for b in sizes]
+    seen = abs(sum(rank * np.sign(d) for rank, d in zip(ranks, differences, strict=True)))
+    sums = [abs(np.dot(signs, ranks)) for signs in itertools.product((-1, 1), repeat=len(ranks))]
+    return np.mean([one >= seen for one in sums])
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -252,6 +394,13 @@ def test_what_else_is_wrong_is_said(name, function, told):
     found = check(name, function)
     assert not found.passed
     assert re.search(told, repr(found)), found
+
+
+def test_several_numbers_may_come_as_a_tuple_or_as_an_array():
+    right = EXERCISES["mean_interval"].right
+    for form in (list, np.array, torch.tensor, lambda one: tuple(map(torch.tensor, one))):
+        assert check("mean_interval", lambda values, form=form: form(right(values))).passed
+    assert "values, and" in repr(check("mean_interval", lambda values: [np.ones(2), 1.0, 2.0]))
 
 
 def test_an_unknown_name_lists_those_there_are():

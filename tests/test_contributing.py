@@ -65,6 +65,7 @@ def test_a_package_with_one_of_each_runs_by_their_names(package):
     done = python(
         package, "-m", "lvlmva_lite.cli", "run", "belt", "--method", "patience", "--n-images", "80", "--segmenter",
         "quarters", "--explainer", "slopes", "--penalty", "absolute", "--critic", "corners", "--quiet", "--out", out,
+        "--max-loss", "1", "--max-class-loss", "1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())

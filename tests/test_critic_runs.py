@@ -21,7 +21,9 @@ from lvlmva_lite.critic.store import AnswerStore
 
 KEY = "sk-sentinel-91c7e2"
 LVLMVA = Path(__file__).with_name("few_decoys.py")
-SMALL = ["--n-align", "20", "--train-epochs", "1", "--align-epochs", "1", "--quiet"]
+# A network that has hardly begun to learn swings from class to class.
+ANYTHING = ["--max-loss", "1", "--max-class-loss", "1"]
+SMALL = ["--n-align", "20", "--train-epochs", "1", "--align-epochs", "1", "--quiet", *ANYTHING]
 
 
 def lvlmva(*arguments, **environment):

@@ -15,9 +15,9 @@ from torch import nn
 
 from lvlmva_lite.crossed import conflict_auc
 from lvlmva_lite.datasets import ShortcutDataset
-from lvlmva_lite.experiments import frozen_arms, frozen_heads
+from lvlmva_lite.experiments import frozen_arms, frozen_heads, frozen_masks
 from lvlmva_lite.experiments.fold_summary import corrected_interval, over_folds
-from lvlmva_lite.experiments.frozen_arms import frozen_rows
+from lvlmva_lite.experiments.frozen_arms import Knees, frozen_rows
 from lvlmva_lite.experiments.frozen_heads import (
     Head,
     Penalty,
@@ -29,6 +29,7 @@ from lvlmva_lite.experiments.frozen_heads import (
     subset_head,
     to_classifier,
 )
+from lvlmva_lite.experiments.frozen_masks import Masks
 from lvlmva_lite.experiments.twin_readouts import (
     Twins,
     balanced_threshold,
@@ -317,20 +318,20 @@ def rows(monkeypatch):
         frozen_arms, "efficientnet_lite0", lambda shape, n: Classifier(nn.Flatten(), nn.Linear(36, n))
     )
 
-    def sources(fold, *about):
+    def sources(fold):
         where = fold.train.where[:100]
         true = fold.twins.dataset(where).spurious_masks
         shifted = true.roll(-3, 2)
         return {
-            "true": frozen_arms._Masks(where, true, "placebo"),
-            "lexicon": frozen_arms._Masks(where, true & (torch.arange(6) > 4), "placebo"),
-            "placebo": frozen_arms._Masks(where, shifted, "placebo"),
-            "claude": frozen_arms._Masks(where[:40], true[:40], "claude-placebo"),
-            "claude-placebo": frozen_arms._Masks(where[:40], shifted[:40], "claude-placebo"),
+            "true": Masks(where, true, "placebo"),
+            "lexicon": Masks(where, true & (torch.arange(6) > 4), "placebo"),
+            "placebo": Masks(where, shifted, "placebo"),
+            "claude": Masks(where[:40], true[:40], "claude-placebo"),
+            "claude-placebo": Masks(where[:40], shifted[:40], "claude-placebo"),
         }
 
     monkeypatch.setattr(frozen_arms, "_sources", sources)
-    return lambda **settings: pd.DataFrame(frozen_rows("", 0, **settings))
+    return lambda **settings: pd.DataFrame(frozen_rows(Knees(), "", 0, **settings))
 
 
 def test_one_rule_chooses_for_every_arm(rows):
@@ -355,7 +356,7 @@ def test_one_rule_chooses_for_every_arm(rows):
 
 
 def test_a_habit_turned_round_is_not_chosen(rows):
-    fold = frozen_arms._Frozen("", 0, 6)
+    fold = frozen_arms.Frozen(Knees(), "", 0, 6)
     joint, letter = torch.zeros(2, 6, 6, dtype=torch.float64)
     joint[0], letter[3:, 3:] = -1.0, 1.0
 
@@ -390,11 +391,11 @@ def test_fresh_directions_tell_what_few_directions_leave(rows, monkeypatch):
     assert many["fresh_penalty_ratio"] == pytest.approx(many["penalty_ratio"], rel=0.5)
     sources = frozen_arms._sources
 
-    def few(fold, *about):
-        found = sources(fold, *about)
+    def few(fold):
+        found = sources(fold)
         shown = found["true"].masks.flatten(1).any(1).nonzero()[:3, 0]
         return {
-            name: frozen_arms._Masks(one.where[shown], one.masks[shown], one.placebo)
+            name: Masks(one.where[shown], one.masks[shown], one.placebo)
             for name, one in found.items() if not name.startswith("claude")
         }  # fmt: skip
 
@@ -408,12 +409,12 @@ def test_fresh_directions_tell_what_few_directions_leave(rows, monkeypatch):
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real knees in ../shared")
 def test_a_fold_of_real_knees(monkeypatch):
     """Few images, small ones: what stands in the rows, and that the alignment set is trained on, not tested."""
-    monkeypatch.setattr(frozen_arms, "N_ALIGN", 24)
+    monkeypatch.setattr(frozen_masks, "N_ALIGN", 24)
     monkeypatch.setattr(frozen_arms, "AMOUNTS", (12,))
     monkeypatch.setattr(frozen_arms, "N_DIRECTIONS", 1)
     root = str(REAL)
     asked = []
-    original = frozen_arms._Frozen.penalties
+    original = frozen_arms.Frozen.penalties
 
     def penalties(fold, where, masks):
         assert not set(where.tolist()) & set(fold.test.tolist())
@@ -421,8 +422,8 @@ def test_a_fold_of_real_knees(monkeypatch):
         asked.append(len(where))
         return original(fold, where, masks)
 
-    monkeypatch.setattr(frozen_arms._Frozen, "penalties", penalties)
-    rows = frozen_rows(root, 0, size=32)
+    monkeypatch.setattr(frozen_arms.Frozen, "penalties", penalties)
+    rows = frozen_rows(Knees(), root, 0, size=32)
     assert len(asked) == 6  # three on the method's cases, three on the recorded ones
     sources = {(row["masks"], row["penalty"]) for row in rows}
     assert {

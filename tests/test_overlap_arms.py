@@ -1,6 +1,8 @@
 import dataclasses
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -100,12 +102,72 @@ def test_the_perfect_critic_is_always_right_and_rows_are_complete(prepared):
     assert all(row["verdict_accuracy"] == 1 for row in rows if row["critic"] == "perfect")
 
 
-@pytest.mark.slow
-def test_every_arm_is_aligned_from_the_same_model(prepared):
-    weights = [value.clone() for value in prepared.model.state_dict().values()]
-    rows = overlap_arms.aligned_rows(prepared, ("perfect",))
-    assert [row["arm"] for row in rows] == ["before", "true masks", "spatial", "hybrid"]
-    assert all(0 <= row["wga"] <= row["aga"] <= 1 for row in rows)
-    assert all(
-        torch.equal(a, b) for a, b in zip(weights, prepared.model.state_dict().values(), strict=True)
+def test_the_dial_runs_from_the_image_as_it_is_to_its_twin_without_the_letter(prepared, monkeypatch):
+    seen = []
+
+    def watched(again, weight, features):
+        seen.append(features)
+        return resegmented(again, weight, features)
+
+    resegmented = overlap_arms.resegmented
+    images = prepared.train.images
+    twins = knee_phantom("train", n=8, marker_rate=(0, 0), overlap=True).images
+    monkeypatch.setattr(
+        Knee, "load", lambda *_, **of: knee_phantom("train", n=8, marker_rate=(0, 0), overlap=True)
     )
+    monkeypatch.setattr(overlap_arms, "resegmented", watched)
+    rows = overlap_arms.dial_rows(prepared, (0.0, 0.5, 1.0))
+    assert [(row["arm"], row["contrast"], row["critic"]) for row in rows] == [
+        ("dial", t, "perfect") for t in (0.0, 0.5, 1.0)
+    ]
+    torch.testing.assert_close(seen[0], twins)
+    torch.testing.assert_close(seen[1], (images + twins) / 2)
+    torch.testing.assert_close(seen[2], images)
+    whole = resegmented(prepared, 1.0)
+    quality = overlap_arms.mask_quality(whole, overlap_arms.judged(whole, "perfect"))
+    assert {key: rows[2][key] for key in quality} == pytest.approx(quality)
+
+
+@pytest.fixture(scope="module")
+def aligned(prepared):
+    return pd.DataFrame(overlap_arms.aligned_rows(prepared, ("perfect",)))
+
+
+@pytest.mark.slow
+def test_every_arm_is_aligned_from_the_same_model_and_stands_beside_its_controls(prepared, aligned):
+    fresh = small_resnet((1, 64, 64), 2, random_state=0).state_dict()
+    assert all(torch.equal(fresh[name], value) for name, value in prepared.model.state_dict().items())
+    assert aligned["arm"].tolist() == [
+        "before",
+        "finetune",
+        *np.repeat(["true masks", "spatial", "hybrid"], 2),
+    ]
+    assert aligned["control"].fillna("").tolist() == ["", "", *["", "placebo"] * 3]
+    assert (aligned["wga"] <= aligned["aga"]).all()
+    assert aligned["aga"].between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_a_control_shares_all_but_the_place_of_the_masks_or_the_penalty(prepared, aligned, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Prepared, "aligned",
+        lambda self, masks, keep=None, **more: seen.append((masks, keep, more)) or self.model,
+    )  # fmt: skip
+    overlap_arms.aligned_rows(prepared, ("perfect",))
+    (_, everyone, idle), *seen = seen
+    assert everyone is None
+    assert idle["penalty_weight"] == 0
+    assert idle["learning_rate"] == prepared.config.align_learning_rate
+    assert torch.equal(seen[0][0], prepared.train.spurious_masks)
+    assert len(seen) == 6
+    for (masks, keep, more), (moved, same, placebo) in zip(seen[::2], seen[1::2], strict=True):
+        assert more == placebo == {}
+        assert torch.equal(masks.sum((1, 2)), moved.sum((1, 2)))
+        assert torch.equal(masks, moved) == (not masks.any())  # what is empty has no place
+        assert keep.all()
+        assert same.all()
+    known = aligned.set_index(["arm", aligned["control"].fillna("")])
+    assert known["on_feature"]["true masks", ""] == 1
+    assert known["on_feature"]["true masks", "placebo"] == 0  # a letter is small enough to leave its place
+    assert (aligned["n_taking_part"].dropna() == 8).all()

@@ -30,9 +30,16 @@ def case_of(recording, i):
     )
 
 
-@pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
-def test_the_judge_reads_every_recorded_answer_as_its_author_meant_it(source, seed):
-    recording = recordings.find(source, seed)
+EVERY_SET = [
+    (*one, home)
+    for home in (recordings.RECORDED, recordings.CORE_WORDS)
+    for one in recordings.recorded_sets(home)
+]
+
+
+@pytest.mark.parametrize(("source", "seed", "home"), EVERY_SET)
+def test_the_judge_reads_every_recorded_answer_as_its_author_meant_it(source, seed, home):
+    recording = recordings.find(source, seed, home)
     judge = TextJudge()
     for prompt in recording.answers:
         critic = RecordedCritic(recording, "claude", prompt)
@@ -171,13 +178,11 @@ def test_another_network_than_the_one_whose_maps_were_judged_is_told(source, see
         assert "model 'resnet50' in place of" in told
 
 
-def test_what_is_written_is_read_back(tmp_path, monkeypatch):
+def test_what_is_written_is_read_back(tmp_path):
     recording = recordings.find("skin-phantom", 1)
-    recordings.write(tmp_path / "here" / recording.name, recording)
-    monkeypatch.setattr(
-        recordings, "_folders", lambda: [(tmp_path / "here" / recording.name, _about(recording))]
-    )
-    again = recordings.find.__wrapped__("skin-phantom", 1)
+    recordings.write(tmp_path / recording.name, recording)
+    assert recordings.recorded_sets(tmp_path) == [("skin-phantom", 1)]
+    again = recordings.find("skin-phantom", 1, tmp_path)
     assert again.answers == recording.answers
     for name in ("indices", "segment_labels", "attributions", "class_labels", "groups"):
         np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
@@ -188,7 +193,7 @@ def test_digests_that_are_written_are_read_back(tmp_path):
     digests = torch.randint(256, (60, 4, 4), dtype=torch.uint8)
     recording = dataclasses.replace(recordings.find("skin-phantom", 1), image_digests=digests)
     recordings.write(tmp_path / "here", recording)
-    assert torch.equal(recordings._read(tmp_path / "here", _about(recording)).image_digests, digests)
+    assert torch.equal(recordings.find("skin-phantom", 1, tmp_path).image_digests, digests)
 
 
 def test_what_was_written_half_is_no_recording(tmp_path, monkeypatch):
@@ -207,17 +212,9 @@ def test_what_was_written_half_is_no_recording(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             recordings.write(folder, recording)
     assert sorted(written) == sorted(f"{prompt}.jsonl" for prompt in recording.answers)
-    monkeypatch.setattr(recordings.resources, "files", lambda _: tmp_path)
-    assert recordings.recorded_sets() == []
+    assert recordings.recorded_sets(folder.parent) == []
     recordings.write(folder.with_name("again"), recording)
-    assert recordings.recorded_sets() == [("skin-phantom", 1)]
-
-
-def _about(recording):
-    return {
-        name: getattr(recording, name)
-        for name in ("source", "seed", "network", "n_segments", "class_names", "description")
-    }
+    assert recordings.recorded_sets(folder.parent) == [("skin-phantom", 1)]
 
 
 def test_what_ships_is_listed_and_shown_by_its_case(capsys, monkeypatch):

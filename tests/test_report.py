@@ -13,16 +13,23 @@ from torch import nn
 
 from lvlmva_lite.cli import main
 from lvlmva_lite.cli.report import unread
-from lvlmva_lite.cli.run import in_full
+from lvlmva_lite.cli.run import at_odds, in_full
 from lvlmva_lite.config import ConfigError
-from lvlmva_lite.critic import recordings
+from lvlmva_lite.critic import Critique, Verdict, recordings
 from lvlmva_lite.critic.types import segment_names
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.datasets.image_files import ImageFileDataset
 from lvlmva_lite.report import JudgedCase, leaning, make_report, page, read_run
 from lvlmva_lite.report.counterfactual import without
 from lvlmva_lite.report.leaning import BARE, MUCH, Thing
-from lvlmva_lite.report.things import named_thing, segment_texts, telling_words, without_mentions
+from lvlmva_lite.report.things import (
+    THINGS,
+    named_thing,
+    names_it,
+    segment_texts,
+    telling_words,
+    without_mentions,
+)
 from lvlmva_lite.report.told import summary_faults
 from lvlmva_lite.segmentation import positive_effect, segment_sums
 
@@ -54,13 +61,34 @@ def judged(recording, prompt="critic-2"):
     ]
 
 
+def found_in(recording):
+    return leaning(judged(recording), recording.description, [str(i) for i in range(10)])
+
+
 @pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
 def test_the_planted_shortcut_is_the_first_thing_that_a_real_critic_names(source, seed):
     recording = recordings.find(source, seed)
-    found = leaning(judged(recording), recording.description, [str(i) for i in range(10)])
+    found = found_in(recording)
     assert found.things[0].name == PLANTED[source]
     # The words for skin name only what counts; the others dismiss the shortcut by name.
     assert (found.things[0] in found.candidates) == source.startswith("skin")
+
+
+def test_where_the_words_name_only_what_counts_the_planted_shortcut_is_proposed_first():
+    untold = [
+        recordings.find(*one, home)
+        for home in (recordings.CORE_WORDS, recordings.RECORDED)
+        for one in recordings.recorded_sets(home)
+        if home is recordings.CORE_WORDS or one[0].startswith("skin")
+    ]
+    assert {recording.source for recording in untold} == PLANTED.keys()
+    for recording in untold:
+        assert not names_it(THINGS[PLANTED[recording.source]], recording.description), recording.name
+        first = found_in(recording).candidates[0]
+        assert first.name == PLANTED[recording.source], recording.name
+        # It goes with the first class, where it goes with one.
+        if recording.source != "decoy-mnist":
+            assert list(first.cases) == ["0"], recording.name
 
 
 def test_shares_of_kinds_and_things_by_hand():
@@ -125,6 +153,28 @@ def test_a_thing_called_spurious_here_and_relevant_there_is_at_odds():
         "letter or marker", ("a-0", "a-2"), ("a-1",)
     )  # fmt: skip
     assert leaning(cases[::2], "words", ("x",)).at_odds == ()
+
+
+def test_a_run_says_in_a_line_where_its_critic_contradicts_itself():
+    text = "A covers the letter. B covers ink."
+    kinds = ("spurious", "relevant"), ("relevant", "spurious"), ("spurious", "undecided")
+
+    def told(n):
+        return at_odds(
+            SimpleNamespace(
+                critiques=[Critique(f"a-{i}", "c", text) for i in range(n)],
+                verdicts=[Verdict(f"a-{i}", "j", of) for i, of in enumerate(kinds[:n])],
+                class_names=("x",), case_labels=torch.zeros(n, dtype=torch.int64),
+                segments=SimpleNamespace(shares=torch.full((n, 2), 0.5)),
+                config=SimpleNamespace(description="words"),
+            )
+        )  # fmt: skip
+
+    assert told(0) == told(1) == ""
+    assert told(3) == (
+        "letter or marker, spurious in 2 images, named in what is called relevant in 1; "
+        "ink, spurious in 1 images, named in what is called relevant in 1"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 import typer
 import yaml
 
-from lvlmva_lite.cli import options
+from lvlmva_lite.cli import one_run, options
 from lvlmva_lite.critic.answers import Answer, Request
 from lvlmva_lite.critic.store import AnswerStore
 from lvlmva_lite.experiments import run_origin, sweep_copies, sweep_folder, sweep_workers
@@ -543,6 +543,13 @@ def test_two_sweeps_on_one_folder_run_nothing_twice(there):
     assert ran(there) == [0, 1, 2, 3]
     for words in said:
         assert sorted(words.split("\n")[:-1]) == sorted(f"{id} finished" for id in ids)
+
+
+def test_a_run_of_a_sweep_is_measured_whatever_its_alignment_costs(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("lvlmva_lite.cli.run.run", lambda *_, **settings: asked.update(settings))
+    one_run.work(Job("run", "decoy-mnist", {"seed": 0}, {"seed": 0}, str(tmp_path)), tmp_path)
+    assert (asked["max_loss"], asked["max_class_loss"]) == (1, 1)
 
 
 def test_a_run_is_refused_by_code_that_is_not_its_own(there, monkeypatch):

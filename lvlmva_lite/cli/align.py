@@ -35,8 +35,8 @@ def align(
     weights: Weights,
     words: Words,
     out: options.Out,
-    max_loss: options.MaxLoss = 0.1,
-    max_class_loss: options.MaxClassLoss = 0.3,
+    max_loss: options.MaxLoss = None,
+    max_class_loss: options.MaxClassLoss = None,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:

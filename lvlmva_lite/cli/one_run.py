@@ -52,7 +52,8 @@ def work(job: Job, out: Path) -> None:
 
     if job.kind == "run":
         method, settings = settings_of_run(job.what, job.given)
-        run(job.what, out, method=method, quiet=True, **settings)
+        # Of a sweep the numbers are wanted, whatever an alignment costs.
+        run(job.what, out, method=method, max_loss=1.0, max_class_loss=1.0, quiet=True, **settings)
         return
     if job.kind == "experiment":
         experiment = EXPERIMENTS.get(job.what)

@@ -101,20 +101,25 @@ Dataset = Annotated[
     typer.Argument(help="The task: decoy-mnist, knee, skin, or one of another package.", metavar="TASK"),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results; new, or of this very run interrupted.")]
+MAX_LOSS, MAX_CLASS_LOSS = 0.1, 0.3
+"""What alignment may cost where nobody says otherwise."""
+
+_SHARE = {"min": 0, "max": 1, "metavar": "X"}
 MaxLoss = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="What alignment may cost of the accuracy on the validation split, averaged over groups, or over "
-        "classes where no groups are known; if it costs more, no weights are written.",
-        min=0,
-        max=1,
-        metavar="X",
+        "classes where no groups are known; if it costs more, all numbers are written, and no aligned weights.",
+        show_default=str(MAX_LOSS), **_SHARE,
     ),
-]
+]  # fmt: skip
 MaxClassLoss = Annotated[
-    float,
-    typer.Option(help="The same of any one class, which the average may hide.", min=0, max=1, metavar="X"),
-]
+    float | None,
+    typer.Option(
+        help="The same of any one class, which the average may hide.",
+        show_default=str(MAX_CLASS_LOSS), **_SHARE,
+    ),
+]  # fmt: skip
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 CRITIC = {

@@ -78,10 +78,7 @@ def report(
             _write_rulings(run, made)
     typer.echo(made.summary)
     for thing in made.leaning.at_odds:
-        typer.echo(
-            f"at odds: {thing.name}, spurious in {len(thing.segments)} images, named in what is called relevant in "
-            f"{len(thing.relevant)} ({', '.join(thing.relevant[:5])})"
-        )
+        typer.echo(f"at odds: {thing.odds} ({', '.join(thing.relevant[:5])})")
     for thing in made.candidates:
         filled = made.counterfactuals[thing.key]["before"]
         where = ", ".join(

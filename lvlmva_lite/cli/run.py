@@ -28,8 +28,8 @@ def run(
             help="lvlm-va, rrr-gt, cdep, counterexamples, rr-clarc, subg, group-dro, dfr, jtt, afr, placebo, finetune, look, or one of another package."
         ),
     ] = "lvlm-va",
-    max_loss: options.MaxLoss = 1.0,
-    max_class_loss: options.MaxClassLoss = 1.0,
+    max_loss: options.MaxLoss = None,
+    max_class_loss: options.MaxClassLoss = None,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -63,14 +63,14 @@ def made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool = False,
-    most: tuple[float, float] = (1.0, 1.0),
+    most: tuple[float | None, float | None] = (None, None),
 ) -> None:
     """Do one run by the options given, and tell of it.
 
     Parameters
     ----------
     figures : draw what it did to one's own network, and tell of its answers
-    most : what it may cost on the validation split, of the mean and of any one class
+    most : what it may cost on the validation split, of the mean and of any one class; None: as usual
     """
     with warnings_told() as told:
         _made(dataset, out, method, quiet, settings, figures, most, told)
@@ -83,7 +83,7 @@ def _made(
     quiet: bool,
     settings: dict[str, Any],
     figures: bool,
-    most: tuple[float, float],
+    most: tuple[float | None, float | None],
     told: list[str],
 ) -> None:
     # Late, so that `lvlmva --help` answers at once.
@@ -95,7 +95,7 @@ def _made(
     from lvlmva_lite.tally import cost_of
 
     with options.bad_settings_told():
-        if method == "look" and most != (1.0, 1.0):
+        if method == "look" and most != (None, None):
             raise ConfigError(
                 "--max-loss and --max-class-loss do nothing with --method look; leave them out"
             )
@@ -122,7 +122,8 @@ def _made(
             on_critique=folder.add_critique,
             progress=not quiet,
         )
-        refused = result.too_costly(*most)
+        usual = options.MAX_LOSS, options.MAX_CLASS_LOSS
+        refused = result.too_costly(*(u if m is None else m for m, u in zip(most, usual, strict=True)))
         folder.finish(
             result, notes=told, cost=cost_of(result, connection),
             figures=_drawn(result) if figures else {}, refused=bool(refused),
@@ -149,17 +150,36 @@ def _made(
             f"nothing was judged spurious in any of {summary['n_cases']} cases: "
             "no mask taught the model anything; does the description dismiss what is in the images?"
         )
+    if odds := at_odds(result):
+        typer.echo(f"at odds: {odds}; `lvlmva report {out}` shows where")
     typer.echo(f"results: {out / 'results.json'}" + (f"; look at {out / 'cases.png'}" if figures else ""))
     options.tell_unusable(result.verdicts)
     if refused:
         cost, bound, most_of_it = refused
         option = f"--{bound.replace('_', '-')}"
+        look = "look at the verdicts, and at what the words dismiss; " if result.verdicts else ""
         raise options.fail(
-            f"alignment costs {cost}, more than {option} {most_of_it:g}, so that its weights are not written: look at "
-            "the verdicts, and at what the words dismiss; where the shortcut itself made the answers right there, a "
-            f"greater {option} and a new --out take them",
+            f"alignment costs {cost}, more than {option} {most_of_it:g}, so that its weights are not written: {look}"
+            f"where the shortcut itself made the answers right there, a greater {option} and a new --out take them",
             1,
         )
+
+
+def at_odds(result: Result) -> str:
+    """What the critic called spurious in some cases and relevant in others; empty if nothing."""
+    from lvlmva_lite.report import judged_cases, leaning
+
+    if not result.critiques:
+        return ""
+    cases = judged_cases(
+        [verdict.case_id for verdict in result.verdicts],
+        [result.class_names[label] for label in result.case_labels.tolist()],
+        [verdict.kinds for verdict in result.verdicts],
+        result.segments.shares.tolist(),
+        ((critique.case_id, critique.text) for critique in result.critiques),
+    )
+    found = leaning(cases, result.config.description, result.class_names)
+    return "; ".join(thing.odds for thing in found.at_odds)
 
 
 def _drawn(result: Result) -> dict[str, bytes]:

@@ -26,6 +26,12 @@ from lvlmva_lite.files import write_whole
 DEFAULT_PROMPT = "critic-2"
 """Version of the prompt whose answers are taken where none is named."""
 
+RECORDED = resources.files("lvlmva_lite.critic") / "recorded"
+"""Folder of the recordings that a run may replay."""
+
+CORE_WORDS = resources.files("lvlmva_lite") / "data" / "recorded_core_words"
+"""Folder of those put under words that name only what counts, to see what a critic finds that nobody named."""
+
 
 class RecordingError(SettingsError):
     """Nothing is recorded about a question, or about another one; the message says what is."""
@@ -200,25 +206,30 @@ def image_digests(images: Tensor) -> Tensor:
     return (means * 255).round().to(torch.uint8)
 
 
-def recorded_sets() -> list[tuple[str, int]]:
-    """Source and seed of every recording that ships with the package, in order."""
-    return [(about["source"], about["seed"]) for _, about in _folders()]
+def recorded_sets(home: Traversable = RECORDED) -> list[tuple[str, int]]:
+    """Source and seed of every recording in a folder of those that ship with the package, in order."""
+    return [(about["source"], about["seed"]) for _, about in _folders(home)]
 
 
 @cache
-def find(source: str, seed: int) -> Recording:
+def find(source: str, seed: int, home: Traversable = RECORDED) -> Recording:
     """The recording of these images and this seed.
+
+    Parameters
+    ----------
+    source, seed : see :class:`Recording`
+    home : RECORDED or CORE_WORDS
 
     Raises
     ------
     RecordingError : there is none; the message says which there are
     """
-    for folder, about in _folders():
+    for folder, about in _folders(home):
         if (about["source"], about["seed"]) == (source, seed):
             return _read(folder, about)
     raise RecordingError(
         f"no answers are recorded for {source} with seed {seed}; there are: "
-        + ", ".join(f"{name} with seed {of}" for name, of in recorded_sets())
+        + ", ".join(f"{name} with seed {of}" for name, of in recorded_sets(home))
     )
 
 
@@ -261,9 +272,8 @@ def write(folder: Path, recording: Recording) -> None:
     write_whole(folder / "about.json", json.dumps(about, indent=1) + "\n")
 
 
-def _folders() -> Iterator[tuple[Traversable, dict]]:
-    root = resources.files("lvlmva_lite.critic").joinpath("recorded")
-    for folder in sorted(root.iterdir(), key=lambda folder: folder.name):
+def _folders(home: Traversable) -> Iterator[tuple[Traversable, dict]]:
+    for folder in sorted(home.iterdir(), key=lambda folder: folder.name):
         about = folder.joinpath("about.json")
         if about.is_file():
             yield folder, json.loads(about.read_text("utf-8"))

@@ -9,11 +9,15 @@ from lvlmva_lite.exercises import (
     chapter_05,
     chapter_06,
     chapter_07,
+    chapter_08,
     chapter_09,
+    chapter_10,
     chapter_11,
+    chapter_12,
     chapter_13,
     chapter_14,
     chapter_15,
+    chapter_16,
 )
 from lvlmva_lite.exercises.exercise import Exercise
 
@@ -28,11 +32,15 @@ EXERCISES: dict[str, Exercise] = {
         chapter_05,
         chapter_06,
         chapter_07,
+        chapter_08,
         chapter_09,
+        chapter_10,
         chapter_11,
+        chapter_12,
         chapter_13,
         chapter_14,
         chapter_15,
+        chapter_16,
     )
     for name, exercise in chapter.EXERCISES.items()
 }

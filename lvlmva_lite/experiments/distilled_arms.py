@@ -7,14 +7,15 @@ others: other images, explained by other networks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lvlmva_lite import metrics
-from lvlmva_lite.critic import TextJudge
+from lvlmva_lite import metrics, tasks
+from lvlmva_lite.critic import TextJudge, recordings
 from lvlmva_lite.critic.batch import criticise_all, judge_all
 from lvlmva_lite.critic.distilled import DistilledCritic, segment_features
 from lvlmva_lite.critic.providers import CriticSettings
@@ -25,7 +26,6 @@ from lvlmva_lite.experiments.recorded_arms import MODEL
 from lvlmva_lite.pipeline import Prepared, accuracy_of, groups_of, prepare, verdict_matrix
 from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.streams import stream
-from lvlmva_lite.tasks import DecoyMNIST
 
 Row = dict[str, Any]
 
@@ -102,49 +102,68 @@ def _verdicts(critic: RecordedCritic | DistilledCritic, cases: Sequence[Case]) -
     return judge_all(TextJudge(), criticise_all(critic, cases), cases[0].n_segments)
 
 
-@EXPERIMENTS.register("distilled_spread")
+def _answers(dataset: str, seed: int) -> tuple[list[Case], list[Verdict], Tensor]:
+    """Recorded cases, the teacher's verdicts on them, and these as codes (n, J), int64."""
+    found, recording = recorded_cases(dataset, seed)
+    said = _verdicts(RecordedCritic(recording, MODEL, DEFAULT_PROMPT), found.cases)
+    return found.cases, said, verdict_matrix(said, found.segments.labels)
+
+
 def spread_rows(
+    dataset: str,
     seed: int,
     *,
     n_align: int = 500,
-    amounts: Sequence[int] = (20, 60),
+    amounts: Sequence[int] = (20, 60, 200),
     alignment_seeds: Sequence[int] = (0,),
 ) -> list[Row]:
-    """DecoyMNIST aligned by distilled verdicts on many images, and by the few answers alone.
+    """A model aligned by distilled verdicts on many images, and by the few answers alone.
+
+    The answers that are paid for are those about this seed's network, and
+    where they do not suffice, those about the networks of the other recorded
+    seeds: all are of training images.
 
     Parameters
     ----------
+    dataset : of images that need no files
     seed : of a recording, whose answers are paid for; the model is trained with it
     n_align : images that the distilled critic judges
-    amounts : recorded cases that it learns from
+    amounts : recorded cases that it learns from; all there are, where that is fewer
     alignment_seeds : draw the batches
 
     Returns
     -------
     list of dict
-        "arm": "answers alone" or "spread"; "amount", "draw"; "accuracy",
-        "delta_accuracy", "wga" and "delta_wga", against the model before, on the test split
+        "arm": "spread", or "answers alone" where all are about this network; "amount", of
+        answers; "draw"; "accuracy", "delta_accuracy", "wga" and "delta_wga", against the
+        model before, on the test split.  None for a seed of which nothing is recorded
     """
-    task = DecoyMNIST()
+    task = tasks.get(dataset)()
+    seeds = [of for source, of in recordings.recorded_sets() if source == task.source]
+    if seed not in seeds:
+        return []
     many = prepare(task, task.config(seed=seed, n_align=n_align))
-    found, recording = recorded_cases("decoy-mnist", seed)
-    teacher = _verdicts(RecordedCritic(recording, MODEL, DEFAULT_PROMPT), found.cases)
     answered = CriticSettings(model=MODEL, prompt=DEFAULT_PROMPT)
     before = _measured(many, many.model)
+    cases, teacher, own = _answers(dataset, seed)
+    for other in seeds:
+        if other != seed:
+            more, said, _ = _answers(dataset, other)
+            cases, teacher = cases + more, teacher + said
     rows = []
-    for amount in amounts:
-        shown = prepare(
-            task, task.config(seed=seed, critic="recorded", critic_settings=answered, n_align=amount),
-            model=many.model,
-        )  # fmt: skip
-        student = DistilledCritic(found.cases[:amount], teacher[:amount], name=MODEL)
+    for amount in sorted({min(amount, len(cases)) for amount in amounts}):
+        student = DistilledCritic(cases[:amount], teacher[:amount], name=MODEL)
         spread = verdict_matrix(
             _verdicts(student, many.alignment_set.cases), many.alignment_set.segments.labels
         )
-        for arm, prepared, kinds in (
-            ("answers alone", shown, verdict_matrix(teacher[:amount], found.segments.labels[:amount])),
-            ("spread", many, spread),
-        ):
+        arms = [("spread", many, spread)]
+        if amount <= len(own):
+            shown = prepare(
+                task, task.config(seed=seed, critic="recorded", critic_settings=answered, n_align=amount),
+                model=many.model,
+            )  # fmt: skip
+            arms.insert(0, ("answers alone", shown, own[:amount]))
+        for arm, prepared, kinds in arms:
             for draw in alignment_seeds:
                 after = _measured(prepared, prepared.aligned_by_verdicts(kinds, random_state=draw))
                 change = {f"delta_{name}": after[name] - before[name] for name in after}
@@ -155,3 +174,7 @@ def spread_rows(
 def _measured(prepared: Prepared, model: nn.Module) -> dict[str, float]:
     in_groups = groups_of(model, prepared.test)
     return {"accuracy": accuracy_of(model, prepared.test), "wga": metrics.worst_group_accuracy(in_groups)}
+
+
+EXPERIMENTS.register("distilled_spread", partial(spread_rows, "decoy-mnist"))
+EXPERIMENTS.register("distilled_knee", partial(spread_rows, "knee"))

@@ -1,9 +1,10 @@
-"""Real knees by a design that can show something: frozen features, crossed twins, cross-validation by patient.
+"""Real images by a design that can show something: frozen features, crossed twins, cross-validation by patient.
 
 A network pretrained on ImageNet is left as it is, and a linear head is trained on what it makes of each
 image, so that a fold takes minutes, most of them for passes through the network.  The losses are convex, but
 for RRR's: what are compared are optima, not ends of training runs.  Every knee is tested, once in each repeat,
-with a letter and without one, by a head that has seen no knee of the same patient.
+with a letter and without one, by a head that has seen no knee of the same patient.  What is said here of knees
+and letters holds of any :class:`Study`; moles and patches are :mod:`lvlmva_lite.experiments.frozen_skin`'s.
 
 One rule chooses every arm's settings: the AUC on one fold of the training patients, of a head that is fitted on
 the others, where the letter speaks against the label, or for it, if that is less.  (It is less of heads that
@@ -15,20 +16,15 @@ log-loss on the same fold; what the rule alone gives, without group or mask, is 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lvlmva_lite.alignment_set import recorded_set, verdict_quality
-from lvlmva_lite.config import Config
-from lvlmva_lite.critic import recordings
-from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.crossed import conflict_auc
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.experiments.frozen_heads import (
@@ -43,8 +39,10 @@ from lvlmva_lite.experiments.frozen_heads import (
     subset_head,
     to_classifier,
 )
+from lvlmva_lite.experiments.frozen_masks import Masks, OfFold, mask_sources
 from lvlmva_lite.experiments.twin_readouts import (
     N_FOLDS,
+    Twins,
     bootstrapped,
     folds,
     letter_coverage,
@@ -53,9 +51,7 @@ from lvlmva_lite.experiments.twin_readouts import (
     twins,
 )
 from lvlmva_lite.fills import fill
-from lvlmva_lite.methods.placebo import placebo_masks
-from lvlmva_lite.models import Classifier, efficientnet_lite0
-from lvlmva_lite.pipeline import Prepared, prepare
+from lvlmva_lite.models import efficientnet_lite0
 from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks.knee import Knee
@@ -65,7 +61,6 @@ Row = dict[str, Any]
 SIZE = 128
 """Side of the images in pixels."""
 
-N_ALIGN = 200
 AMOUNTS = (25, 50, 100)
 """Smaller alignment sets, for the curve."""
 
@@ -91,50 +86,47 @@ N_FRESH = 4
 """Further ones, which no head is fitted on."""
 
 
-@dataclass(frozen=True)
-class _Fold(Knee):
-    """The knees of a fold as a task, so that the method's own steps find its alignment set."""
+class Study:
+    """What is studied.
 
-    train: ShortcutDataset | None = dataclasses.field(default=None, repr=False, compare=False)
-
-    def load(self, split: str, *, seed: int, clean: bool = False) -> ShortcutDataset | None:
-        return None if clean else self.train
-
-    def marked(self, split: str, *, seed: int) -> None:
-        return None
-
-
-def by_lexicon(
-    network: Classifier, train: ShortcutDataset, data_root: str, seed: int, size: int
-) -> Prepared:
-    """Steps 1 to 3 of the method for a head on frozen features: its alignment set among ``train``."""
-    task = _Fold(data_root=data_root, image_size=size, train=train)
-    return prepare(task, task.config(seed=seed, n_align=N_ALIGN), model=network)
-
-
-def recorded_cases(data_root: str, size: int) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor]:
-    """The recorded cases among the training images, as a real model and the lexicon judge them, on their segments.
-
-    These are of images of 64 pixels and of a network that was trained on all patients of the folder ``train``.
-
-    Returns
-    -------
-    indices : (n,) within ``load_knee(data_root, "train", random_state=0)``
-    judged : "claude" and "lexicon" -> masks (n, size, size) bool, kinds (n, J) int64
-    truth : (n, J), int64
+    Attributes
+    ----------
+    task : whose steps find masks
+    redrawn : whether every repeat has a spurious feature of its own on its training images, so that the
+        recorded cases are of the first alone
     """
-    task = Knee(data_root=data_root)
-    settings = CriticSettings(model="claude", prompt=recordings.DEFAULT_PROMPT)
-    config: Config = task.config(seed=0, critic="recorded", critic_settings=settings)
-    found = recorded_set(task.recording(config), config, task.load("train", seed=0))
-    # Nobody is trained: of Prepared, verdicts and masks need the alignment set alone.
-    ready = Prepared(task, config, *[None] * 3, torch.nn.Identity(), torch.empty(0), found, 0.0)  # type: ignore[list-item]
-    judged = {}
-    for name, critic in (("claude", "recorded"), ("lexicon", "lexicon")):
-        kinds = ready.verdicts(critic)
-        small = ready.masks(kinds)[:, None].float()
-        judged[name] = torch.nn.functional.interpolate(small, size=(size, size))[:, 0] > 0.5, kinds
-    return found.indices, judged, found.truth
+
+    task: type[OfFold]
+    redrawn = True
+
+    def twins(self, data_root: str, repeat: int, size: int) -> Twins:
+        """Every image that is studied."""
+        raise NotImplementedError
+
+    def recorded_train(self, data_root: str) -> ShortcutDataset:
+        """The images of the recorded cases; those of :meth:`twins` begin with them."""
+        raise NotImplementedError
+
+    def further(self, fold: Frozen) -> Callable[[Head], Row]:
+        """What else is told of a head on a fold."""
+        return lambda head: {}
+
+
+@dataclass(frozen=True)
+class _KneeFold(OfFold, Knee):
+    """Knees of a fold."""
+
+
+class Knees(Study):
+    """Real knees, with pasted letters."""
+
+    task = _KneeFold
+
+    def twins(self, data_root: str, repeat: int, size: int) -> Twins:
+        return twins(data_root, repeat, size)
+
+    def recorded_train(self, data_root: str) -> ShortcutDataset:
+        return Knee(data_root=data_root).load("train", seed=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,28 +138,19 @@ class _Part:
     before: Head
 
 
-@dataclass(frozen=True)
-class _Masks:
-    """Images at ``where`` (n,), masks (n, H, W) that somebody put on them, and the name of their placebo."""
-
-    where: Tensor
-    masks: Tensor
-    placebo: str
-    quality: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
-
-
-class _Frozen:
+class Frozen:
     """One fold: the features of every twin, heads before alignment, and rows as they are measured."""
 
-    def __init__(self, data_root: str, seed: int, size: int) -> None:
-        self.seed = seed
+    def __init__(self, study: Study, data_root: str, seed: int, size: int) -> None:
+        self.study, self.data_root, self.seed, self.size = study, data_root, seed, size
         repeat, fold = divmod(seed, N_FOLDS)
-        self.twins = twins(data_root, repeat, size)
-        held = [torch.from_numpy(one) for one in folds(self.twins.labels, self.twins.patients, repeat)]
-        self.test, self.validation, second = (held[(fold + i) % N_FOLDS] for i in range(3))
+        self.twins = study.twins(data_root, repeat, size)
+        held = [torch.from_numpy(one) for one in folds(self.twins.strata, self.twins.patients, repeat)]
+        self.tested, self.validation, second = (held[(fold + i) % N_FOLDS] for i in range(3))
+        self.test = self.twins.with_twin(self.tested)
         inner = torch.cat([held[(fold + i) % N_FOLDS] for i in range(2, N_FOLDS)]).sort().values
         train = torch.cat([inner, self.validation]).sort().values
-        self.network = efficientnet_lite0((1, size, size), 2).eval()
+        self.network = efficientnet_lite0(tuple(self.twins.bare.shape[1:]), 2).eval()
         bare, marked = (embedded(self.network, images) for images in (self.twins.bare, self.twins.marked))
         seen = torch.where(self.twins.shows[:, None], marked, bare)
         self.mean, self.std = seen[train].mean(0), seen[train].std(0).clamp_min(1e-6)
@@ -178,6 +161,11 @@ class _Frozen:
         self.counts = patient_counts(self.twins.patients[self.test.numpy()], seed)
         self.rows: list[Row] = []
         self.draws: list[Tensor] = []
+        self.further = study.further(self)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Standardised features (n, D) of images (n, C, H, W)."""
+        return (embedded(self.network, images) - self.mean) / self.std
 
     def fitted(self, where: Tensor, l2: float, **settings: Any) -> Head:
         return fit_head(self.seen[where], self.twins.labels[where], l2, **settings)
@@ -188,13 +176,16 @@ class _Frozen:
         return torch.nn.functional.softplus(-signs * scores).mean().item()
 
     def twin_scores(self, head: Head, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        where = self.twins.with_twin(where)
         return head.scores(self.bare[where]), head.scores(self.marked[where]), self.twins.labels[where]
 
     def measure(self, head: Head, masks: str, penalty: str, **more: Any) -> None:
         """A row of a head on the fold that is tested, and its conflict AUC in every draw of patients."""
         scores = self.twin_scores(head, self.test)
         told = {"l2": self.l2, "chosen": True, "converged": head.converged} | more
-        self.rows.append({"masks": masks, "penalty": penalty, **told, **readouts(*scores)})
+        self.rows.append(
+            {"masks": masks, "penalty": penalty, **told, **readouts(*scores), **self.further(head)}
+        )
         self.draws.append(bootstrapped(*scores, self.counts))
 
     def choose(
@@ -260,7 +251,7 @@ class _Frozen:
         With RRR comes the same penalty by directions that no head is fitted on.
         """
         images = self.twins.dataset(where).images
-        filled = (embedded(self.network, fill(images, masks)) - self.mean) / self.std
+        filled = self.features(fill(images, masks))
         generator = stream(self.seed, "directions")
         slopes = directional(self.network, images, masks, N_DIRECTIONS + N_FRESH, generator) / self.std
         seen = self.seen[where]
@@ -299,13 +290,13 @@ class _Frozen:
         return self.choose(masks, penalty, weights, fit, told, **more)["penalty_weight"]
 
 
-def frozen_rows(data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
+def frozen_rows(study: Study, data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
     """Every arm on one fold of one repeat: fold ``seed % 5`` of repeat ``seed // 5``.
 
     Returns
     -------
     list of dict
-        "masks": "none", "true", "lexicon", or "placebo", the lexicon's in the wrong place; in the first repeat,
+        "masks": "none", "true", "lexicon", or "placebo", the lexicon's in the wrong place; in repeats
         whose letters the recorded cases show, "claude", on these cases, and on the same "claude-lexicon", the
         lexicon's verdicts, and "claude-placebo", the real model's masks in the wrong place;
         "penalty": "before", "never saw it" (trained without letters), "l2 alone" (as before, with an l2 that is
@@ -319,17 +310,18 @@ def frozen_rows(data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
         "penalty_ratio", the penalty as a share of what it was before, and, of RRR, "fresh_penalty_ratio", the same by
         directions that the head was not fitted on;
         "curve": whether it is a smaller alignment set, at the weight chosen for the whole one;
-        "verdict_sensitivity" and "verdict_specificity"; the fields of :func:`readouts`;
+        "verdict_sensitivity" and "verdict_specificity"; the fields of :func:`readouts`, of the
+        images that have a twin, and of ``study.further``;
         "placebo": the masks in the wrong place that it is held against, of the same cases;
         "se", "gain_se" and "over_placebo_se": standard errors over patients of the conflict AUC, of its gain over
         "before", and of what it has beyond that placebo with the same penalty
     """
-    fold = _Frozen(data_root, seed, size)
-    train = fold.train.where
+    fold = Frozen(study, data_root, seed, size)
     fold.measure(fold.train.before, "none", "before")
-    fold.measure(fit_head(fold.bare[train], fold.twins.labels[train], fold.l2), "none", "never saw it")
+    clean = fold.twins.with_twin(fold.train.where)
+    fold.measure(fit_head(fold.bare[clean], fold.twins.labels[clean], fold.l2), "none", "never saw it")
     fold.know_groups()
-    sources = _sources(fold, data_root, size)
+    sources = _sources(fold)
     n_align = len(sources["lexicon"].where)
     order = torch.randperm(n_align, generator=stream(seed, "smaller alignment sets"))
     for name, source in sources.items():
@@ -353,28 +345,14 @@ def frozen_rows(data_root: str, seed: int, *, size: int = SIZE) -> list[Row]:
     return _with_errors(fold.rows, fold.draws)
 
 
-def _sources(fold: _Frozen, data_root: str, size: int) -> dict[str, _Masks]:
+def _sources(fold: Frozen) -> dict[str, Masks]:
     """Who puts masks, and on which of the training images."""
-    train, seed = fold.train.where, fold.seed
+    study, train, root = fold.study, fold.train.where, fold.data_root
+    task = study.task(data_root=root, image_size=fold.size, train=fold.twins.dataset(train))
     network = to_classifier(fold.network, fold.train.before, fold.mean, fold.std)
-    prepared = by_lexicon(network, fold.twins.dataset(train), data_root, seed, size)
-    found, kinds = train[prepared.alignment_set.indices], prepared.verdicts()
-    masks, quality = prepared.masks(kinds), verdict_quality(kinds, prepared.alignment_set.truth)
-    sources = {
-        "true": _Masks(found, fold.twins.dataset(found).spurious_masks, "placebo"),
-        "lexicon": _Masks(found, masks, "placebo", quality),
-        "placebo": _Masks(found, placebo_masks(masks, random_state=seed), "placebo"),
-    }
-    if seed < N_FOLDS:
-        where, judged, truth = recorded_cases(data_root, size)
-        inside = torch.isin(where, train)
-        for name, critic in (("claude", "claude"), ("claude-lexicon", "lexicon")):
-            masks, kinds = (one[inside] for one in judged[critic])
-            quality = verdict_quality(kinds, truth[inside])
-            sources[name] = _Masks(where[inside], masks, "claude-placebo", quality)
-        moved = placebo_masks(sources["claude"].masks, random_state=seed)
-        sources["claude-placebo"] = _Masks(where[inside], moved, "claude-placebo")
-    return sources
+    shown = fold.seed < N_FOLDS or not study.redrawn
+    recorded = study.task(data_root=root, train=study.recorded_train(root)) if shown else None
+    return mask_sources(task, network, fold.seed, train, recorded)
 
 
 def _with_errors(rows: list[Row], draws: list[Tensor]) -> list[Row]:
@@ -395,4 +373,4 @@ def _with_errors(rows: list[Row], draws: list[Tensor]) -> list[Row]:
 @EXPERIMENTS.register("knee_frozen")
 def frozen_sweep(seed: int, *, data_root: str) -> list[Row]:
     """:func:`frozen_rows` of real knees; twenty seeds are four repeats of five folds."""
-    return frozen_rows(data_root, seed)
+    return frozen_rows(Knees(), data_root, seed)

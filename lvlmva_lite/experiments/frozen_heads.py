@@ -245,18 +245,19 @@ def dro_head(features: Tensor, labels: Tensor, groups: Tensor, l2: float, *, ste
     Parameters
     ----------
     features, labels, l2 : as for :func:`fit_head`
-    groups : (n,) int64, 0 .. 3, each with an image
+    groups : (n,) int64; of those that have an image
     step : > 0, of the ascent
     """
     basis = _span(features)
     inside = features if basis is None else features @ basis
-    share = torch.full((4,), 0.25, dtype=torch.float64)
-    of_group = torch.bincount(groups, minlength=4).double()
+    groups = groups.unique(return_inverse=True)[1]
+    of_group = torch.bincount(groups).double()
+    share = torch.full_like(of_group, 1 / len(of_group))
     head, done = None, False
     for _ in range(MAX_ROUNDS):
         head = fit_head(inside, labels, l2, sample_weight=(share / of_group)[groups], start=head)
         losses = softplus((1 - 2.0 * labels.double()) * head.scores(inside))
-        mean = torch.zeros(4, dtype=torch.float64).scatter_add_(0, groups, losses) / of_group
+        mean = torch.zeros_like(share).scatter_add_(0, groups, losses) / of_group
         if done := (mean.max() - share @ mean).item() < GAP:
             break
         share = share * (step * mean).exp()

@@ -32,6 +32,8 @@ class Twins:
     labels : Tensor, (N,), int64, 0 healthy, 1 worn
     patients : ndarray, (N,), int64
     template : ShortcutDataset, names of classes and groups
+    twinned : Tensor, (N,), bool, which have a twin, or None where all have
+        Of another there is the image as it is alone, in ``bare`` and in ``marked``.
     """
 
     bare: Tensor
@@ -41,6 +43,16 @@ class Twins:
     labels: Tensor
     patients: np.ndarray
     template: ShortcutDataset
+    twinned: Tensor | None = None
+
+    @property
+    def strata(self) -> Tensor:
+        """What is spread evenly over folds, (N,) int64: the class."""
+        return self.labels
+
+    def with_twin(self, where: Tensor) -> Tensor:
+        """Those of the places ``where`` (n,) int64 whose image has a twin."""
+        return where if self.twinned is None else where[self.twinned[where]]
 
     @property
     def groups(self) -> Tensor:
@@ -55,7 +67,8 @@ class Twins:
             labels=self.labels[where],
             groups=self.groups[where],
             spurious_masks=self.masks[where] & shows[:, None, None],
-            class_names=self.template.class_names, group_names=self.template.group_names, name="knee",
+            class_names=self.template.class_names, group_names=self.template.group_names,
+            name=self.template.name,
         )  # fmt: skip
 
 
@@ -81,11 +94,11 @@ def twins(data_root: str, repeat: int, size: int) -> Twins:
     )  # fmt: skip
 
 
-def folds(labels: Tensor, patients: np.ndarray, repeat: int) -> list[np.ndarray]:
-    """Places of each of ``N_FOLDS`` folds; no patient is in two, and classes are spread evenly."""
+def folds(strata: Tensor, patients: np.ndarray, repeat: int) -> list[np.ndarray]:
+    """Places of each of ``N_FOLDS`` folds; no patient is in two, and strata are spread evenly."""
     model_selection = late_import("sklearn.model_selection")
     split = model_selection.StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=repeat)
-    return [held for _, held in split.split(labels, labels, patients)]
+    return [held for _, held in split.split(strata, strata, patients)]
 
 
 def balanced_threshold(healthy: np.ndarray, worn: np.ndarray) -> float:

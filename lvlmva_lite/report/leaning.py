@@ -84,6 +84,14 @@ class Thing:
         return sum(map(len, self.cases.values()))
 
     @property
+    def odds(self) -> str:
+        """In how many images it is called spurious, and in how many relevant."""
+        return (
+            f"{self.name}, spurious in {len(self.segments)} images, named in what is called relevant in "
+            f"{len(self.relevant)}"
+        )
+
+    @property
     def sentence(self) -> str:
         """Words by which an expert would dismiss it."""
         if self.name == BARE:
