@@ -38,6 +38,7 @@ longer and is shared with others; what is measured here is what our own client a
 
 ```{{figure}} _static/benchmark-model-client.svg
 :name: benchmark-model-client
+:class: drawing
 :alt: Left, answers a second against questions in flight, from {first} to {last}, on logarithmic axes, beside lines of perfect scaling. {ends}. Right, memory of the client over {cases} answers: it begins at {begin:.0f} MB and ends at {end:.0f} MB.
 :width: 100%
 
@@ -148,6 +149,7 @@ def _curves(step: str, curves: list[dict[str, Any]]) -> str:
         [
             f"```{{figure}} _static/{name}.svg",
             f":name: {name}",
+            ":class: drawing",
             f":alt: Time against size on logarithmic axes, a line for each piece of work. {'; '.join(told)}.",
             ":width: 100%",
             "",

@@ -13,7 +13,7 @@ from lvlmva_lite import metrics
 from lvlmva_lite.attribution import runner_up
 from lvlmva_lite.config import Config, ConfigError
 from lvlmva_lite.critic import Case, Verdict
-from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, Recording
+from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, Recording, image_digests
 from lvlmva_lite.critic.types import BACKGROUND, KINDS, UNDECIDED
 from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.models import predict_proba
@@ -23,6 +23,9 @@ from lvlmva_lite.segmentation import Segments, positive_effect, segment_sums
 from lvlmva_lite.streams import stream
 from lvlmva_lite.tasks import Task
 from lvlmva_lite.threads import as_configured
+
+GREY_LEVELS = 4
+"""By so many may the digests of one image differ: another reader of image files rounds otherwise."""
 
 
 @dataclass(frozen=True)
@@ -195,15 +198,20 @@ def recorded_set(recording: Recording, config: Config, train: ShortcutDataset) -
     settings = config.critic_settings
     cases = recording.answered(settings.prompt or DEFAULT_PROMPT, settings.model)[: config.n_align]
     indices, labels = recording.indices[cases], recording.segment_labels[cases]
+    if int(indices.max()) >= len(train):
+        raise _other_images(recording, "there are fewer")
     for what, ours, theirs in (
         ("labels", train.labels, recording.class_labels),
         ("groups", train.groups, recording.groups),
     ):
-        if int(indices.max()) >= len(train) or not torch.equal(ours[indices], theirs[cases]):
-            raise ConfigError(
-                f"the images are not those of the recorded cases {recording.name}: their {what} differ; "
-                "give the data they were made with, or another critic"
-            )
+        if not torch.equal(ours[indices], theirs[cases]):
+            raise _other_images(recording, f"their {what} differ")
+    if recording.image_digests is not None:
+        digests = image_digests(train.images[indices])
+        away = (digests.int() - recording.image_digests[cases].int()).abs().flatten(1).amax(1)
+        if int(away.max()) > GREY_LEVELS:
+            index = int(indices[away.argmax()])
+            raise _other_images(recording, f"case {recording.source}-{index} is another picture")
     attributions = recording.attributions[cases]
     n, n_segments = len(cases), recording.n_segments
     nothing = torch.full((n,), math.nan, dtype=torch.float64)
@@ -213,6 +221,13 @@ def recorded_set(recording: Recording, config: Config, train: ShortcutDataset) -
         nothing, nothing,
     )  # fmt: skip
     return make_alignment_set(train, indices, attributions, segments, config.description)
+
+
+def _other_images(recording: Recording, why: str) -> ConfigError:
+    return ConfigError(
+        f"the images are not those of the recorded cases {recording.name}: {why}; "
+        "give the data they were made with, or another critic"
+    )
 
 
 def verdict_matrix(verdicts: list[Verdict], segment_labels: Tensor | None = None) -> Tensor:

@@ -27,6 +27,22 @@ class Net(nn.Module):
         return self.fc(x.flatten(1))
 
 
+class Deeper(nn.Module):
+    """The same, for harder images."""
+
+    def __init__(self, num_classes=2, in_channels=3):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 16, 5, stride=2, padding=2)
+        self.conv2, self.conv3 = nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(16), nn.BatchNorm2d(32), nn.BatchNorm2d(64)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        return self.fc(F.relu(self.bn3(self.conv3(x))).mean((2, 3)))
+
+
 class OneLogit(Net):
     def __init__(self):
         super().__init__(num_classes=1)

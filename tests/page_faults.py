@@ -10,6 +10,8 @@ from browser import Browser
 LIGHT = {"book": 3.0, "notebooks": 5.0}  # the most megabytes of a page, by its folder
 GAP = 8  # the least pixels between what stands in two neighbouring cells of a table
 CONTRAST = 4.5  # WCAG 2, level AA
+SHRUNK = 2.0  # a figure's smallest text, of 8 points at 110 dots an inch, is then 6 pixels high
+LONGEST = 25_000  # the most pixels of a page's height on a phone: about thirty screens
 LINES = 40  # the most of a cell that is open: at 1280 x 800 pixels they just fit between the bars
 
 TOOLS = """
@@ -24,7 +26,7 @@ const found = [];
 """
 TABLES = """
 for (const table of all('table')) {
-  if (table.matches('.indextable, .scorecard')) continue;
+  if (table.matches('.indextable')) continue;
   for (const row of table.rows) for (let i = 1; i < row.cells.length; i++) {
     const [a, b] = [row.cells[i - 1], row.cells[i]];
     if (say(a) && say(b) && shown(a) && text(b).left - text(a).right < GAP)
@@ -68,6 +70,16 @@ if (root.scrollWidth > root.clientWidth) found.push(`the page scrolls sideways b
 for (const wide of all('table, pre'))
   if ((wide.scrollWidth > wide.clientWidth + 1 || wide.getBoundingClientRect().right > innerWidth + 1) && !scroller(wide))
     found.push(`does not scroll by itself: ${say(wide)}`);
+for (const image of all('.cell_output img, figure img')) {
+  const times = image.naturalWidth / image.getBoundingClientRect().width;
+  if (times > SHRUNK + .01) found.push(`a figure is ${times.toFixed(1)} times smaller than drawn: ${image.alt.slice(0, 60)}`);
+  const box = scroller(image);
+  if (box && image.offsetWidth > box.clientWidth + 1 && box.tabIndex < 0)
+    found.push(`a figure scrolls, and not by the keyboard: ${image.alt.slice(0, 60)}`);
+}
+"""
+SCORECARD = """
+if (root.scrollHeight > LONGEST) found.push(`is ${root.scrollHeight} pixels high, more than LONGEST`);
 """
 DARK = """
 const rgba = c => { const p = c.match(/[\\d.]+/g).map(Number); return p.length < 4 ? [...p, 1] : p; };
@@ -81,6 +93,10 @@ for (const e of all('figcaption, figcaption *, .cell_output table :is(th, td), t
   const contrast = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
   if (contrast < CONTRAST) found.push(`contrast ${contrast.toFixed(1)} in the dark: ${say(e)}`);
 }
+for (const e of all('img.drawing'))
+  if (!/invert/.test(getComputedStyle(e).filter)) found.push(`a drawing is a pale slab in the dark: ${e.alt.slice(0, 60)}`);
+for (const e of all('.cell_output img:not(.drawing)'))
+  if (/invert/.test(getComputedStyle(e).filter)) found.push(`a picture is a negative in the dark: ${e.alt.slice(0, 60)}`);
 for (const e of all('.cell_output table, table.table'))
   if (light(behind(e)) > .4) found.push(`a table lies on a pale slab in the dark: ${say(e)}`);
 """
@@ -94,6 +110,10 @@ for (const code of all('.cell_input pre')) {
   if (call) found.push(`bookkeeping in the code: ${call[0]}`);
   if (n > LINES) found.push(`a cell shows ${n} lines of code: ${say(code)}`);
 }
+const folded = article.querySelector('details.hide, .cell.tag_hide-cell, .cell.tag_hide-input');
+const sentence = [...article.querySelectorAll('h1 ~ p, h1 ~ ul li')].find(e => say(e).split(' ').length > 5);
+if (folded && !(sentence?.compareDocumentPosition(folded) & Node.DOCUMENT_POSITION_FOLLOWING))
+  found.push('a folded cell stands before the first sentence');
 """
 # Without transitions: a colour read half way from light to dark is nobody's colour.
 DARKEN = """
@@ -124,7 +144,10 @@ def page_faults(browser: Browser, address: str, axe: str = "") -> list[str]:
         browser.evaluate(f"{axe}; 0")
         found += browser.evaluate(AXE)
     browser.resize(390)
-    found += [f"at 390 pixels: {fault}" for fault in _look(browser, TABLES + NARROW)]
+    found += [
+        f"at 390 pixels: {fault}"
+        for fault in _look(browser, TABLES + NARROW + SCORECARD * ("scorecard" in address))
+    ]
     browser.resize(1280)
     browser.evaluate(DARKEN)
     if axe:
@@ -134,7 +157,9 @@ def page_faults(browser: Browser, address: str, axe: str = "") -> list[str]:
 
 
 def _look(browser: Browser, script: str) -> list[str]:
-    script = re.sub(r"\b(GAP|CONTRAST|LINES)\b", lambda name: str(globals()[name[0]]), TOOLS + script)
+    script = re.sub(
+        r"\b(GAP|CONTRAST|LINES|SHRUNK|LONGEST)\b", lambda name: str(globals()[name[0]]), TOOLS + script
+    )
     return browser.evaluate(f"(() => {{ {script} return found; }})()")
 
 

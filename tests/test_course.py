@@ -212,7 +212,8 @@ def test_a_wrong_solution_for_no_cell_is_refused():
 
 
 @pytest.mark.slow
-def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
+@pytest.mark.parametrize("name", NAMES)
+def test_nbgrader_makes_student_versions_and_grades_them(name, tmp_path):
     """End to end, offline, in nbgrader's own way: release, submit, autograde, read the gradebook."""
     pytest.importorskip("nbgrader", reason="nbgrader is not installed: pip install -e '.[course]'")
     import nbformat
@@ -220,23 +221,21 @@ def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
 
-    name, project = NAMES[0], NAMES[-1]
-    zips = course.build(tmp_path, only=[name, project])
-    assert [path.name for path in zips] == [f"{name}.zip", f"{project}.zip"]
-    assert course.wrong_solutions(name)[0]["mistake"] in (tmp_path / "instructors.md").read_text()
-    for one in (name, project):
-        released = (tmp_path / "release" / one / f"{one}.ipynb").read_text()
-        assert "### BEGIN" not in released
-        assert "### END" not in released
-        assert "NotImplementedError" in released
+    assert [path.name for path in course.build(tmp_path, only=[name])] == [f"{name}.zip"]
+    wrong = course.wrong_solutions(name)[0]
+    assert wrong["mistake"] in (tmp_path / "instructors.md").read_text()
+    released = tmp_path / "release" / name / f"{name}.ipynb"
+    assert "### BEGIN" not in released.read_text()
+    assert "### END" not in released.read_text()
+    assert "NotImplementedError" in released.read_text()
 
     source = nbformat.read(tmp_path / "source" / name / f"{name}.ipynb", 4)
-    wrong = course.wrong_solutions(name)[0]
-    submissions = {
-        "right": source,
-        "blank": nbformat.read(tmp_path / "release" / name / f"{name}.ipynb", 4),
-        "wrong": course.patched(source, wrong),
-    }
+    most = sum(course.points(source)[0].values())
+    expected = {"wrong": most - sum(wrong["loses"].values())}
+    submissions = {"wrong": course.patched(source, wrong)}
+    if name == NAMES[0]:  # the other sets' right and blank ones are graded above, in one process
+        expected |= {"right": most, "blank": 0}
+        submissions |= {"right": source, "blank": nbformat.read(released, 4)}
     for student, notebook in submissions.items():
         path = tmp_path / "submitted" / student / name / f"{name}.ipynb"
         path.parent.mkdir(parents=True)
@@ -245,11 +244,12 @@ def test_nbgrader_makes_student_versions_and_grades_them(tmp_path):
     config.CourseDirectory.root = str(tmp_path)
     config.CourseDirectory.course_id = "lvlmva"
     config.Exchange.root = str(tmp_path)
+    # A busy machine needs more than nbgrader's 30 s for a cell.
+    config.Execute.timeout = config.Execute.startup_timeout = 300
     api = NbGraderAPI(config=config)
     for student in submissions:
         graded = api.autograde(name, student, force=True)
         assert graded["success"], graded["log"]
-    most = sum(course.points(source)[0].values())
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
         scores = {student: gradebook.find_submission(name, student).score for student in submissions}
-    assert scores == {"right": most, "blank": 0, "wrong": most - sum(wrong["loses"].values())}
+    assert scores == expected

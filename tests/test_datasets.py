@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lvlmva_lite.datasets import ShortcutDataset, load_decoy_mnist
+from lvlmva_lite.datasets import ImageStore, ShortcutDataset, load_decoy_mnist
 from lvlmva_lite.datasets.mnist import load_mnist
 
 
@@ -201,12 +201,25 @@ def changed(index, value, dtype=torch.float32):
         ),
         ({"core_masks": torch.zeros(5, 8, 9, dtype=torch.bool)}, "core_masks has 5 rows for 6 images"),
         ({"class_names": ()}, "class_names is empty"),
+        (
+            {"images": torch.zeros(0, 3, 8, 9), "labels": torch.zeros(0, dtype=torch.int64)},
+            r"images are empty, of shape \(0, 3, 8, 9\); give at least one",
+        ),
+        (
+            {"images": ImageStore(np.zeros((0, 3, 8, 9), np.uint8))},
+            r"images are empty, of shape \(0, 3, 8, 9\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=message) as error:
         data_of(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_part_without_images_is_refused():
+    with pytest.raises(ValueError, match="images are empty"):
+        data_of().subset(torch.zeros(6, dtype=torch.bool))
 
 
 def test_groups_and_masks_may_be_unknown():

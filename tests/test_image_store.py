@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -5,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvlmva_lite.alignment import align
-from lvlmva_lite.datasets import ImageStore, ShortcutDataset
+from lvlmva_lite.datasets import ImageStore, ShortcutDataset, image_store
 from lvlmva_lite.models import fit, mlp, predict_proba
 
 VALUES = np.random.default_rng(0).integers(0, 256, (20, 3, 5, 4), dtype=np.uint8)
 FLOATS = torch.from_numpy(VALUES).float() / 255
 
 
-@pytest.fixture(params=["memory", "disk"])
-def store(request, tmp_path):
+@pytest.fixture(params=["memory", "disk", "disk, mapped anew"])
+def store(request, tmp_path, monkeypatch):
     if request.param == "memory":
         return ImageStore(VALUES)
+    if request.param != "disk":
+        monkeypatch.setattr(image_store, "KEPT", 0)
     np.save(tmp_path / "values.npy", VALUES)
     return ImageStore(tmp_path / "values.npy")
 
@@ -39,6 +44,21 @@ def test_a_part_of_a_part_is_still_the_same(indices, data):
     assert part.shape == tensor.shape
     assert torch.equal(part.take(np.array(inner, int))[:], tensor[inner])
     assert torch.equal(torch.cat(list(part.split(7))), tensor)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda store: pickle.loads(pickle.dumps(store))])
+def test_a_copy_reads_the_same_and_carries_none_of_the_file(tmp_path, again):
+    np.save(tmp_path / "values.npy", np.tile(VALUES, (50, 1, 1, 1)))
+    store = ImageStore(tmp_path / "values.npy")
+    assert torch.equal(store[:20], FLOATS)
+    assert len(pickle.dumps(store)) < 2000 < VALUES.nbytes * 50
+    assert torch.equal(again(store)[:20], FLOATS)
+
+
+def test_only_a_small_file_stays_mapped(store):
+    mapped = store._mapped()
+    anew = store._mapped() is not mapped
+    assert anew == (image_store.KEPT == 0)
 
 
 def test_what_was_handed_out_is_ones_own(store):

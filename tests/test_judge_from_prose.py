@@ -20,14 +20,17 @@ def test_agreement_is_what_a_count_by_hand_gives():
     scores = prose_scores(["knee-phantom", "skin-phantom"]).set_index("learnt_from")
     assert LEARNT_FROM == ("skin-phantom", judge_from_prose.SEED)
     judge = TextJudge()  # as it ships
-    words, right = [], 0
+    words, right, opened = [], 0, 0
     for answer in recordings.find("knee-phantom", 0).answers["critic-2"].values():
         said = judge.judge(Critique("x", "y", answer.critique.split("\n6.")[0]), 6).kinds
         for letter, meant in answer.verdicts.items():
             words.append(meant)
             right += said["ABCDEF".index(letter)] == meant
+            opened += meant == "undecided" != said["ABCDEF".index(letter)]
     row = scores.loc["skin-phantom"]
     assert (row["read"], row["n_segments"]) == ("knee-phantom", len(words))
     assert row["agreement"] == pytest.approx(right / len(words))
     assert row["commonest"] == pytest.approx(max(words.count(word) for word in set(words)) / len(words))
     assert scores.loc["knee-phantom", "read"] == "skin-phantom"
+    assert row["n_undecided"] == words.count("undecided")
+    assert sum(row[f"undecided_as_{kind}"] for kind in ("relevant", "spurious", "background")) == opened

@@ -112,6 +112,11 @@ def plain(source: str) -> str:
             "````{solution} ex-one\n:class: dropdown\n```sh\na\n```\n````",
             "<details><summary><b>Solution to Exercise 3.1</b></summary>\n\n```sh\na\n```\n\n</details>",
         ),
+        (
+            "::::{exercise}\nHow many?\n\n:::{dropdown} {glue:text}`n` of $N$\n:class-container: answer\n\nNo.\n:::\n::::",
+            "> **Exercise 3.1**\n>\n> How many?\n>\n> <details><summary><b><code>n</code> of $N$</b></summary>\n>\n"
+            "> No.\n>\n> </details>",
+        ),
         (":::{prf:theorem}\nYes.\n:::", "> **Theorem 3.1**\n>\n> Yes."),
         (":::{prf:proof}\nClear.\n:::", "> **Proof**\n>\n> Clear. $\\blacksquare$"),
         ("- item\n\n  ```{note}\n  Inside\n  ```", "- item\n\n  > **Note**\n  >\n  > Inside"),

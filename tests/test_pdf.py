@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import executable
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -17,9 +18,13 @@ PAGE = """\
 <html><head></head><body><nav>not this</nav><article class="bd-article"><section id="{name}">
 <h1>{name}<a class="headerlink" href="#{name}">#</a></h1>
 <p>See <a href="../{other}.html#there">there</a>, <a href="https://example.org">out</a>, <a href="x.ipynb">file</a>.</p>
-<section id="there"><h2>Within {name}</h2><details class="hide"><pre>folded</pre></details></section>
+<section id="there"><h2>Within {name}</h2><details class="hide"><pre>folded</pre></details><details class="folded-row"><summary>a row</summary></details></section>
 <div class="solution dropdown admonition" id="sol"><p class="admonition-title">Solution</p>forty-two</div>
-{more}</section><script>1</script></article></body></html>
+<div class="exercise admonition" id="asked"><p class="admonition-title">Exercise 1 (Sum)</p><section><p>1 + 1?</p>
+<details class="sd-dropdown answer"><summary><span class="sd-summary-text">Three <i id="i">of</i></span><svg></svg></summary>
+<div class="sd-summary-content"><p>No: too many.</p></div></details><details class="sd-dropdown answer"><summary>
+<span class="sd-summary-text">Two</span></summary><div class="sd-summary-content"><p>Right.</p></div></details>
+</section></div>{more}</section><script>1</script></article></body></html>
 """
 
 
@@ -42,7 +47,8 @@ def test_parts_come_in_order_and_solutions_at_the_end(html):
     assert order == sorted(order)
     assert text.index("forty-two") > order[-1]
     assert text.count("forty-two") == 2
-    for absent in ("folded", "not this", "headerlink", "<script>1"):
+    assert text.count('<details class="folded-row" open="">') == 2
+    for absent in ("<pre>folded", "not this", "headerlink", "<script>1"):
         assert absent not in text
     identifiers = re.findall(r'id="([^"]+)"', text)
     assert len(set(identifiers)) == len(identifiers)
@@ -50,6 +56,19 @@ def test_parts_come_in_order_and_solutions_at_the_end(html):
     assert inside <= set(identifiers)
     assert 'href="https://example.org"' in text
     assert "x.ipynb" not in text
+
+
+def test_offered_answers_stay_in_the_text_and_what_is_said_of_them_stands_at_the_end(html):
+    soup = BeautifulSoup(pdf.whole(html, ["book/first"], "A Book"), "html.parser")
+    exercise = soup.select_one(".exercise")
+    assert [" ".join(line.get_text().split()) for line in exercise.select("ol > li")] == ["Three of", "Two"]
+    assert not soup.select("details.answer")
+    solution, answers = soup.select("#solutions .solution")
+    assert "forty-two" in solution.get_text()
+    assert answers.a["href"] == f"#{exercise['id']}"
+    assert " ".join(answers.get_text().split()) == (
+        "Answers to Exercise 1 (Sum)Three ofNo: too many.TwoRight."
+    )
 
 
 def test_a_page_without_heading_is_named(html):

@@ -1,10 +1,14 @@
 """What the reader of the rendered book sees: code without bookkeeping, tables, mended pages."""
 
+import copy
+import io
 import sys
+from base64 import b64encode
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("bs4")
@@ -12,7 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import six_steps  # noqa: E402
-from reader_view import mended, preview, readable_numbers, readable_table, without_bookkeeping  # noqa: E402
+from reader_view import (  # noqa: E402
+    is_drawing,
+    mended,
+    preview,
+    readable_numbers,
+    readable_table,
+    without_bookkeeping,
+)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +137,53 @@ def test_the_picture_of_the_steps_is_up_to_date_and_leads_somewhere():
         assert '"../notebooks/02_entropy_sampling.html"' in there
         assert '"https://example.org/o/r/blob/v1/lvlmva_lite/sampling.py"' in there
         assert "../../" not in there
+
+
+def drawn(draw):
+    """What ``draw(axes)`` draws into a figure of two panels, as PNG in base64."""
+    from matplotlib.figure import Figure
+
+    figure, file = Figure(figsize=(6, 3)), io.BytesIO()
+    draw(figure.subplots(1, 2))
+    figure.savefig(file, format="png")
+    return b64encode(file.getvalue()).decode()
+
+
+DRAWN = {
+    "lines": lambda axes: axes[0].plot([0, 1, 3]),
+    "bars": lambda axes: axes[0].bar(range(4), [1, 3, 2, 3]),
+    "band": lambda axes: axes[0].fill_between([0, 1], [0, 0.5], [0.5, 1], alpha=0.3),
+}
+
+
+def test_drawings_are_told_from_pictures():
+    photograph = np.random.default_rng(0).random((8, 8, 3))
+    for name, draw in DRAWN.items():
+        assert is_drawing("axes[0].plot(x)", drawn(draw)), name
+    beside = drawn(lambda axes: (axes[0].imshow(photograph), axes[1].plot([0, 1])))
+    assert not is_drawing("plots.show_image(axes[0], image)\naxes[1].plot(x)", beside)
+    panels = drawn(lambda axes: [axis.imshow(photograph) for axis in axes])
+    assert not is_drawing("panels_of_mine(image)", panels)
+
+
+def test_a_cell_of_drawings_is_marked_and_one_with_a_picture_is_not():
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("jupytext")
+    from build_book import with_outputs
+
+    line = nbformat.v4.new_output("display_data", {"image/png": drawn(DRAWN["lines"])})
+    maps = drawn(lambda axes: [axis.imshow(np.eye(3)) for axis in axes])
+    picture = nbformat.v4.new_output("display_data", {"image/png": maps})
+    for outputs, classes in (([line], "drawing"), ([line, picture], None), ([], None)):
+        chapter = nbformat.v4.new_notebook()
+        chapter.cells.append(
+            nbformat.v4.new_code_cell("plot()", id="a", metadata={"mystnb": {"image": {"alt": "A"}}})
+        )
+        ran = copy.deepcopy(chapter)
+        ran.cells[0].outputs = outputs
+        image = with_outputs(chapter, ran).cells[0].metadata.mystnb.image
+        assert image.get("classes") == classes
+        assert image.alt == "A"
 
 
 def test_a_chapter_is_shown_without_its_bookkeeping_and_quotes_with_a_minus():

@@ -55,8 +55,31 @@ def test_an_alarm_on_a_marked_object_is_none_once_the_truth_has_it(monkeypatch):
         assert tuple(row) == pytest.approx(expected)
 
 
+def test_a_prompt_stands_on_the_cases_of_each_smaller_one(monkeypatch):
+    """Prompt 2 answered cases 7, 8, 9; prompt 1 only 9 and 7, in that order.  Segment 1 is spurious."""
+    verdicts = {7: [0, 1], 8: [1, 1], 9: [1, 0]}
+
+    def judged(prompt, indices):
+        found = SimpleNamespace(
+            indices=torch.tensor(indices), truth=torch.tensor([[0, 1]] * len(indices)),
+            cases=[SimpleNamespace(case_id=f"some-images-{index}") for index in indices],
+        )  # fmt: skip
+        return prompt, found, {"who": torch.tensor([verdicts[index] for index in indices])}, None
+
+    both = [judged("critic-1", [9, 7]), judged("critic-2", [7, 8, 9])]
+    monkeypatch.setattr(recorded_verdicts, "_judged", lambda *of: iter(both))
+    rows = pd.DataFrame(recorded_verdicts.verdict_rows("some", 0)).set_index(["prompt", "cases_of"])
+    assert set(rows["source"]) == {"some-images"}
+    by_hand = {
+        ("critic-1", "critic-1"): (2, 1, 1), ("critic-2", "critic-1"): (2, 1, 1), ("critic-2", "critic-2"): (3, 1, 2),
+    }  # fmt: skip
+    columns = ["n_cases", "n_missed", "n_false_alarms"]
+    assert {key: tuple(row) for key, row in rows[columns].iterrows()} == by_hand
+
+
 def test_the_table_without_objects_is_the_one_recorded_before():
     objects, before = recorded_table("skin_foreign_objects")[0], recorded_table("skin_verdicts")[0]
+    before = before[before["cases_of"] == before["prompt"]].reset_index(drop=True)
     without = objects[~objects["objects"]].drop(
         columns=["objects", "n_others_touching", "n_false_alarms_touching"]
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lvlmva_lite.alignment_set import GREY_LEVELS, recorded_set
 from lvlmva_lite.cli import main
 from lvlmva_lite.config import ConfigError
 from lvlmva_lite.critic import recordings
@@ -11,6 +12,7 @@ from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.critic.recordings import RecordedCritic, RecordingError
 from lvlmva_lite.critic.text_judge import TextJudge
 from lvlmva_lite.critic.types import Case, segment_names
+from lvlmva_lite.datasets import ShortcutDataset
 from lvlmva_lite.tasks import DecoyMNIST, get
 
 CLAUDE = CriticSettings(model="claude")
@@ -79,7 +81,10 @@ def test_an_answer_to_another_question_is_not_used(change):
         ({"critic_settings": CriticSettings(model="claude", samples=3)}, "samples 1, not 3"),
         ({"critic_settings": CriticSettings(model="claude", temperature=0.0)}, "temperature"),
         ({"critic_settings": CriticSettings(model="claude", judge_model="gpt-4o")}, "judge_model"),
-        ({"critic_settings": CriticSettings()}, "--critic-model"),
+        (
+            {"critic_settings": CriticSettings()},
+            "--critic recorded needs --critic-model NAME; there are: claude under critic-1, claude under critic-2",
+        ),
         ({"critic_settings": CriticSettings(model="gpt-0")}, "claude under critic-2"),
         ({"critic_settings": CriticSettings(model="claude", prompt="critic-9")}, "critic-9"),
     ],
@@ -87,6 +92,64 @@ def test_an_answer_to_another_question_is_not_used(change):
 def test_cases_and_answers_that_do_not_belong_together_are_refused(settings, said):
     with pytest.raises((ConfigError, RecordingError), match=said):
         DecoyMNIST().config(**{"critic": "recorded", "critic_settings": CLAUDE} | settings)
+
+
+def test_a_digest_holds_the_means_of_sixteen_cells_whatever_the_size():
+    levels = torch.arange(16).view(4, 4) * 17
+    image = (levels / 255).repeat_interleave(16, 0).repeat_interleave(16, 1)
+    larger = image.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    spread = torch.stack([larger - 0.001, larger, larger + 0.001])  # the channels' mean counts
+    for one in (image[None], larger[None], spread):
+        assert recordings.image_digests(one[None])[0].tolist() == levels.tolist()
+
+
+def test_other_pictures_with_the_same_labels_and_groups_are_refused():
+    whole, n = recordings.find("knee-phantom", 0), 4
+    kept = dict(zip(range(n), whole.answers["critic-2"].values(), strict=False))
+    images = torch.rand(n, 1, *whole.segment_labels.shape[1:], generator=torch.Generator().manual_seed(0))
+    images /= 2
+    images[..., :32, :32] += 0.5  # bright at the top left
+    recording = dataclasses.replace(
+        whole, indices=torch.arange(n), segment_labels=whole.segment_labels[:n],
+        attributions=whole.attributions[:n], class_labels=whole.class_labels[:n], groups=whole.groups[:n],
+        answers={"critic-2": kept}, image_digests=recordings.image_digests(images),
+    )  # fmt: skip
+    config = get("knee")().config(critic="recorded", critic_settings=CLAUDE, n_align=n)
+
+    def found(of, pictures):
+        names = tuple("abcd")
+        train = ShortcutDataset(
+            pictures, of.class_labels, of.groups,
+            class_names=tuple(of.class_names), group_names=names, name=of.source,
+        )  # fmt: skip
+        return recorded_set(of, config, train)
+
+    mirrored = images.clone()
+    mirrored[2] = mirrored[2].flip(-1)
+    assert len(found(recording, images).cases) == n
+    assert len(found(recording, (images + 3 / 255).clamp(0, 1)).cases) == n  # read by another program
+    with pytest.raises(ConfigError, match="knee-phantom-2 is another picture; give the data") as refused:
+        found(recording, mirrored)
+    assert "\n" not in str(refused.value)
+    # Where no digests are kept, as of images that are drawn from the seed, none are compared.
+    assert len(found(dataclasses.replace(recording, image_digests=None), mirrored).cases) == n
+    later = {index + 1: answer for index, answer in kept.items()}
+    with pytest.raises(ConfigError, match="there are fewer"):
+        found(
+            dataclasses.replace(recording, indices=torch.arange(1, n + 1), answers={"critic-2": later}),
+            images,
+        )
+
+
+@pytest.mark.parametrize(("source", "seed"), recordings.recorded_sets())
+def test_real_images_ship_with_digests_which_tell_most_of_them_from_their_mirror_images(source, seed):
+    digests = recordings.find(source, seed).image_digests
+    if source not in ("knee", "skin"):
+        assert digests is None
+        return
+    assert digests.shape == (len(recordings.find(source, seed).indices), 4, 4)
+    away = (digests.int() - digests.flip(-1).int()).abs().flatten(1).amax(1)
+    assert (away > GREY_LEVELS).double().mean() > 0.9
 
 
 def test_the_recorded_cases_are_the_alignment_set():
@@ -123,6 +186,14 @@ def test_what_is_written_is_read_back(tmp_path):
     assert again.answers == recording.answers
     for name in ("indices", "segment_labels", "attributions", "class_labels", "groups"):
         np.testing.assert_array_equal(getattr(again, name), getattr(recording, name))
+    assert again.image_digests is None
+
+
+def test_digests_that_are_written_are_read_back(tmp_path):
+    digests = torch.randint(256, (60, 4, 4), dtype=torch.uint8)
+    recording = dataclasses.replace(recordings.find("skin-phantom", 1), image_digests=digests)
+    recordings.write(tmp_path / "here", recording)
+    assert torch.equal(recordings.find("skin-phantom", 1, tmp_path).image_digests, digests)
 
 
 def test_what_was_written_half_is_no_recording(tmp_path, monkeypatch):

@@ -524,6 +524,24 @@ def test_what_cannot_be_reported_is_refused_in_a_line(runs, tmp_path):
         read_run(tmp_path)
 
 
+def test_a_run_from_before_verdicts_had_kinds_is_refused_in_a_line(runs, monkeypatch, capsys, tmp_path):
+    """Its lines are {"case_id": ..., "spurious": [true, false, ...]}."""
+    run = tmp_path / "run"
+    shutil.copytree(runs / "look", run)
+    file = run / "verdicts.jsonl"
+    verdicts = [json.loads(line) for line in file.read_text().splitlines()]
+    for one in verdicts:
+        one["spurious"] = [kind == "spurious" for kind in one.pop("kinds")]
+    file.write_text("".join(json.dumps(one) + "\n" for one in verdicts))
+    with pytest.raises(
+        ConfigError, match=r"verdicts\.jsonl is of another version of this package"
+    ) as refused:
+        read_run(run)
+    assert "\n" not in str(refused.value)
+    assert report_of(run, monkeypatch) == 2
+    assert "run it anew" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "message"), [("square", "no candidate 'square' to accept"), (" ", "needs the name of a thing")]
 )

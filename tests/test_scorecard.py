@@ -57,7 +57,9 @@ def filled(results, claims=CLAIMS, values=VALUES, page=PAGE):
 
 
 def row(page, id):
-    (found,) = [row for row in re.split(r"^\* - ", page, flags=re.M) if f"`{id}`" in row]
+    (found,) = [
+        row for row in re.findall(r"^:::\{dropdown\}.*?^:::$", page, re.M | re.S) if f"`{id}`" in row
+    ]
     return found
 
 
@@ -88,14 +90,14 @@ def test_a_claim_that_failed_shows_its_note_and_a_symbol(empty):
     assert "✗ not reproduced" in failed
     assert "**Note:** It fell by less." in failed
     assert "`drop > 10`" in failed
-    assert "{doc}`../notebooks/01_y`" in failed
+    assert "{doc}`chapter 1 <../notebooks/01_y>`" in failed
     assert "✓ reproduced" in row(filled(empty), "E1-up")
 
 
 def test_phantoms_and_real_images_stand_in_rows_of_their_own(empty):
     page = filled(empty)
-    assert "\n  - knee phantom\n" in row(page, "E2-phantom")
-    assert "\n  - real knees\n" in row(page, "E2-real")
+    assert "✗ not reproduced` knee phantom: It falls." in row(page, "E2-phantom")
+    assert "` real knees: It falls on radiographs." in row(page, "E2-real")
     assert "Not measured." in row(page, "E2-real")
     data = page.split("|")[2]
     assert "**knee phantom**" in data
@@ -151,7 +153,7 @@ def test_recorded_results_say_where_they_come_from(empty):
     write_table(empty, "t", **origin)
     table = recorded_results(empty)
     assert all(value in table for value in origin.values())
-    assert "* - `t`\n  - 2\n" in table  # two seeds
+    assert "`t`: 2 seeds, code unknown" in table
     write_table(empty, "u", machine="2 cores", date="2026-01-02", command="python make.py u")
     with pytest.raises(ValueError, match="the recorded table u does not say its commit"):
         recorded_results(empty)
@@ -201,7 +203,7 @@ def test_a_recorded_table_says_whether_its_code_has_changed(empty, monkeypatch):
         "code": "0",
     }
     write_table(empty, "decoy_loop", **origin)
-    assert "  - changed since\n" in recorded_results(empty)
+    assert "**Code since:** changed since." in recorded_results(empty)
 
 
 def test_the_page_that_ships_has_all_places(empty):

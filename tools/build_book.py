@@ -42,7 +42,7 @@ from example_report import PAGE as REPORT
 from example_report import example_report
 from parameters_page import page as parameters_page
 from parameters_page import title
-from reader_view import mended, preview, readable_table, readable_text, without_bookkeeping
+from reader_view import is_drawing, mended, preview, readable_table, readable_text, without_bookkeeping
 from six_steps import files as six_steps
 from six_steps import for_the_book
 from vendor_javascript import SPHINX_CONFIG, vendor
@@ -101,6 +101,11 @@ def with_outputs(notebook: nbformat.NotebookNode, executed: nbformat.NotebookNod
                 data["text/html"] = readable_table(data["text/html"])
             if QUOTED in data:  # in quotes it stays as it was recorded: "+0.260" is no 0.26
                 data[QUOTED] = repr(readable_text(data[QUOTED]))
+        figures = [
+            output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})
+        ]
+        if figures and all(is_drawing(cell.source, figure) for figure in figures):
+            cell.metadata.setdefault("mystnb", {}).setdefault("image", {})["classes"] = "drawing"
         if "parameters" in tags:
             own = {line.partition("#")[0].strip() for line in cell.source.splitlines()}
             for extra in injected:

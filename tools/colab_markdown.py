@@ -33,7 +33,7 @@ PROOFS = {
 DROPPED = {"bibliography", "contents", "exercise-end", "index", "solution-end", "tableofcontents"}
 FLAGS = {"nonumber", "no-number", "hidden"}
 
-OPENING = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>[^`]*)$")
+OPENING = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}(?=[^`]*$)|~{3,}|:{3,})(?P<info>.*)$")
 DIRECTIVE = re.compile(r"^\{(?P<name>[\w:.-]+)\}\s*(?P<argument>.*)$")
 OPTION = re.compile(r"^:(?P<key>[\w-]+):\s*(?P<value>.*)$")
 LABEL_LINE = re.compile(r"^\((?P<label>[^()\s]+)\)=\s*$")
@@ -294,6 +294,7 @@ def _quote(heading: str, body: str) -> str:
 
 
 def _details(summary: str, body: str) -> str:
+    summary = re.sub(r"`+([^`]+)`+", r"<code>\1</code>", summary)  # no Markdown is read within HTML
     return f"\n<details><summary><b>{summary}</b></summary>\n\n{body}\n\n</details>\n"
 
 

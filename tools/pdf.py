@@ -1,7 +1,7 @@
 """Print the built book into one PDF: ``python tools/pdf.py`` writes ``_build/book.pdf``.
 
 The pages of ``_build/html`` in the order of ``_toc.yml``, behind a page of contents with page numbers;
-solutions stand at the end.  A Chromium prints it (the environment variable ``CHROMIUM`` names one).
+solutions, and what there is to say of each offered answer, stand at the end.  A Chromium prints it (the environment variable ``CHROMIUM`` names one).
 Folded code and interactive views are left out: the notebooks hold them.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from copy import copy
 from html import escape
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -43,6 +44,7 @@ h1, h2, h3 { break-after: avoid; }
 .contents a { color: inherit; text-decoration: none; }
 .contents .within { padding-left: 1.5rem; font-size: 9pt; }
 img, svg { max-width: 100%; height: auto; }
+#solutions ol .sd-summary-text { font-weight: bold; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 # A destination in a PDF that Chromium writes: /name [page 0 R /XYZ x y zoom].
@@ -66,6 +68,8 @@ def article(html: Path, page: str) -> Tag:
         raise ValueError(f"{page}.html has no article")
     for tag in part.select(LEFT_OUT):
         tag.decompose()
+    for tag in part.select("details:not(.answer)"):  # paper does not open
+        tag["open"] = ""
     here = html / page
     for tag in part.find_all(id=True):
         tag["id"] = anchor(page, tag["id"])
@@ -86,6 +90,30 @@ def article(html: Path, page: str) -> Tag:
         if not urlsplit(tag["src"]).scheme:
             tag["src"] = quote((here.parent / unquote(tag["src"])).resolve().relative_to(html).as_posix())
     return part
+
+
+def answered(exercise: Tag) -> Tag:
+    """What there is to say of each answer that ``exercise`` offers; there, only the answers stay, lettered."""
+    details = exercise.select("details.answer")
+    offered, told = (BeautifulSoup('<ol type="A"></ol>', "html.parser").ol for _ in range(2))
+    details[0].insert_before(offered)
+    for one in details:
+        title = one.extract().select_one(".sd-summary-text")
+        words = copy(title)
+        for tag in words.find_all(id=True):
+            del tag["id"]
+        for place, parts in ((offered, [words]), (told, [title, one.select_one(".sd-summary-content")])):
+            line = BeautifulSoup("<li></li>", "html.parser").li
+            line.extend(parts)
+            place.append(line)
+    name = heading(exercise.select_one(".admonition-title"))
+    box = BeautifulSoup(
+        f'<div class="solution admonition"><p class="admonition-title">Answers to '
+        f'<a href="#{exercise["id"]}">{escape(name)}</a></p></div>',
+        "html.parser",
+    ).div
+    box.append(told)
+    return box
 
 
 def heading(tag: Tag) -> str:
@@ -112,7 +140,10 @@ def whole(html: Path, pages: Sequence[str], title: str, numbers: dict[str, int] 
         for second in part.select("section > h2"):
             second["id"] = f"{name}-h-{len(contents)}"
             contents.append((second["id"], heading(second), "within"))
-        solved = [one.extract() for one in part.select("div.solution")]
+        solved = [
+            one.extract() if "solution" in one["class"] else answered(one)
+            for one in part.select("div.solution, div.exercise:has(details.answer)")
+        ]
         if solved:
             solutions.append(f"<h2>{escape(heading(first))}</h2>" + "".join(map(str, solved)))
         parts.append(f'<div class="part bd-article" id="{name}">{part.decode_contents()}</div>')

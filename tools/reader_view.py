@@ -6,11 +6,15 @@ Nothing here changes what runs or what is measured: it works on copies, on their
 from __future__ import annotations
 
 import ast
+import io
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from html import escape
 
+import numpy as np
 from bs4 import BeautifulSoup, Tag
+from PIL import Image
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.(?P<decimals>\d+))?")
 POWER = re.compile(r"(?<![\w.])(?P<digits>[-+]?\d(?:\.(?P<decimals>\d+))?)e(?P<exponent>[-+]\d+)")
@@ -72,6 +76,24 @@ def _only_records(node: ast.stmt) -> bool:
 
 def _all_records(block: Sequence[ast.stmt]) -> bool:
     return all(map(_only_records, block))
+
+
+# Code that puts the pixels of an image, a map or segments into a figure.
+PIXELS = re.compile(r"\b(imshow|image_grid|show_(image|attribution|segments|mask))\b")
+
+
+def is_drawing(source: str, png: str) -> bool:
+    """Whether a figure is lines, marks and bars on paper, which a dark page may show in light on dark.
+
+    A picture must not be shown so: its negative is another picture.  Where in doubt, it is one.
+
+    Parameters
+    ----------
+    source : the code of the cell that drew it
+    png : the figure, in base64
+    """
+    pixels = np.asarray(Image.open(io.BytesIO(b64decode(png))).convert("RGB"))
+    return bool((pixels == 255).all(-1).mean() > 0.5) and not PIXELS.search(source)
 
 
 def readable_table(html: str) -> str:

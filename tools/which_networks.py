@@ -266,7 +266,7 @@ HEADER = """\
 # Which networks work
 
 Most PyTorch networks that map images to logits and have a gradient can be explained and aligned; deep ones may need more steps than integrated gradients allow by default, and are then refused.
-The table is made by `python tools/which_networks.py`, and a test holds most rows against the code: networks with random weights, for images of 3 x 64 x 64, each explained against two baselines and aligned for one epoch with random masks.
+The table is made by `python tools/which_networks.py`, and a test holds every row against the code: networks with random weights, for images of 3 x 64 x 64, each explained against two baselines and aligned for one epoch with random masks.
 
 The explainer `auto` takes {doc}`DeepLIFT-SHAP <../notebooks/03_explanations>` where it has a rule for each step that bends, and says why where it changes over to integrated gradients.
 The mend in the last column is for those who want DeepLIFT-SHAP, which is exact in one pass and cheaper.

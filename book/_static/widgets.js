@@ -6,12 +6,19 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// Figures of many panels: on a phone they keep a size that can be read, and scroll in their own box.
+// Figures of many panels: on a phone they keep half their size and scroll in their own box, by the keyboard, too.
 window.addEventListener("load", () => {
-  for (const image of document.querySelectorAll(".cell_output img")) {
-    if (image.naturalWidth > 800) {
-      image.classList.add("wide");
-      image.closest(".cell_output").tabIndex = 0;
-    }
+  const boxes = new Set();
+  for (const image of document.querySelectorAll(".bd-article :is(.cell_output, figure) img")) {
+    image.style.setProperty("--half-its-size", `${image.naturalWidth / 2}px`);
+    boxes.add(image.closest(".text_html, .cell_output, figure"));
   }
+  const reach = () => {
+    for (const box of boxes) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  };
+  reach();
+  window.addEventListener("resize", reach);
 });

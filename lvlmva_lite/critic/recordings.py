@@ -73,6 +73,7 @@ class Recording:
     attributions : Tensor, (n, H, W), float32, as they were segmented
     class_labels, groups : Tensor, (n,), int64, of those images
     answers : prompt version -> index of the image -> Answer
+    image_digests : Tensor, (n, 4, 4), uint8, from :func:`image_digests`; None for images made from the seed
     """
 
     source: str
@@ -87,6 +88,7 @@ class Recording:
     class_labels: Tensor
     groups: Tensor
     answers: dict[str, dict[int, Answer]]
+    image_digests: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -130,7 +132,12 @@ class Recording:
                 {(answer.model, version) for version, of in self.answers.items() for answer in of.values()}
             )
             raise RecordingError(
-                f"no answers of {model!r} under prompt {prompt!r} are recorded for {self.name}; there are: "
+                (
+                    f"no answers of {model!r} under prompt {prompt!r} are recorded for {self.name}"
+                    if model
+                    else "--critic recorded needs --critic-model NAME"
+                )
+                + "; there are: "
                 + ", ".join(f"{who} under {version}" for who, version in known)
                 + "; choose by --critic-model and --critic-prompt"
             )
@@ -182,6 +189,23 @@ class RecordedCritic:
         return Critique(case.case_id, self.name, answer.critique, sample)
 
 
+def image_digests(images: Tensor) -> Tensor:
+    """What images look like from afar, by which they are known again and cannot be drawn.
+
+    Parameters
+    ----------
+    images : (n, C, H, W) float32 in [0, 1], H and W at least 4
+
+    Returns
+    -------
+    Tensor, (n, 4, 4), uint8
+        grey levels: means over the channels and the cells of a grid of 4 x 4, which
+        hardly depend on the size to which an image was brought, nor on how
+    """
+    means = torch.nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), 4)[:, 0]
+    return (means * 255).round().to(torch.uint8)
+
+
 def recorded_sets(home: Traversable = RECORDED) -> list[tuple[str, int]]:
     """Source and seed of every recording in a folder of those that ship with the package, in order."""
     return [(about["source"], about["seed"]) for _, about in _folders(home)]
@@ -227,8 +251,10 @@ def shipped_answers(case_id: str | None = None) -> Iterator[tuple[Recording, str
 def write(folder: Path, recording: Recording) -> None:
     """Write a recording into a new folder, in the form in which :func:`find` reads it."""
     folder.mkdir(parents=True)
+    digests = {} if recording.image_digests is None else {"image_digests": recording.image_digests.numpy()}
     np.savez_compressed(
         folder / "cases.npz",
+        **digests,
         indices=recording.indices.numpy(),
         segment_labels=recording.segment_labels.numpy().astype(np.int8),
         attributions=recording.attributions.numpy().astype(np.float16),
@@ -260,6 +286,7 @@ def _read(folder: Traversable, about: dict) -> Recording:
             for name in ("indices", "segment_labels", "class_labels", "groups")
         }
         attributions = torch.from_numpy(arrays["attributions"].astype(np.float32))
+        digests = torch.from_numpy(arrays["image_digests"]) if "image_digests" in arrays else None
     answers = {
         file.name.removesuffix(".jsonl"): {
             row["index"]: Answer(**row) for row in map(json.loads, file.read_text("utf-8").splitlines())
@@ -267,4 +294,4 @@ def _read(folder: Traversable, about: dict) -> Recording:
         for file in sorted(folder.iterdir(), key=lambda file: file.name)
         if file.name.endswith(".jsonl")
     }
-    return Recording(**about, **whole, attributions=attributions, answers=answers)
+    return Recording(**about, **whole, attributions=attributions, answers=answers, image_digests=digests)

@@ -142,5 +142,6 @@ def unknown_words(text: str) -> list[str]:
     known = (DISMISSING, WRONG, UPHOLDING, NEGATING, OPPOSED, CONTRAST, LOOKS)
     for pattern in (*(term.words for term in TERMS), *known):
         left = re.sub(rf"(?<![\w-])(?:{pattern})(?![\w-])", " ", left, flags=re.IGNORECASE)
-    words = re.findall(r"[^\W\d_][\w'-]*", left.lower())
-    return [word for word in words if word not in PLAIN and len(word) > 1]
+    words = re.findall(r"[^\W\d_][\w'-]*", left.lower().replace("\u2019", "'"))
+    # "it's" is as plain as "it"
+    return [word for word in words if word.partition("'")[0] not in PLAIN and len(word) > 1]

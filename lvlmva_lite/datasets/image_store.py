@@ -17,13 +17,19 @@ from tqdm.auto import tqdm
 
 from lvlmva_lite.datasets.decoding import ImageDataError
 
+KEPT = 256 * 2**20
+"""Bytes of a file up to which its mapping is kept.
+
+A new mapping asks the system for each page again, which for small images takes longer than to read them.
+"""
+
 
 class ImageStore:
     """Images as bytes, of which each access makes a float32 tensor in [0, 1].
 
     It stands where a tensor of images would: ``len``, ``shape``, ``dtype``, ``split``, and one
-    index of images.  A file is mapped anew for each access, so that what was read does not stay
-    with this process; the system keeps what it has room for.
+    index of images.  A file of more than ``KEPT`` bytes is mapped anew for each access, so that what
+    was read does not stay with this process; the system keeps what it has room for.
 
     Parameters
     ----------
@@ -40,6 +46,7 @@ class ImageStore:
             values = values.numpy()
         self._values = Path(values) if isinstance(values, str | Path) else values
         self._rows: np.ndarray | None = None
+        self._kept: np.ndarray | None = None
         mapped = self._opened() if isinstance(self._values, Path) else self._values
         if mapped.dtype != np.uint8 or mapped.ndim != 4:
             raise ValueError(
@@ -80,16 +87,25 @@ class ImageStore:
         part.shape = torch.Size((len(part._rows), *self.shape[1:]))
         return part
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the mapping: a copy makes its own, and holds none of the file."""
+        return self.__dict__ | {"_kept": None}
+
     def __repr__(self) -> str:
         return f"ImageStore{tuple(self.shape)}"
 
     def _mapped(self) -> np.ndarray:
         if not isinstance(self._values, Path):
             return self._values
+        if self._kept is not None:
+            return self._kept
         # A third of the time of np.memmap, which is that of a small batch.
         with self._values.open("rb") as file:
             mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.ndarray(dtype=np.uint8, buffer=mapping, **self._place)
+        values = np.ndarray(dtype=np.uint8, buffer=mapping, **self._place)
+        if len(mapping) <= KEPT:
+            self._kept = values
+        return values
 
     def _opened(self) -> np.memmap:
         try:

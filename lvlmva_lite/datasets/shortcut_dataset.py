@@ -19,7 +19,7 @@ class ShortcutDataset:
     Attributes
     ----------
     images : Tensor, (N, C, H, W), float32 in [0, 1], or an :class:`ImageStore`
-        C is 1 or 3.  Normalisation belongs into the network: the critic is
+        N is 1 or more, C 1 or 3.  Normalisation belongs into the network: the critic is
         shown these images.
     labels : Tensor, (N,), int64 in 0 .. n_classes - 1
     groups : Tensor, (N,), int64, index into ``group_names``, or None where nobody knows them
@@ -101,6 +101,10 @@ class ShortcutDataset:
         """The samples at ``indices`` (int64, any order, repeats allowed, or a mask).
 
         Of images in an :class:`ImageStore` none is read; see :meth:`in_memory`.
+
+        Raises
+        ------
+        ValueError : there are no samples at ``indices``
         """
         return replace(self, **self._rows(torch.as_tensor(indices)))
 
@@ -127,6 +131,8 @@ def _check_images(images: Tensor | ImageStore) -> None:
     if shape[1] not in (1, 3):
         mend = "pass images.permute(0, 3, 1, 2)" if shape[3] in (1, 3) else "keep 1 or 3 of them"
         raise ValueError(f"images must have 1 or 3 channels, got shape {tuple(shape)}; {mend}")
+    if 0 in shape:
+        raise ValueError(f"images are empty, of shape {tuple(shape)}; give at least one")
     if isinstance(images, ImageStore):
         return
     if images.dtype == torch.uint8:
@@ -135,8 +141,6 @@ def _check_images(images: Tensor | ImageStore) -> None:
         )
     if images.dtype != torch.float32:
         raise ValueError(f"images must be float32, got {images.dtype}; pass images.float()")
-    if not images.numel():
-        return
     low, high = (bound.item() for bound in images.aminmax())
     if low >= 0 and high <= 1:
         return

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lvlmva_lite.critic import Critique, TextJudge, recordings
 from lvlmva_lite.critic.recordings import DEFAULT_PROMPT, Answer
-from lvlmva_lite.critic.types import segment_names
+from lvlmva_lite.critic.types import KINDS, segment_names
 
 SEED = 0
 """Of the recordings; every data set has one of this seed."""
@@ -39,7 +39,9 @@ def prose_scores(sources: list[str] | None = None) -> pd.DataFrame:
         share of them on which the judge says what the critic's own verdict
         line says ("undecided" where it is not sure, which agrees with hardly
         any); "commonest", the share that one and the same word throughout
-        would reach
+        would reach; "n_undecided" by the critic's own line, and how many of
+        these the judge calls something else: "undecided_as_relevant",
+        "undecided_as_spurious", "undecided_as_background"
     """
     if sources is None:
         sources = [source for source, seed in recordings.recorded_sets() if seed == SEED]
@@ -52,10 +54,13 @@ def prose_scores(sources: list[str] | None = None) -> pd.DataFrame:
                 continue
             pairs = [pair for answer in answers[read] for pair in _ruled(judge, answer)]
             said = Counter(meant for meant, _ in pairs)
+            left_open = Counter(found for meant, found in pairs if meant == "undecided")
             rows.append({
                 "learnt_from": learnt_from, "read": read, "n_segments": len(pairs),
                 "agreement": sum(meant == found for meant, found in pairs) / len(pairs),
                 "commonest": max(said.values()) / len(pairs),
+                "n_undecided": said["undecided"],
+                **{f"undecided_as_{kind}": left_open[kind] for kind in KINDS if kind != "undecided"},
             })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -27,6 +27,9 @@ Row = dict[str, Any]
 def verdict_rows(dataset: str, seed: int, *, data_root: str | None = None) -> list[Row]:
     """Each version of the prompt under which a set was answered, and the lexicon on those cases.
 
+    Where all cases of one prompt were also answered under another, the other
+    stands on these cases, too, so that the two can be compared.
+
     Parameters
     ----------
     dataset, seed, data_root : of a set that is recorded
@@ -34,19 +37,28 @@ def verdict_rows(dataset: str, seed: int, *, data_root: str | None = None) -> li
     Returns
     -------
     list of dict
-        "source", as in ``Task.source``; "prompt"; "critic", the model's name
-        or "lexicon"; "n_cases"; the fields of :func:`pipeline.verdict_quality`;
+        "source", as in ``Task.source``; "prompt"; "cases_of", the prompt whose
+        cases these are, mostly "prompt" itself; "critic", the model's name or
+        "lexicon"; "n_cases"; the fields of :func:`pipeline.verdict_quality`;
         counts of segments that hold a pixel: "n_spurious", by the truth, and
         "n_others"; "n_missed" and "n_false_alarms" among these; "n_undecided"
     """
-    return [
-        {
-            "source": found.cases[0].case_id.rpartition("-")[0], "prompt": prompt, "critic": name,
-            "n_cases": len(found.cases), **_scored(kinds, found.truth),
-        }
-        for prompt, found, verdicts, _ in _judged(dataset, seed, data_root)
-        for name, kinds in verdicts.items()
-    ]  # fmt: skip
+    judged = list(_judged(dataset, seed, data_root))
+    rows: list[Row] = []
+    for prompt, found, verdicts, _ in judged:
+        place = {index: i for i, index in enumerate(found.indices.tolist())}
+        for cases_of, others, _, _ in judged:
+            if not set(others.indices.tolist()) <= set(place):
+                continue
+            these = [place[index] for index in others.indices.tolist()]
+            rows += [
+                {
+                    "source": found.cases[0].case_id.rpartition("-")[0], "prompt": prompt, "cases_of": cases_of,
+                    "critic": name, "n_cases": len(these), **_scored(kinds[these], found.truth[these]),
+                }
+                for name, kinds in verdicts.items()
+            ]  # fmt: skip
+    return rows
 
 
 def foreign_object_rows(seed: int, *, data_root: str) -> list[Row]:

@@ -57,7 +57,7 @@ def scorecard(
         "profile": profile,
         "counts": counts_table(claims),
         "data": data_list(claims),
-        "claims": "\n".join(claims_tables(claims, values)),
+        "claims": "\n".join(claims_lists(claims, values)),
         "recorded": recorded_results(results),
     }
     for name in parts:
@@ -123,17 +123,15 @@ def data_list(claims: Sequence[Claim]) -> str:
     return "\n".join(f"- **{name}**: {words}" for name, words in DATA.items() if name in used)
 
 
-def claims_tables(claims: Sequence[Claim], values: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    """A section for each experiment that has claims, one row for each claim, by kind of data."""
+def claims_lists(claims: Sequence[Claim], values: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """A section for each experiment that has claims, one folded row for each claim, by kind of data."""
     kinds = list(DATA)
     for name in EXPERIMENTS:
         group = [claim for claim in claims if claim.experiment == name]
         if group:
-            rows = [["Status", "Claim", "Data", "Stands in", "Check and measured values"]]
             group.sort(key=lambda claim: kinds.index(claim.data))
-            rows += [_row(claim, values.get(claim.chapter, {})) for claim in group]
-            table = _list_table(rows, "scorecard", "14 30 13 16 27")
-            yield f"(claims-{name.lower()})=\n## {_heading(name)}\n\n{_wide(table)}\n"
+            rows = [_row(claim, values.get(claim.chapter, {})) for claim in group]
+            yield "\n\n".join([f"(claims-{name.lower()})=\n## {_heading(name)}", *rows, ""])
 
 
 def _heading(experiment: str) -> str:
@@ -141,28 +139,28 @@ def _heading(experiment: str) -> str:
     return title if experiment == "ours" else f"{experiment}: {title}"
 
 
-def _row(claim: Claim, values: Mapping[str, Any]) -> list[str]:
-    words = [_escaped(claim.statement)]
-    if claim.note:
-        words.append(f"**Note:** {_escaped(claim.note)}")
+def _row(claim: Claim, values: Mapping[str, Any]) -> str:
+    parts = [f"**Note:** {_escaped(claim.note)}"] if claim.note else []
     if not claim.names:
-        check = ["Nothing here could check it."]
+        parts.append("Nothing here could check it.")
     elif claim.status == "not testable here" and not set(claim.names) <= set(values):
-        check = [f"`{_line(claim.check)}`", "Not measured."]
+        parts.append(f"**Check:** `{_line(claim.check)}`. Not measured.")
     else:
-        measured = [f"- `{name} = {text}`" for name, text in shown(claim, values).items()]
-        check = [f"`{_line(claim.check)}`", "\n".join(measured)]
-    return [
-        f"{_badge(claim.status)}\n\n`{claim.id}`",
-        "\n\n".join(words),
-        claim.data,
-        f"{_escaped(claim.source)}\n\nChapter: {{doc}}`../notebooks/{claim.chapter}`",
-        "\n\n".join(check),
-    ]
+        measured = ", ".join(f"`{name} = {text}`" for name, text in shown(claim, values).items())
+        parts.append(f"**Check:** `{_line(claim.check)}`, with {measured}.")
+    chapter = f"{{doc}}`chapter {int(claim.chapter[:2])} <../notebooks/{claim.chapter}>`"
+    where = f"**Stands in:** {_escaped(claim.source)}; checked in {chapter} as `{claim.id}`."
+    title = f"{_badge(claim.status)} {claim.data}: {_escaped(claim.statement)}"
+    return _folded(title, [*parts, where])
+
+
+def _folded(title: str, parts: Sequence[str]) -> str:
+    """A row that opens: its title in Markdown, and the paragraphs within."""
+    return "\n\n".join([f":::{{dropdown}} {title}\n:class-container: folded-row", *parts]) + "\n:::"
 
 
 def recorded_results(folder: Traversable | None = None) -> str:
-    """Where each recorded table comes from, as a table.
+    """Where each recorded table comes from, a folded row for each.
 
     Parameters
     ----------
@@ -179,7 +177,7 @@ def recorded_results(folder: Traversable | None = None) -> str:
     )
     if not names:
         return "No table has been recorded yet."
-    rows = [["Table", "Seeds", "Machine and software", "Date", "Commit", "Code since", "Command"]]
+    rows = []
     for name in names:
         origin_file = folder.joinpath(f"{name}.yml")
         origin = yaml.safe_load(origin_file.read_text("utf-8")) if origin_file.is_file() else {}
@@ -189,7 +187,8 @@ def recorded_results(folder: Traversable | None = None) -> str:
             )
         with folder.joinpath(f"{name}.csv").open(encoding="utf-8") as stream:
             table = pd.read_csv(stream)
-        seeds = str(table["seed"].nunique()) if "seed" in table else "–"
+        n = table["seed"].nunique() if "seed" in table else 0
+        seeds = f"{n} seed{'s' * (n != 1)}" if n else "no seeds"
         of_tables = (
             {"software": f"Python {origin['python']}, torch {origin['torch']}"} if "torch" in origin else {}
         )
@@ -200,9 +199,11 @@ def recorded_results(folder: Traversable | None = None) -> str:
         )
         command = f"`{_line(origin['command'])}`"
         since = code_since(name, origin)
-        commit = f"`{origin['commit']}`"
-        rows.append([f"`{name}`", seeds, machine, str(origin["date"]), commit, since, command])
-    return _wide(_list_table(rows, "scorecard-recorded", "16 8 20 11 12 12 21"))
+        told = f"Recorded on {origin['date']} at `{origin['commit']}` on {machine}."
+        parts = [told, f"**Code since:** {since}.", f"**Command:** {command}"]
+        title = f"`{name}`: {seeds}, code {since.partition(':')[0].partition(',')[0]}"
+        rows.append(_folded(title, parts))
+    return "\n\n".join(rows)
 
 
 def code_since(name: str, origin: Mapping[str, Any]) -> str:
@@ -247,11 +248,6 @@ def _list_table(rows: Sequence[Sequence[str]], kind: str, widths: str) -> str:
             lines.append(f"{'  - ' if i else '* - '}{first}")
             lines += [f"    {line}" if line else "" for line in rest]
     return "\n".join([*lines, "````"])
-
-
-def _wide(block: str) -> str:
-    """``block`` in a box by whose width the style sheet chooses table or cards."""
-    return f"`````{{div}} scorecard-box\n{block}\n`````"
 
 
 def _line(text: str) -> str:

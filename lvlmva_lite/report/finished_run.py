@@ -84,7 +84,8 @@ def read_run(path: Path) -> FinishedRun:
 
     Raises
     ------
-    ConfigError : it holds no finished run, one that asked no critic, or its images are others now
+    ConfigError : it holds no finished run, one that asked no critic or is of another version of the
+        package, or its images are others now
     """
     path = Path(path)
     settings, results = (_json(path, name) for name in ("config.json", "results.json"))
@@ -95,9 +96,7 @@ def read_run(path: Path) -> FinishedRun:
         given = {one.name: settings[one.name] for one in fields(Config) if one.name in settings}
         config = Config(**given | {"critic_settings": CriticSettings(**given["critic_settings"])})
     except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path / 'config.json'} is of another version of this package ({error}); run it anew"
-        ) from None
+        raise _of_another_version(path / "config.json", error) from None
     verdicts = _lines(path / "verdicts.jsonl")
     if not verdicts:
         raise ConfigError(
@@ -111,20 +110,29 @@ def read_run(path: Path) -> FinishedRun:
             )
         )  # fmt: skip
     train = task.load("train", seed=config.seed)
-    ids = [verdict["case_id"] for verdict in verdicts]
-    if int(indices.max()) >= len(train) or ids != [f"{train.name}-{index}" for index in indices.tolist()]:
+    try:
+        ids, kinds = zip(*((verdict["case_id"], verdict["kinds"]) for verdict in verdicts), strict=True)
+    except (KeyError, TypeError) as error:
+        raise _of_another_version(path / "verdicts.jsonl", error) from None
+    if int(indices.max()) >= len(train) or list(ids) != [
+        f"{train.name}-{index}" for index in indices.tolist()
+    ]:
         raise ConfigError(
             f"the images of {task.name} are no longer those of {path}; put them back, or run it anew"
         )
     names = [train.class_names[label] for label in train.labels[indices].tolist()]
     cases = judged_cases(
-        ids, names, [verdict["kinds"] for verdict in verdicts], shares.tolist(),
+        list(ids), names, list(kinds), shares.tolist(),
         ((critique["case_id"], critique["text"]) for critique in _lines(path / "critiques.jsonl")),
     )  # fmt: skip
     ruled = _json(path, RULED) if (path / RULED).is_file() else {}
     return FinishedRun(
         path, task, config, settings["method"], results, train, indices, labels, cases, ruled
     )
+
+
+def _of_another_version(file: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{file} is of another version of this package ({error}); run it anew")
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:

@@ -229,6 +229,8 @@ def _examples(
                 chosen[of[k]] = None
     shown = list(chosen)[: n_examples - min(2, n_examples // 3)]
     shown += [case.case_id for case in run.cases if "spurious" not in case.kinds][: n_examples - len(shown)]
+    if not shown:
+        return []
     place = {case.case_id: i for i, case in enumerate(run.cases)}
     rows = torch.tensor([place[case_id] for case_id in shown], dtype=torch.int64)
     data = run.train.subset(run.indices[rows]).in_memory()
