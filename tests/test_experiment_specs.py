@@ -124,7 +124,11 @@ def recorded(others, lvlmva, in_this_process, monkeypatch):
     folder.mkdir(parents=True)
     for file in Path("old/tables").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(recording.resources, "files", lambda package: folder.parent)
+    files = recording.resources.files
+    own = "lvlmva_lite.experiments"
+    monkeypatch.setattr(
+        recording.resources, "files", lambda name: folder.parent if name == own else files(name)
+    )
     return folder
 
 
