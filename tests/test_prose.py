@@ -91,3 +91,83 @@ def test_the_first_use_of_a_word_is_the_one_that_links(page):
         assert not re.search(rf"\b{re.escape(words)}\b", ROLE.sub("", text[:at])), (
             f"{words!r} stands before its link"
         )
+
+
+QUESTION = re.compile(
+    r"^::::\{exercise\}\n:label: (ex-check-[\w-]+)\n(.*?)^::::$", re.DOTALL | re.MULTILINE
+)
+OPTION = re.compile(
+    r"^:::\{dropdown\} (.+)\n:class-container: answer\n\n(Right|No)?(?:: )?", re.MULTILINE
+)  # the word that an answer begins with
+
+
+def questions(pages):
+    """(label, [(title, "Right" or "No" or "")], several may be right) of each question in Markdown texts."""
+    return [
+        (label, OPTION.findall(body), "choose all" in body.lower())
+        for text in pages
+        for label, body in QUESTION.findall(text)
+    ]
+
+
+def faults_of_form(asked):
+    """What can be guessed of the questions without reading them, or is missing in one."""
+    faults, positions, leading = [], [], {}
+    for label, options, several in asked:
+        rights = [word == "Right" for _, word in options]
+        if len(options) < 3 or not all(word for _, word in options):
+            faults.append(f"{label}: three options at least, each answered by Right: or No:")
+        if not rights.count(True) or (rights.count(True) > 1 and not several):
+            faults.append(f"{label}: {rights.count(True)} options are right")
+        positions += [place for place, right in enumerate(rights) if right]
+        for (title, _), right in zip(options, rights, strict=True):
+            leading.setdefault(re.search(r"\w*", title.lower())[0], []).append(right)
+    faults += [
+        f"position {place + 1} holds {positions.count(place)} of {len(positions)} right options"
+        for place in sorted({*positions})
+        if positions.count(place) > 0.45 * len(positions)
+    ]
+    return faults + [
+        f"{len(rights)} options begin with {word!r}, of which {'all' if rights[0] else 'none'} are right"
+        for word, rights in leading.items()
+        if len(rights) >= 6 and len({*rights}) == 1
+    ]
+
+
+def test_the_form_of_the_questions_gives_no_answer_away():
+    asked = questions(page.read_text("utf-8") for page in CHAPTERS)
+    assert {label for label, *_ in asked} == {
+        label for page in CHAPTERS for label in re.findall(r"^:label: (ex-check-.*)$", page.read_text("utf-8"), re.M)
+    }  # fmt: skip
+    assert not faults_of_form(asked)
+
+
+def test_what_gives_an_answer_away_is_found():
+    def ask(*titles, right=0):
+        return "ex-check-x", [(t, "Right" if k == right else "No") for k, t in enumerate(titles)], False
+
+    fair = [ask("One", "Two", "Three", right=k) for k in range(3)] * 2
+    assert not faults_of_form(fair)
+    assert "options begin with 'yes'" in faults_of_form([ask("One", "Yes: a", "Yes, b", right=0)] * 3)[-1]
+    assert faults_of_form([ask("One", "Two", "Three")] * 5)[0].startswith("position 1 holds 5 of 5")
+    assert faults_of_form([*fair, ask("One", "Two")])
+    assert faults_of_form([*fair, ask("One", "Two", "Three", right=3)])
+    two = [("One", "Right"), ("Two", "Right"), ("Three", "No")]
+    assert faults_of_form([*fair, ("ex-check-x", two, False)])
+    assert not faults_of_form([*fair, ("ex-check-x", two, True)])
+    assert faults_of_form([*fair, ("ex-check-x", [("One", "Right"), ("Two", "No"), ("Three", "")], False)])
+
+
+def test_a_label_is_given_once_in_the_book():
+    labels = [
+        label
+        for page in PAGES
+        for label in re.findall(r"^:label: (\S+)$", page.read_text("utf-8"), re.MULTILINE)
+    ]
+    labels += [
+        label
+        for page in PAGES
+        for label in re.findall(r"^\(([\w-]+)\)=$", page.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(labels) > 100
+    assert not {label for label in labels if labels.count(label) > 1}

@@ -376,3 +376,10 @@ def test_a_long_text_is_read_in_time_proportional_to_its_length(text):
     started = time.process_time()
     read_description(text * (60_000 // len(text)))
     assert time.process_time() - started < 10  # one that goes with the square takes minutes
+
+
+def test_a_shortened_verb_is_no_unknown_word():
+    read = read_description(
+        "It's not the square that matters. They\u2019re noise; that's all. The blorp's edge counts."
+    )
+    assert read.unknown_words == ("blorp's",)
