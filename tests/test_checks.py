@@ -421,3 +421,21 @@ def test_each_check_stands_in_its_chapter_and_the_examples_run():
         for name in re.findall(r'checks\.check\("(\w+)"', file.read_text()):
             assert f"{EXERCISES[name].chapter:02d}" == file.name[:2]
     assert not doctest.testmod(checks).failed
+
+
+def of_a_check(name):
+    """The docstring of the cell in which a chapter offers a check."""
+    (file,) = CHAPTERS.glob(f"{EXERCISES[name].chapter:02d}_*.md")
+    cells = re.findall(r"^def my_\w+\(.*?^```$", file.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (cell,) = [cell for cell in cells if f'checks.check("{name}", ' in cell]
+    return re.search(r'"""(.*?)"""', cell, re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_docstring_says_whether_arrays_or_tensors_come_in(name):
+    given = EXERCISES[name].draw(torch.Generator().manual_seed(0))
+    says = of_a_check(name)
+    for word, kind in (("array", np.ndarray), ("tensor", torch.Tensor)):
+        assert bool(re.search(rf"\b{word}s?\b", says)) == any(isinstance(one, kind) for one in given), (
+            f"{name}: {says}"
+        )

@@ -16,7 +16,7 @@ def _predicted(g: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _segmented(g: Generator) -> tuple[Tensor, int, Tensor, Tensor]:
-    labels = torch.randint(-1, 3, (6, 8, 8), generator=g)
+    labels = torch.randint(-1, 6, (6, 8, 8), generator=g).clamp_max(2)  # the last one is large
     labels[:, :1] = torch.tensor([0, 1, 2, -1, 0, 1, 2, -1])  # each segment holds a pixel
     return labels, 3, uniform(g, 6, 8, 8) - 0.4, uniform(g, 6, 8, 8) < 0.5
 

@@ -20,7 +20,10 @@ SIDE = 8
 
 def _history(g: Generator) -> tuple[np.ndarray, np.ndarray]:
     epochs = np.arange(8) / 2
-    habit = np.exp(-((epochs - 3 * float(uniform(g, 1))) ** 2))[:, None] * [-0.4, 0.3, 0.3, -0.4]
+    first = 4 * float(uniform(g, 1))
+    later = (first + 2) % 4  # the opposite habit, with a wider gap
+    bumps = np.exp(-((epochs - first) ** 2)) - 1.5 * np.exp(-((epochs - later) ** 2))
+    habit = bumps[:, None] * [-0.25, 0.2, 0.2, -0.25]
     class_and_letter = uniform(g, 8, 1).numpy() * [0.2, 0.0, -0.4, -0.2]
     return epochs, 0.5 + habit + class_and_letter + 0.1 * uniform(g, 8, 4).numpy()
 
@@ -30,9 +33,10 @@ def _widest(
     accuracies: np.ndarray,
     agree: tuple[int, int] = (1, 2),
     against: tuple[int, int] = (0, 3),
+    size: Callable[[np.ndarray], np.ndarray] = np.positive,
 ) -> tuple[float, float, float]:
     lines = [accuracies[:, list(groups)].mean(1) for groups in (agree, against)]
-    at = (lines[0] - lines[1]).argmax()
+    at = size(lines[0] - lines[1]).argmax()
     return epochs[at], lines[0][at], lines[1][at]
 
 
@@ -95,7 +99,8 @@ def _of_two_intervals(
 
 EXERCISES: dict[str, Exercise] = {
     "widest_gap": Exercise(
-        8, "epochs (T,) and accuracies (T, 4) of healthy, healthy with letter, ill, ill with letter", _history, _widest,
+        8, "epochs (T,) and accuracies (T, 4) of healthy, healthy with letter, ill, ill with letter; gives the epoch, and "
+        "the accuracies with the habit and against it", _history, _widest,
         (
             (
                 "It compares the healthy with the ill: with the habit go healthy with letter and ill without.",
@@ -106,6 +111,14 @@ EXERCISES: dict[str, Exercise] = {
                 partial(_widest, agree=(1, 3), against=(0, 2)),
             ),
             ("It is the gap at the end: take the widest.", _at_the_end),
+            (
+                "It takes the widest gap on either side: with the habit minus against it, keep the sign.",
+                partial(_widest, size=np.abs),
+            ),
+            (
+                "The two accuracies are the wrong way round: with the habit comes first.",
+                lambda *given: np.take(_widest(*given), [0, 2, 1]),
+            ),
         ),
     ),
     "inside_ellipse": Exercise(

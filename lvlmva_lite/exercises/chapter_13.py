@@ -107,7 +107,8 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "class_order": Exercise(
-        13, "predicted (n,), the largest output of each image, and labels (n,)", _answers, class_order,
+        13, "predicted (n,), the largest output of each image, and labels (n,); gives (K,), a permutation", _answers,
+        class_order,
         (
             (
                 "It is the order the other way round: say of each output which class it is.",

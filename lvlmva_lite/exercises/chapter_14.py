@@ -87,7 +87,7 @@ def _losses(before: Tensor, after: Tensor, labels: Tensor) -> tuple[float, float
 
 EXERCISES: dict[str, Exercise] = {
     "leaning": Exercise(
-        14, "kinds (n, J), places in KINDS, shares (n, J) and labels (n,)", _judged, _leaning,
+        14, f"kinds (n, J), places in {KINDS}, shares (n, J) and labels (n,)", _judged, _leaning,
         (
             (
                 "It counts segments: add up their shares.",

@@ -23,6 +23,12 @@ def _kappa(ratings: np.ndarray, by_chance: float) -> float:
     return (mean_pairwise_agreement(ratings) - by_chance) / (1 - by_chance)
 
 
+def _with_replacement(ratings: np.ndarray) -> float:
+    shares = np.stack([(ratings == kind).mean(0) for kind in range(ratings.max() + 1)])
+    by_chance = (shares.mean(1) ** 2).sum()
+    return ((shares**2).sum(0).mean() - by_chance) / (1 - by_chance)
+
+
 def _ruled(g: Generator) -> tuple[Tensor, Tensor]:
     return torch.randint(len(KINDS), (5, 6), generator=g), uniform(g, 5, 6)
 
@@ -69,10 +75,14 @@ EXERCISES: dict[str, Exercise] = {
                 "It takes all kinds for equally likely: take the shares in which they were given.",
                 lambda r: _kappa(r, 1 / (r.max() + 1)),
             ),
+            (
+                "It pairs raters with themselves, who always agree: of n raters there are n (n - 1) pairs.",
+                _with_replacement,
+            ),
         ),
     ),
     "certainty": Exercise(
-        15, "kinds (n, J), places in KINDS, and chances of spurious by the prose (n, J)", _ruled, _borne_out,
+        15, f"kinds (n, J), places in {KINDS}, and chances of spurious by the prose (n, J)", _ruled, _borne_out,
         (
             (
                 "It is the chance of spurious whatever was ruled: of other verdicts, take 1 minus it.",
@@ -97,7 +107,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "silent_where_unsure": Exercise(
-        15, "chances (m, 3) of the first three KINDS, and the chance from which one is said", _head, _spoken,
+        15, "chances (m, 3) of relevant, spurious and background, and the chance from which one is said", _head, _spoken,
         (
             (
                 "It never is silent: say undecided below the chance asked for.",

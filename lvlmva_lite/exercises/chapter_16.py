@@ -33,10 +33,10 @@ def _of_folds(g: Generator) -> tuple[np.ndarray, int]:
 
 
 def _interval(
-    values: np.ndarray, share: Callable[[int], float], quantile: float | None = None
+    values: np.ndarray, share: Callable[[int], float], quantile: float | None = None, ddof: int = 1
 ) -> tuple[float, float]:
     wide = t.ppf(0.975, len(values) - 1) if quantile is None else quantile
-    half = wide * values.std(ddof=1) * np.sqrt(1 / len(values) + share(5))
+    half = wide * values.std(ddof=ddof) * np.sqrt(1 / len(values) + share(5))
     return values.mean() - half, values.mean() + half
 
 
@@ -55,8 +55,8 @@ def _coverage(masks: Tensor, letters: Tensor) -> tuple[float, float]:
 
 def _judged(g: Generator) -> tuple[list[str], Tensor, Tensor]:
     kinds = [KINDS[k] for k in torch.randint(len(KINDS), (60,), generator=g).tolist()]
-    on_patch = uniform(g, 60)
-    return kinds, on_patch, on_patch + (1 - on_patch) * uniform(g, 60)
+    on_patch, on_object = (uniform(g, 60) * (uniform(g, 60) < 0.7) for _ in range(2))  # some on neither
+    return kinds, on_patch, on_patch + (1 - on_patch) * on_object
 
 
 def _alarms(
@@ -100,6 +100,10 @@ EXERCISES: dict[str, Exercise] = {
                 "It takes 1.96: of so few values take Student's quantile.",
                 lambda values, k: _interval(values, lambda k: 1 / (k - 1), 1.96),
             ),
+            (
+                "Its standard deviation divides by J: divide by J - 1.",
+                lambda values, k: _interval(values, lambda k: 1 / (k - 1), ddof=0),
+            ),
         ),
     ),
     "letter_coverage": Exercise(
@@ -120,8 +124,9 @@ EXERCISES: dict[str, Exercise] = {
         ),
     ),
     "false_alarms": Exercise(
-        16, "kinds, m words, and shares of evidence on patches (m,), on patches or objects (m,)", _judged, _alarms,
+        16, "kinds, a list of m words such as 'spurious', and shares of evidence on patches (m,), on patches or objects (m,)", _judged, _alarms,
         (
+            ("It finds none: compare the kinds, which are words, with \"spurious\".", lambda *given: (0, 0)),
             ("What is undecided is no alarm.", partial(_alarms, said=("spurious", "undecided"))),
             (
                 "A segment with any evidence on the truth passes: more than half must lie there.",
