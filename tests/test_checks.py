@@ -258,6 +258,9 @@ BY_HAND = {
     "letter_coverage": lambda m, a: (lambda shares: (np.mean(shares), np.mean(np.array(shares) > 0)))(
         [recall_score(a[i].flatten(), m[i].flatten()) for i in range(len(m)) if a[i].any()]
     ),
+    "patch_and_rest": lambda own, filled, bare, y: np.diff([
+        -np.mean(own.tolist()), -np.mean(filled.tolist()), -np.mean([s for s, c in zip(bare.tolist(), y, strict=True) if c == 0])
+    ]) / np.std(bare.numpy(), ddof=1),
     "false_alarms": lambda kinds, *shares: tuple(
         sum(kind == "spurious" and share <= 0.5 for kind, share in zip(kinds, of, strict=True)) for of in shares
     ),

@@ -461,7 +461,8 @@ def test_patients_and_draws_are_two_spreads():
     rows = [
         {"seed": seed, "masks": masks, "penalty": penalty, "conflict_auc": auc + shift, "se": 0.1, "gain_se": 0.05,
          "over_placebo_se": 0.02 if penalty == "rrr" else np.nan,
-         "letter_effect": 0, "wga": 0, "wga_balanced": 0, "aga": 0}
+         "letter_effect": 0, "wga": 0, "wga_balanced": 0, "aga": 0,
+         "conflict_auc_objects": np.nan if seed == 9 else seed}
         for seed in range(10)
         for shift in [0.0 if seed < 5 else 0.1]
         for masks, penalty, auc in [("none", "before", 0.4 - shift), ("true", "rrr", 0.6), ("placebo", "rrr", 0.3)]
@@ -479,6 +480,7 @@ def test_patients_and_draws_are_two_spreads():
         corrected_interval(pd.Series([0.2] * 5 + [0.3] * 5), 5)
     )
     assert np.isnan(true["converged"])
+    assert true["conflict_auc_objects"] == 4, "a fold of which nothing is known counts for nothing"
     assert np.isnan(told.loc[("none", "before")]["beyond_placebo"])
     with pytest.raises(ValueError, match=r"true rrr lacks folds: seeds \[0, 1, 2\]"):
         over_folds(pd.DataFrame([row for row in rows if row["masks"] != "true" or row["seed"] < 3]))

@@ -66,6 +66,17 @@ def _alarms(
     return tuple(int((called & (share <= most)).sum()) for share in shares)
 
 
+def _patched(g: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    labels = torch.cat([torch.arange(2), torch.randint(2, (28,), generator=g)])
+    filled = uniform(g, 12) + 0.4
+    return filled + 0.5 * uniform(g, 12), filled, uniform(g, 30) - 0.5 * labels, labels
+
+
+def _parts(own: Tensor, filled: Tensor, bare: Tensor, labels: Tensor) -> tuple[float, float]:
+    patch, rest = own.mean() - filled.mean(), filled.mean() - bare[labels == 0].mean()
+    return (patch / bare.std()).item(), (rest / bare.std()).item()
+
+
 EXERCISES: dict[str, Exercise] = {
     "twin_aucs": Exercise(
         16, "scores for ill without a letter (n,), with one (n,) and labels (n,), 0 or 1", _twins, _aucs,
@@ -120,6 +131,26 @@ EXERCISES: dict[str, Exercise] = {
             (
                 "The second counts images with a mask: does it lie on the letter?",
                 lambda m, a: (_coverage(m, a)[0], m[a.flatten(1).any(1)].flatten(1).any(1).double().mean().item()),
+            ),
+        ),
+    ),
+    "patch_and_rest": Exercise(
+        16, "scores with a patch and with it filled (n,), of images without (m,), and their labels (m,), 0 or 1",
+        _patched, _parts,
+        (
+            (
+                "The first holds the rest of the picture, too: hold the image against itself filled.",
+                lambda own, filled, bare, y: (sum(_parts(own, filled, bare, y)), _parts(own, filled, bare, y)[1]),
+            ),
+            (
+                "The rest is held against both classes: patches lie on benign images alone.",
+                lambda own, filled, bare, y: (
+                    _parts(own, filled, bare, y)[0], ((filled.mean() - bare.mean()) / bare.std()).item(),
+                ),
+            ),
+            (
+                "The standard deviation is that of all images without a patch, of both classes.",
+                lambda own, filled, bare, y: _parts(own, filled, bare[y == 0], y[y == 0]),
             ),
         ),
     ),
