@@ -113,14 +113,14 @@ class Study:
 
 
 @dataclass(frozen=True)
-class _KneeFold(OfFold, Knee):
+class KneeFold(OfFold, Knee):
     """Knees of a fold."""
 
 
 class Knees(Study):
     """Real knees, with pasted letters."""
 
-    task = _KneeFold
+    task = KneeFold
 
     def twins(self, data_root: str, repeat: int, size: int) -> Twins:
         return twins(data_root, repeat, size)

@@ -193,7 +193,7 @@ def natural_readouts(fold: Frozen) -> Callable[[Head], Row]:
 
 
 @dataclass(frozen=True)
-class _SkinFold(OfFold, Skin):
+class SkinFold(OfFold, Skin):
     """Moles of a fold."""
 
     # At 128 pixels the 64 rows of the command line hold 9 GB.
@@ -203,7 +203,7 @@ class _SkinFold(OfFold, Skin):
 class Moles(Study):
     """Real moles; natural patches are the same in every repeat, and so are the recorded cases."""
 
-    task = _SkinFold
+    task = SkinFold
     redrawn = False
 
     def twins(self, data_root: str, repeat: int, size: int) -> SkinTwins:
