@@ -502,7 +502,7 @@ def test_run_trains_a_network_first_and_takes_no_idle_options(tmp_path, align, p
         folder / "parts",
         "--description",
         WORDS,
-        *SMALL[: -len(ANYTHING)],
+        *SMALL,
         "--out",
         tmp_path / "out",
     ]

@@ -232,5 +232,6 @@ def test_groups_and_masks_may_be_unknown():
     data_of().require("groups", "spurious_masks", by="SUBG")
 
 
-def test_an_empty_part_is_no_error():
-    assert len(data_of().subset(torch.zeros(6, dtype=torch.bool))) == 0
+def test_an_empty_part_is_refused():
+    with pytest.raises(ValueError, match="images are empty"):
+        data_of().subset(torch.zeros(6, dtype=torch.bool))
