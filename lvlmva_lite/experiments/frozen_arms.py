@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ N_FRESH = 4
 """Further ones, which no head is fitted on."""
 
 
-class Study:
+class Study(ABC):
     """What is studied.
 
     Attributes
@@ -99,13 +100,13 @@ class Study:
     task: type[OfFold]
     redrawn = True
 
+    @abstractmethod
     def twins(self, data_root: str, repeat: int, size: int) -> Twins:
         """Every image that is studied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recorded_train(self, data_root: str) -> ShortcutDataset:
         """The images of the recorded cases; those of :meth:`twins` begin with them."""
-        raise NotImplementedError
 
     def further(self, fold: Frozen) -> Callable[[Head], Row]:
         """What else is told of a head on a fold."""

@@ -6,6 +6,7 @@ Chapters 05 and 06 say why broad masks help digits and ruin knees.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,15 @@ WAYS: dict[str, dict[str, Any]] = {
 """Way to make a mask of verdicts -> fields of the config."""
 
 
+def judged_offline(prepared: Prepared, accuracies: Sequence[float]) -> dict[str, Tensor]:
+    """Verdicts (n, J) of the lexicon and of simulated critics of these accuracies, by the critic's name."""
+    judged = {"lexicon": prepared.verdicts("lexicon")}
+    for accuracy in accuracies:
+        settings = CriticSettings(simulated_accuracy=accuracy)
+        judged[f"simulated {accuracy:g}"] = prepared.verdicts("simulated", settings)
+    return judged
+
+
 @as_configured
 def mask_rows(prepared: Prepared) -> list[Row]:
     """Every way of ``WAYS`` with the lexicon's verdicts, simulated ones of the paper's accuracies, and true masks.
@@ -51,11 +61,7 @@ def mask_rows(prepared: Prepared) -> list[Row]:
         return {"critic": critic, "way": way} | ruled | area | measured
 
     rows = [{"critic": "before", "way": None} | prepared.score(prepared.model)]
-    judged = {"lexicon": prepared.verdicts("lexicon")}
-    for accuracy in PAPER_CRITICS:
-        settings = CriticSettings(simulated_accuracy=accuracy)
-        judged[f"simulated {accuracy:g}"] = prepared.verdicts("simulated", settings)
-    for critic, kinds in judged.items():
+    for critic, kinds in judged_offline(prepared, PAPER_CRITICS).items():
         for way, fields in WAYS.items():
             masks = dataclasses.replace(prepared, config=dataclasses.replace(config, **fields)).masks(kinds)
             keep = taking_part(kinds, masks, config.keep_unjudged)

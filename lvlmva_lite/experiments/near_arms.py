@@ -9,8 +9,8 @@ import dataclasses
 from functools import partial
 
 from lvlmva_lite import tasks
-from lvlmva_lite.critic.providers import CriticSettings
 from lvlmva_lite.experiments.group_arms import Row
+from lvlmva_lite.experiments.mask_arms import judged_offline
 from lvlmva_lite.pipeline import Prepared, prepare, taking_part
 from lvlmva_lite.registry import EXPERIMENTS
 from lvlmva_lite.threads import as_configured
@@ -33,11 +33,7 @@ def near_rows(prepared: Prepared) -> list[Row]:
         fields of :meth:`Prepared.score`
     """
     rows = [{"critic": "before", "mask_near": None} | prepared.score(prepared.model)]
-    judged = {"lexicon": prepared.verdicts("lexicon")}
-    for accuracy in ACCURACIES:
-        settings = CriticSettings(simulated_accuracy=accuracy)
-        judged[f"simulated {accuracy:g}"] = prepared.verdicts("simulated", settings)
-    for critic, kinds in judged.items():
+    for critic, kinds in judged_offline(prepared, ACCURACIES).items():
         for near in NEARS:
             config = dataclasses.replace(prepared.config, mask_near=near)
             masks = dataclasses.replace(prepared, config=config).masks(kinds)
