@@ -351,6 +351,14 @@ class ImageFolder:
         )
         return torch.from_numpy(np.load(file, mmap_mode="c")), kinds
 
+    def _kind_of_mask(self, item: Item) -> str:
+        if item.box is not None:
+            return "box"
+        # All black, as drawing programs write for an image with nothing on it.
+        return (
+            "drawn" if item.mask is not None and (item.spurious or read_marked(item.mask).any()) else "none"
+        )
+
     def _groups(
         self, items: list[Item], labels: Tensor, mask_kinds: tuple[str, ...]
     ) -> tuple[Tensor | None, tuple[str, ...]]:
